@@ -1,0 +1,342 @@
+"""The control plane, put together: one home, one SQL writer, the stages, the API.
+
+Opening a home: take its lock → keys → database and its migration → door → stages → flows → routes.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Sequence
+from datetime import datetime
+from importlib import metadata as distributions
+from pathlib import Path
+
+import msgspec
+from fastapi import APIRouter, FastAPI
+
+from falaj.bootstrap.web import make_app
+from falaj.governance.audit import model as audit_model
+from falaj.governance.audit import routes as audit_routes
+from falaj.governance.audit.publisher import Publisher
+from falaj.governance.audit.service import AuditService
+from falaj.governance.audit.store import SqlAuditStore
+from falaj.governance.changes import model as changes_model
+from falaj.governance.changes.service import ChangeService
+from falaj.governance.changes.store import SqlApprovalStore
+from falaj.governance.door import Door
+from falaj.governance.identity import model as identity_model
+from falaj.governance.identity import routes as identity_routes
+from falaj.governance.identity.guard import Guard
+from falaj.governance.identity.service import IdentityService, SessionService
+from falaj.governance.identity.store import SqlIdentityStore
+from falaj.governance.lineage import model as lineage_model
+from falaj.governance.lineage.service import LineageService
+from falaj.governance.lineage.store import SqlLineageStore
+from falaj.governance.policy.decide import CedarAuthoriser, default_policy
+from falaj.governance.signing.dsse import load_public_key
+from falaj.governance.signing.keys import KeyRing, plane_key, public_pem
+from falaj.governance.signing.signer import EnvelopeSigner
+from falaj.kernel.access import SYSTEM, Action, Principal
+from falaj.kernel.clock import Clock, ReplayClock, SystemClock, set_replay
+from falaj.kernel.digests import digest_of
+from falaj.kernel.errors import Conflict, NotFound
+from falaj.kernel.settings import Settings
+from falaj.lifecycle.data import model as data_model
+from falaj.lifecycle.data import routes as data_routes
+from falaj.lifecycle.data import service as data
+from falaj.lifecycle.data.flows import DataFlows
+from falaj.lifecycle.data.store import SqlDatasetStore
+from falaj.lifecycle.evidence import model as evidence_model
+from falaj.lifecycle.evidence import routes as evidence_routes
+from falaj.lifecycle.evidence import service as evidence
+from falaj.lifecycle.evidence.store import SqlStatementStore
+from falaj.lifecycle.features import model as features_model
+from falaj.lifecycle.features import routes as features_routes
+from falaj.lifecycle.features import service as features
+from falaj.lifecycle.features.flows import FeatureFlows
+from falaj.lifecycle.features.store import SqlMaterializationStore
+from falaj.lifecycle.loop import model as loop_model
+from falaj.lifecycle.loop import routes as loop_routes
+from falaj.lifecycle.loop.flows.build import BuildFlow, Stages
+from falaj.lifecycle.loop.flows.release import ReleaseFlow
+from falaj.lifecycle.loop.service import DecisionService, DefinitionService
+from falaj.lifecycle.loop.store import SqlDefinitionStore
+from falaj.lifecycle.monitoring import model as monitoring_model
+from falaj.lifecycle.monitoring.service import MonitoringService
+from falaj.lifecycle.registry import model as registry_model
+from falaj.lifecycle.registry import routes as registry_routes
+from falaj.lifecycle.registry import service as registry
+from falaj.lifecycle.registry.store import SqlVersionStore
+from falaj.lifecycle.rollout import model as rollout_model
+from falaj.lifecycle.rollout.service import RolloutService
+from falaj.lifecycle.rollout.store import SqlPlanStore
+from falaj.lifecycle.serving import model as serving_model
+from falaj.lifecycle.serving import service as serving
+from falaj.lifecycle.serving.plane.journal import read_record
+from falaj.lifecycle.serving.process import Measuring, MeasuringPlanes, PlaneFolders
+from falaj.lifecycle.serving.store import SqlBundleStore
+from falaj.lifecycle.training import model as training_model
+from falaj.lifecycle.training import routes as training_routes
+from falaj.lifecycle.training import service as training
+from falaj.lifecycle.training.store import SqlRunStore
+from falaj.storage.blobs.local import LocalBlobs
+from falaj.storage.sql.migrate import migrate
+from falaj.storage.sql.sqlite import SqliteDatabase
+from falaj.workflow.child import ChildRunner
+from falaj.workflow.engine import DbosWorkflows
+from falaj.workflow.events import EventLog
+
+OWNER = "owner"
+_STAGES = (
+    audit_model, changes_model, identity_model, lineage_model, data_model, features_model, training_model,
+    evidence_model, registry_model, rollout_model, serving_model, monitoring_model, loop_model,
+)  # fmt: skip
+_PLANE_ACTIONS = (
+    Action("serving.predict", "inference", "Model", "ask a model for predictions"),
+    Action("serving.observe", "read", "DataPlane", "see a data plane's state and counters"),
+)
+
+
+def actions() -> tuple[Action, ...]:
+    """Every action that there is, with the stage that declares it."""
+    return (*(a for module in _STAGES for a in module.ACTIONS), *_PLANE_ACTIONS)
+
+
+class Layout:
+    """Where things are below a home."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.lock = home / "lock"
+        self.database = home / "falaj.db"
+        self.flows = home / "flows.db"
+        self.metrics = home / "metrics.db"
+        self.keys = home / "keys"
+        self.blobs = home / "blobs"
+        self.lake = home / "lake"
+        self.online = home / "online"
+        self.plane = home / "plane"
+        self.audit = home / "audit"
+        self.projects = home / "projects"
+        self.scratch = home / "tmp"
+        self.tokens = home / "tokens"
+        self.run = home / "run"
+
+
+class HomeClock:
+    """The home's clock: the machine's, until the home is moved to another time."""
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+        self._clock: Clock = SystemClock()
+
+    def now(self) -> datetime:
+        if isinstance(self._clock, SystemClock) and (self._home / "clock.json").exists():
+            self._clock = ReplayClock(self._home / "clock.json")
+        return self._clock.now()
+
+    def set(self, shows: datetime, rate: float) -> None:
+        set_replay(self._home, shows, rate)
+
+
+class ControlPlane:
+    """An opened home. `close` ends its flows, publishes what is committed and gives the lock back."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.layout = Layout(settings.home)
+        settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._lock = take_lock(self.layout.lock)
+        self.clock = HomeClock(settings.home)
+        self.keys = KeyRing(self.layout.keys)
+        self.database = SqliteDatabase(self.layout.database)
+        migrate(self.database)
+        self.metrics = SqliteDatabase(self.layout.metrics, durable=False)
+        self._govern()
+        self._stages()
+        self._flows()
+
+    def start(self) -> None:
+        """Carry on what was under way, publish the log, create the first principal of a new home."""
+        self.publisher.start()
+        self._first_principal()
+        self.workflows.launch()
+        if self.serving.generation() == 0:
+            self.serving.publish(SYSTEM.name)
+
+    def close(self) -> None:
+        self.steps.stop()
+        self.workflows.close()
+        self.publisher.stop()
+        self.metrics.close()
+        self.database.close()
+        os.close(self._lock)
+
+    # putting together
+
+    def _govern(self) -> None:
+        self.publisher = Publisher(
+            self.database, SqlAuditStore(), self.layout.audit, self.keys.log, "falaj.local/audit", self.clock
+        )
+        self.audit = AuditService(self.database, SqlAuditStore(), self.publisher)
+        self.policy = default_policy()
+        self.door = Door(self.database, CedarAuthoriser(self.policy, actions()), self.audit, self.clock)
+        self.identity = IdentityService(self.database, SqlIdentityStore(), self.door, self.keys.pepper)
+        self.sessions = SessionService(self.identity, self.door)
+        self.lineage = LineageService(self.database, SqlLineageStore(), self.clock)
+        self.changes = ChangeService(self.database, SqlApprovalStore(), self.door)
+        self.guard = Guard(self.identity, self.door)
+        self.signer = EnvelopeSigner(self.keys.attestation)
+        self.blobs = LocalBlobs(self.layout.blobs, self.keys.kek)
+
+    def _stages(self) -> None:
+        database, door, lineage, layout = self.database, self.door, self.lineage, self.layout
+        attestation, model = public_pem(self.keys.attestation), public_pem(self.keys.model)
+        trusted = (load_public_key(attestation),)
+        self.definitions = DefinitionService(database, SqlDefinitionStore(), door, layout.projects)
+        self.data = data.DataService(
+            door, data.Ports(database, SqlDatasetStore(), self.definitions, lineage, layout.lake, self.settings.project)
+        )
+        self.features = features.FeatureService(
+            door,
+            features.Ports(database, SqlMaterializationStore(), self.definitions, self.data, lineage, layout.online),
+        )
+        self.events = EventLog(self.metrics, self.clock)
+        self.training = training.TrainingService(door, training.Ports(database, SqlRunStore(), lineage, self.events))
+        self.evidence = evidence.EvidenceService(
+            door, evidence.Ports(database, SqlStatementStore(), self.blobs, lineage, self.signer, trusted)
+        )
+        self.registry = registry.RegistryService(
+            door,
+            registry.Ports(
+                database, SqlVersionStore(), self.blobs, self.evidence, self.changes, lineage, self.signer, (load_public_key(model),)
+            ),
+        )
+        environment = self.settings.environment
+        self.rollout = RolloutService(database, SqlPlanStore(), door, environment)
+        serving.prepare_folder(layout.plane, environment, attestation, model)
+        target = serving_model.Target(str(layout.plane), environment, public_pem(plane_key(layout.plane)))
+        self.serving = serving.ServingService(
+            door,
+            serving.Ports(
+                database, SqlBundleStore(), self.rollout, self.registry, self.blobs, self.identity, self.signer,
+                self.keys.pepper, self.policy,
+            ),
+            target,
+        )  # fmt: skip
+        self.identity.on_change(lambda: self.serving.publish(SYSTEM.name))
+        self.monitoring = MonitoringService(self.serving)
+        layout.online.mkdir(exist_ok=True, mode=0o700)
+        self.probe = MeasuringPlanes(
+            self.serving,
+            Measuring(
+                layout.scratch, PlaneFolders(layout.plane, layout.blobs, layout.online, layout.home), attestation, model,
+                self.keys.pepper, self.clock, registry_model.MEASUREMENT,
+            ),
+        )  # fmt: skip
+
+    def _flows(self) -> None:
+        limits = {"memory_mb": self.settings.step_memory_mb, "seconds": self.settings.step_seconds}
+        self.steps = ChildRunner(self.layout.scratch, **limits)
+        self.workflows = DbosWorkflows(self.layout.flows, self.events)
+        self.build = BuildFlow(
+            Stages(
+                definitions=self.definitions,
+                data=self.data,
+                training=self.training,
+                evidence=self.evidence,
+                registry=self.registry,
+                probe=self.probe,
+                blobs=self.blobs,
+                steps=self.steps,
+                principals=self.identity,
+                clock=self.clock,
+                runtime=runtime_digest(),
+                model_key=str(self.keys.model_path),
+                approvals=self.settings.approvals,
+            )
+        )
+        self.workflows.register(data_model.INGEST, DataFlows(self.data, self.steps, self.identity).ingest)
+        materialize = FeatureFlows(self.features, self.steps, self.identity).materialize
+        self.workflows.register(features_model.MATERIALIZE, materialize)
+        self.workflows.register(loop_model.BUILD_FLOW, self.build.build)
+        release = ReleaseFlow(self.registry, self.rollout, self.serving).release
+        self.workflows.register(loop_model.RELEASE_FLOW, release)
+        self.decisions = DecisionService(self.registry, self.changes, self.workflows, self.clock)
+
+    def app(self, more: Sequence[APIRouter] = ()) -> FastAPI:
+        """The API, with `more` routes beside it (the console's)."""
+        guard, flows, clock = self.guard, self.workflows, self.clock
+        loop = loop_routes.Ports(
+            definitions=self.definitions,
+            decisions=self.decisions,
+            registry=self.registry,
+            builds=self.build,
+            flows=flows,
+            steps=self.steps,
+            monitoring=self.monitoring,
+            lineage=self.lineage,
+            record=self.record,
+            set_clock=clock.set,
+            home=str(self.layout.home),
+            clock=clock,
+            door=self.door,
+        )
+        routers: list[APIRouter] = [
+            identity_routes.build(self.identity, self.sessions, guard),
+            audit_routes.build(self.audit, self.door, guard),
+            data_routes.build(self.data, flows, guard, clock),
+            features_routes.build(self.features, flows, guard, clock),
+            training_routes.build(self.training, guard),
+            evidence_routes.build(self.evidence, guard),
+            registry_routes.build(self.registry, guard),
+            loop_routes.build(loop, guard),
+        ]
+        return make_app([*routers, *more], guard)
+
+    def record(self, prediction: str) -> loop_routes.Record | None:
+        """A prediction's record from the journal, if there is one."""
+        try:
+            found = read_record(self.layout.plane / "journal", prediction)
+        except NotFound:
+            return None
+        return loop_routes.Record(found.id, found.model, found.digest, msgspec.to_builtins(found))
+
+    def _first_principal(self) -> None:
+        """A new home gets one administrator: whoever owns the folder. Its token lies in the home, for its owner only."""
+        if self.identity.principals():
+            return
+        new = self.identity.grant(SYSTEM, Principal(OWNER, "person", ("platform-admin",)), 366, "first-principal")
+        self.layout.tokens.mkdir(exist_ok=True, mode=0o700)
+        keep_token(self.layout.tokens / OWNER, new.token)
+
+
+def take_lock(path: Path) -> int:
+    """Lock a home for this process. Raises `Conflict` when another process has it."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as e:
+        holder = os.read(descriptor, 20).decode("ascii", "replace").strip() or "unknown"
+        os.close(descriptor)
+        raise Conflict(
+            f"another process (pid {holder}) has this home open",
+            hint="let it finish, or use it: the commands find a control plane that runs (`falaj status`)",
+            code="home_locked",
+        ) from e
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+    return descriptor
+
+
+def keep_token(path: Path, token: str) -> None:
+    """Write a token that only its owner can read."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="ascii") as f:
+        f.write(token + "\n")
+
+
+def runtime_digest() -> str:
+    """The digest of the installed distributions, name by name: the runtime that steps run in."""
+    return digest_of(sorted({(d.name.lower(), d.version) for d in distributions.distributions() if d.name}))

@@ -1,0 +1,1 @@
+"""What a shell starts: one module a process, and the two faces, `cli` and `console`."""

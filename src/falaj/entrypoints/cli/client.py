@@ -1,0 +1,190 @@
+"""One code path: every command speaks HTTP to a control plane.
+
+If the home's control plane runs, it is asked. If not, one is started for this command alone: it
+takes the home's lock, answers on a loopback port, and ends when this process ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from falaj.kernel.errors import Unauthenticated, Unavailable, from_dict
+from falaj.kernel.settings import Settings
+
+_WAIT = 20.0  # seconds that one request for a flow's events may take
+
+
+class Address(msgspec.Struct, frozen=True):
+    """`run/control-plane.json`: where a control plane of a home listens."""
+
+    url: str
+    pid: int
+
+
+class Client:
+    """Asks a control plane. Raises the `FalajError` that it answers."""
+
+    def __init__(self, url: str, token: str) -> None:
+        import httpx  # 200 ms to import, and `--help` needs none of it
+
+        self.url = url
+        self._http = httpx.Client(base_url=url, timeout=httpx.Timeout(120.0), headers={"Authorization": f"Bearer {token}"})
+        self._unreachable = httpx.TransportError
+
+    def get(self, path: str, **params: Any) -> Any:
+        return self._ask("GET", path, params=params)
+
+    def post(self, path: str, body: Any = None) -> Any:
+        return self._ask("POST", path, json=body if body is not None else {})
+
+    def delete(self, path: str) -> Any:
+        return self._ask("DELETE", path)
+
+    def follow(self, flow: str, on_event: Callable[[dict[str, Any]], None]) -> Any:
+        """Wait for a flow; returns its result, raises its error."""
+        after = 0
+        while True:
+            state = self.get(f"/api/v1/flows/{flow}", after=after, wait=_WAIT)
+            for event in state["events"]:
+                after = max(after, int(event["number"]))
+                on_event(event)
+            if state["state"] == "done":
+                return state["result"]
+            if state["state"] == "failed":
+                raise from_dict(state["error"] or {})
+
+    def close(self) -> None:
+        self._http.close()
+
+    def _ask(self, method: str, path: str, **options: Any) -> Any:
+        try:
+            answer = self._http.request(method, path, **options)
+        except self._unreachable as e:
+            raise Unavailable(
+                f"the control plane at {self.url} does not answer: {e}",
+                hint="see `falaj status`, or start it: `falaj up`",
+                code="server_unreachable",
+            ) from e
+        if answer.status_code >= 400:
+            raise _error(answer.status_code, answer.content)
+        return msgspec.json.decode(answer.content) if answer.content else None
+
+
+@contextlib.contextmanager
+def connect(settings: Settings) -> Iterator[Client]:
+    """A client of the running control plane, or of one that lives as long as this context."""
+    if settings.server:
+        client = Client(settings.server, token_of(settings))
+        try:
+            yield client
+        finally:
+            client.close()
+        return
+    running = running_control_plane(settings.home)
+    if running is not None:
+        client = Client(running.url, token_of(settings))
+        try:
+            yield client
+        finally:
+            client.close()
+        return
+    with _private_control_plane(settings) as url:
+        client = Client(url, token_of(settings))
+        try:
+            yield client
+        finally:
+            client.close()
+
+
+def running_control_plane(home: Path) -> Address | None:
+    """Where the home's control plane listens, if one lives."""
+    try:
+        address = msgspec.json.decode((home / "run" / "control-plane.json").read_bytes(), type=Address)
+        os.kill(address.pid, 0)
+    except (OSError, msgspec.DecodeError):
+        return None
+    return address
+
+
+@contextlib.contextmanager
+def _private_control_plane(settings: Settings) -> Iterator[str]:
+    process = subprocess.Popen(
+        control_plane_command(settings, "--private"),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=open_log(settings.home, "control-plane"),
+        start_new_session=True,  # Ctrl-C is for this process, which then lets the other finish what it commits
+    )
+    assert process.stdout is not None and process.stdin is not None
+    try:
+        yield await_address(process)
+    finally:
+        process.stdin.close()
+        process.wait(30)
+
+
+def control_plane_command(settings: Settings, *flags: str) -> list[str]:
+    """How a control plane of these settings is started."""
+    return [
+        sys.executable, "-m", "falaj.entrypoints.control_plane",
+        "--home", str(settings.home), "--project", str(settings.project), *flags,
+    ]  # fmt: skip
+
+
+def await_address(process: subprocess.Popen[bytes]) -> str:
+    """The address that a starting control plane prints as its first line; raises the error that it prints instead."""
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    try:
+        said: dict[str, Any] = msgspec.json.decode(line)
+    except msgspec.DecodeError:
+        said = {}
+    if "url" in said:
+        return str(said["url"])
+    process.wait(30)
+    raise from_dict(said) if said else Unavailable(
+        "the control plane did not start", hint="see control-plane.log in the home's run folder", code="did_not_start"
+    )
+
+
+def open_log(home: Path, name: str) -> Any:
+    """A log file in the home's run folder, opened for appending; the caller's child keeps it."""
+    folder = home / "run"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return (folder / f"{name}.log").open("ab")
+
+
+def token_path(home: Path, principal: str) -> Path:
+    """Where the home keeps a principal's token for its own command line."""
+    return home / "tokens" / principal
+
+
+def token_of(settings: Settings) -> str:
+    """The token to act with: given, or kept in the home for the principal. Raises `Unauthenticated`."""
+    if settings.token:
+        return settings.token
+    path = token_path(settings.home, settings.principal)
+    try:
+        return path.read_text("ascii").strip()
+    except OSError as e:
+        raise Unauthenticated(
+            f"there is no token for {settings.principal} in this home",
+            hint="set FALAJ_TOKEN, or let an administrator run `falaj token create NAME --role ROLE --keep`",
+            code="no_token",
+        ) from e
+
+
+def _error(status: int, content: bytes) -> Exception:
+    try:
+        body = msgspec.json.decode(content, type=dict[str, Any])
+    except msgspec.DecodeError:
+        body = {"error": f"the server answered {status}"}
+    return from_dict(body)

@@ -1,0 +1,9 @@
+"""The commands, one module a part of the channel. Each module registers its own.
+
+`home`    init, up, status, down, console, token
+`build`   plan, apply, ingest, data, features, train
+`look`    versions, runs, evidence, lineage
+`govern`  approve, reject, admit, audit
+`serve`   predict
+`demo`    the whole channel on real flights
+"""

@@ -1,0 +1,200 @@
+"""A project and its home: make, start, look, stop; tokens and the console's link."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+import webbrowser
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import App, Parameter
+
+from falaj.entrypoints.cli import render
+from falaj.entrypoints.cli.client import (
+    Client,
+    await_address,
+    connect,
+    control_plane_command,
+    open_log,
+    running_control_plane,
+    token_path,
+)
+from falaj.entrypoints.cli.plane import plane_address, start_plane, stop_plane
+from falaj.entrypoints.cli.session import DEFAULT, Common
+from falaj.entrypoints.cli.starter import write_project
+from falaj.kernel.errors import Conflict, Unavailable
+from falaj.kernel.settings import Settings
+
+token_app = App(name="token", help="Who may act, and with which token.")
+
+
+def register(app: App) -> None:
+    """Add these commands."""
+    for command in (init, up, status, down, console):
+        app.command(command)
+    token_app.command(token_create, name="create")
+    token_app.command(token_list, name="list")
+    token_app.command(token_revoke, name="revoke")
+    app.command(token_app)
+
+
+def init(name: Annotated[str, Parameter(help="The project's name; a folder of that name is made.")], /, *, common: Common = DEFAULT) -> None:
+    """Make a new project that runs as it is: a sample of real flights, features, a model, gates."""
+    folder = write_project(Path.cwd(), name)
+    if common.json:
+        render.show_json({"project": name, "folder": str(folder)})
+        return
+    render.line(f"made {name}/")
+    render.line(f"next: cd {name} && falaj apply && falaj ingest flights && falaj train late-flight")
+
+
+def up(*, common: Common = DEFAULT) -> None:
+    """Start the control plane and the data plane of this home; again does nothing."""
+    settings = common.settings()
+    started = start(settings)
+    if common.json:
+        render.show_json(started)
+        return
+    render.line(f"control plane  {started['control_plane']}")
+    render.line(f"data plane     {started['data_plane']}")
+    render.line("console        falaj console   (prints a one-time link)")
+
+
+def start(settings: Settings) -> dict[str, str]:
+    """Start what does not run; returns the addresses."""
+    running = running_control_plane(settings.home)
+    if running is None:
+        process = subprocess.Popen(
+            control_plane_command(settings),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=open_log(settings.home, "control-plane"),
+            start_new_session=True,
+        )
+        url = await_address(process)
+    else:
+        url = running.url
+    return {"control_plane": url, "data_plane": plane_address(settings) or start_plane(settings)}
+
+
+def status(*, common: Common = DEFAULT) -> None:
+    """Show what runs, what serves, and whether it is well."""
+    settings = common.settings()
+    running = running_control_plane(settings.home)
+    with connect(settings) as client:
+        answer = client.get("/api/v1/status")
+    answer["control_plane"] = running.url if running else None
+    if common.json:
+        render.show_json(answer)
+        return
+    plane = answer["plane"]
+    render.line(f"home           {answer['home']}")
+    render.line(f"project        {answer['project'] or 'none applied'}")
+    render.line(f"clock          {answer['now']}")
+    render.line(f"control plane  {answer['control_plane'] or 'not running'}")
+    address = next((w["address"] for w in plane["workers"]), "")
+    render.line(f"data plane     {address or 'not running'}: {plane['state']}, {plane['reason']}")
+    render.table(("serving", "state", "digest"), [(s["alias"], s["state"], render.digest(s["digest"])) for s in answer["serving"]])
+
+
+def down(*, common: Common = DEFAULT) -> None:
+    """Stop both planes; what is in flight is finished first."""
+    settings = common.settings()
+    stopped = stop(settings)
+    if common.json:
+        render.show_json(stopped)
+        return
+    for name, what in stopped.items():
+        render.line(f"{name.replace('_', ' ')}: {what}")
+
+
+def stop(settings: Settings) -> dict[str, str]:
+    """Stop what runs."""
+    result = {"data_plane": "stopped" if stop_plane(settings) else "was not running", "control_plane": "was not running"}
+    running = running_control_plane(settings.home)
+    if running is not None:
+        os.kill(running.pid, signal.SIGTERM)
+        deadline = time.monotonic() + 30
+        while running_control_plane(settings.home) is not None:
+            if time.monotonic() > deadline:
+                raise Unavailable(
+                    "the control plane does not stop", hint=f"end process {running.pid} yourself", code="does_not_stop"
+                )
+            time.sleep(0.05)
+        result["control_plane"] = "stopped"
+    return result
+
+
+def console(*, open_browser: Annotated[bool, Parameter(name="--open", negative="", help="Open it.")] = False, common: Common = DEFAULT) -> None:
+    """Print a one-time link into the console; it works for ten minutes."""
+    settings = common.settings()
+    if not settings.server and running_control_plane(settings.home) is None:
+        raise Conflict("the control plane does not run", hint="start it: `falaj up`", code="not_running")
+    with connect(settings) as client:
+        link = console_link(client)
+    if common.json:
+        render.show_json({"url": link})
+    else:
+        render.line(link)
+    if open_browser:
+        webbrowser.open(link)
+
+
+def console_link(client: Client) -> str:
+    """A one-time link into the console."""
+    return f"{client.url}/login?code={client.post('/api/v1/sessions')['code']}"
+
+
+def token_create(
+    name: Annotated[str, Parameter(help="The principal.")],
+    /,
+    *,
+    role: Annotated[list[str], Parameter(negative="", help="A role; may be repeated.")],
+    service: Annotated[bool, Parameter(negative="", help="It is a service, not a person.")] = False,
+    days: Annotated[int, Parameter(help="How long the token lasts.")] = 90,
+    keep: Annotated[bool, Parameter(negative="", help="Keep the token in this home, for --as NAME.")] = False,
+    common: Common = DEFAULT,
+) -> None:
+    """Create a principal, or give it other roles, with a token that is shown this once."""
+    settings = common.settings()
+    body = {"name": name, "kind": "service" if service else "person", "roles": role, "days": days}
+    with connect(settings) as client:
+        answer = client.post("/api/v1/tokens", body)
+    if keep:
+        write_token(token_path(settings.home, name), answer.pop("token"))
+    if common.json:
+        render.show_json(answer)
+        return
+    render.line(f"{name}: {', '.join(answer['roles'])}, until {answer['expires_at']}")
+    render.line("kept in this home" if keep else f"token (shown this once): {answer['token']}")
+
+
+def token_list(*, common: Common = DEFAULT) -> None:
+    """List live tokens; their secrets are nowhere."""
+    with connect(common.settings()) as client:
+        rows: list[dict[str, Any]] = client.get("/api/v1/tokens")
+    if common.json:
+        render.show_json(rows)
+        return
+    render.table(("token", "principal", "roles", "expires"), [(r["id"], r["principal"], " ".join(r["roles"]), r["expires_at"]) for r in rows])
+
+
+def token_revoke(token: Annotated[str, Parameter(help="A token's id.")], /, *, common: Common = DEFAULT) -> None:
+    """Revoke a token; it is refused from now on, on both planes."""
+    with connect(common.settings()) as client:
+        answer = client.delete(f"/api/v1/tokens/{token}")
+    if common.json:
+        render.show_json(answer)
+    else:
+        render.line(f"{token} is revoked")
+
+
+def write_token(path: Path, token: str) -> None:
+    """Keep a token where only the home's owner can read it."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as f:
+        f.write(token.encode() + b"\n")

@@ -1,0 +1,95 @@
+"""Ask a model that serves."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from cyclopts import App, Parameter
+
+from falaj.entrypoints.cli import render
+from falaj.entrypoints.cli.client import token_of
+from falaj.entrypoints.cli.plane import plane
+from falaj.entrypoints.cli.session import DEFAULT, Common
+from falaj.kernel.errors import Invalid, Unavailable, from_dict
+
+_DATATYPE = {"category": "BYTES", "integer": "INT64", "boolean": "BOOL", "float": "FP64"}
+
+
+def register(app: App) -> None:
+    """Add these commands."""
+    app.command(predict)
+
+
+def predict(
+    model: Annotated[str, Parameter(help="A model.")],
+    /,
+    *,
+    data: Annotated[str, Parameter(help="A JSON file, or - for standard input: one row as an object, or a list of rows.")],
+    common: Common = DEFAULT,
+) -> None:
+    """Predict, with the features looked up by their keys. Starts a data plane for the moment if none runs."""
+    settings = common.settings()
+    rows = read_rows(data)
+    with plane(settings) as address:
+        answer = PlaneClient(address, token_of(settings)).infer(model, rows)
+    if common.json:
+        render.show_json(answer)
+        return
+    parameters = answer["parameters"]
+    render.line(f"{model}@{answer['model_version']} {render.digest(parameters['version_digest'])}  {parameters['prediction_id']}")
+    outputs = {o["name"]: o["data"] for o in answer["outputs"]}
+    render.table(("row", *outputs), [(i, *(o[i] for o in outputs.values())) for i in range(len(rows))])
+
+
+class PlaneClient:
+    """Speaks the Open Inference Protocol to a data plane."""
+
+    def __init__(self, address: str, token: str) -> None:
+        import httpx  # 200 ms to import, and `--help` needs none of it
+
+        self._http = httpx.Client(base_url=address, timeout=30.0, headers={"Authorization": f"Bearer {token}"})
+        self._unreachable = httpx.TransportError
+        self._inputs: dict[str, list[dict[str, Any]]] = {}
+
+    def infer(self, model: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        """Ask for predictions of some rows, each an object with the request features and the join keys."""
+        inputs = []
+        for wanted in self._wanted(model):
+            values = [row.get(wanted["name"]) for row in rows]
+            inputs.append({"name": wanted["name"], "datatype": wanted["datatype"], "shape": [len(rows)], "data": values})
+        answer: dict[str, Any] = self._ask("POST", f"/v2/models/{model}/infer", {"inputs": inputs})
+        return answer
+
+    def _wanted(self, model: str) -> list[dict[str, Any]]:
+        if model not in self._inputs:
+            self._inputs[model] = self._ask("GET", f"/v2/models/{model}")["inputs"]
+        return self._inputs[model]
+
+    def _ask(self, method: str, path: str, body: Any = None) -> Any:
+        try:
+            answer = self._http.request(method, path, content=msgspec.json.encode(body) if body is not None else None)
+        except self._unreachable as e:
+            raise Unavailable(f"the data plane does not answer: {e}", hint="see `falaj status`") from e
+        document = msgspec.json.decode(answer.content) if answer.content else {}
+        if answer.status_code >= 400:
+            kind = {401: "denied", 403: "denied", 404: "not_found", 503: "unavailable"}.get(answer.status_code, "invalid")
+            raise from_dict({"kind": kind, **document})
+        return document
+
+
+def read_rows(data: str) -> list[dict[str, Any]]:
+    """Rows from a JSON file or standard input."""
+    try:
+        text = sys.stdin.buffer.read() if data == "-" else Path(data).read_bytes()
+        rows = msgspec.json.decode(text)
+    except OSError as e:
+        raise Invalid(f"cannot read {data}: {e.strerror}", hint="name a JSON file, or - for standard input") from e
+    except msgspec.DecodeError as e:
+        raise Invalid(f"{data} is not JSON: {e}", hint="write one object, or a list of them") from e
+    rows = [rows] if isinstance(rows, dict) else rows
+    if not isinstance(rows, list) or not rows or not all(isinstance(r, dict) for r in rows):
+        raise Invalid(f"{data} holds no rows", hint="write one object, or a list of them")
+    return rows

@@ -1,0 +1,16 @@
+"""The first look in a browser: pages drawn on the server, a little htmx, no build step.
+
+`views`    what each page shows: frozen types only
+`reader`   what the console needs from outside: ConsoleReader, Sessions, Guard
+`channel`  where each version stands between data and monitoring: pure rules
+`charts`   SVG from numbers: curves, sparklines, a value against its limit
+`words`    every sentence in one table, so that another language is another table
+`pages`    templates, assets, and errors as pages
+`security` headers for every answer; changes only from our own pages
+`routes`   the HTTP paths
+
+The shortest use::
+
+    app.include_router(routes.build(reader, sessions, guard))
+    app.add_middleware(security.SecurityHeaders)
+"""

@@ -1,0 +1,85 @@
+"""What the console needs from outside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from starlette.requests import Request
+
+from falaj.entrypoints.console.views import (
+    AuditPage,
+    AuditQuery,
+    EvidencePage,
+    Frame,
+    ModelPage,
+    Overview,
+    RunPage,
+    VerifyReport,
+)
+from falaj.kernel.access import Action, Principal
+
+COOKIE = "falaj_session"
+"""The cookie that `Sessions` reads and that the console sets and clears."""
+
+
+class ConsoleReader(Protocol):
+    """Everything the pages show. Each method may raise any `FalajError`; `viewer` is who looks.
+
+    Methods are called in worker threads, so they may block.
+    """
+
+    def frame(self) -> Frame:
+        """The home, its environment and its clock."""
+        ...
+
+    def overview(self, viewer: Principal) -> Overview:
+        """What is in production and whether it is well."""
+        ...
+
+    def model(self, viewer: Principal, name: str) -> ModelPage:
+        """A model with its versions, newest first. Raises `NotFound`."""
+        ...
+
+    def evidence(self, viewer: Principal, name: str, reference: str) -> EvidencePage:
+        """The evidence of one version: `reference` is its number or the start of its digest. Raises `NotFound`."""
+        ...
+
+    def run(self, viewer: Principal, run_id: str) -> RunPage:
+        """A training run. Raises `NotFound`."""
+        ...
+
+    def audit(self, viewer: Principal, query: AuditQuery) -> AuditPage:
+        """Entries of the audit log, newest first. The reading itself is audited by whoever implements it."""
+        ...
+
+    def verify(self, viewer: Principal) -> VerifyReport:
+        """Recompute the audit log and compare it with its newest checkpoint."""
+        ...
+
+
+class Sessions(Protocol):
+    """Who is looking."""
+
+    def principal(self, request: Request) -> Principal | None:
+        """The holder of the request's cookie (named `COOKIE`), or None. Never raises for a bad cookie."""
+        ...
+
+    def login(self, code: str) -> str:
+        """Use up a one-time code and return the cookie's value. Raises `Denied` when used, expired or unknown."""
+        ...
+
+    def logout(self, cookie: str) -> None:
+        """End the session of a cookie's value; one that is unknown is no error."""
+        ...
+
+
+class Guard(Protocol):
+    """Authorisation of pages."""
+
+    def page(self, action: Action) -> Callable[..., Any]:
+        """A FastAPI dependency: raises `Denied` unless `request.state.principal` may do `action` to what the path names.
+
+        The principal is set before it runs. Actions are those of the API, so one rule holds for both.
+        """
+        ...

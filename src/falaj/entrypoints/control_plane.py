@@ -1,0 +1,99 @@
+"""The control plane as a process: `python -m falaj.entrypoints.control_plane`.
+
+The first line on standard output is JSON: where it listens, or why it cannot start. With
+`--private` it serves one command line and ends when its standard input closes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+import sys
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import uvicorn
+
+from falaj.bootstrap.control_plane import ControlPlane
+from falaj.kernel.errors import FalajError, Unavailable
+from falaj.kernel.log import configure
+from falaj.kernel.settings import Settings, load_settings
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="falaj-control-plane")
+    parser.add_argument("--home", required=True)
+    parser.add_argument("--project", required=True)
+    parser.add_argument("--private", action="store_true", help="serve until standard input closes")
+    arguments = parser.parse_args()
+    try:
+        settings = load_settings(os.environ, Path(arguments.project), home=arguments.home, project=arguments.project)
+        configure("control-plane", settings.log_level)
+        run(settings, private=arguments.private)
+    except FalajError as e:
+        say(e.as_dict())
+        sys.exit(e.exit_code)
+
+
+def run(settings: Settings, *, private: bool) -> None:
+    """Serve until told to stop. Raises `FalajError` when the home cannot be opened or the port is taken."""
+    plane = ControlPlane(settings)
+    listener = _listen(settings.host, 0 if private else settings.port)
+    url = f"http://{settings.host}:{listener.getsockname()[1]}"
+    address = plane.layout.run / "control-plane.json"
+
+    @asynccontextmanager
+    async def lifespan(_app: Any) -> AsyncIterator[None]:
+        plane.start()
+        if not private:
+            plane.layout.run.mkdir(exist_ok=True, mode=0o700)
+            address.write_bytes(msgspec.json.encode({"url": url, "pid": os.getpid()}))
+        say({"url": url, "pid": os.getpid()})
+        try:
+            yield
+        finally:
+            if not private:
+                address.unlink(missing_ok=True)
+            plane.close()
+
+    app = plane.app()
+    app.router.lifespan_context = lifespan
+    config = uvicorn.Config(
+        app, log_level="warning", access_log=False, timeout_graceful_shutdown=5, timeout_keep_alive=60, server_header=False
+    )
+    server = uvicorn.Server(config)
+    if private:
+        threading.Thread(target=_stop_with_parent, args=(server,), daemon=True).start()
+    server.run(sockets=[listener])
+
+
+def say(message: dict[str, Any]) -> None:
+    """One line for whoever started this process."""
+    sys.stdout.write(msgspec.json.encode(message).decode() + "\n")
+    sys.stdout.flush()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as e:
+        raise Unavailable(
+            f"port {port} is taken", hint="set FALAJ_PORT to a free one, or to 0 for any", code="port_taken"
+        ) from e
+    return listener
+
+
+def _stop_with_parent(server: uvicorn.Server) -> None:
+    sys.stdin.buffer.read()
+    server.should_exit = True
+
+
+if __name__ == "__main__":
+    main()

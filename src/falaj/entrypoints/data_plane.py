@@ -1,0 +1,122 @@
+"""Start a data plane: a supervisor that holds nothing, and one worker process a core.
+
+    python -m falaj.entrypoints.data_plane --dir D --blobs B --online O --home H --port 8080 [--workers 2]
+
+Each argument may come from the environment: FALAJ_PLANE_DIR, FALAJ_PLANE_BLOBS, FALAJ_PLANE_ONLINE,
+FALAJ_HOME, FALAJ_HOST, FALAJ_PLANE_PORT, FALAJ_PLANE_WORKERS. Exits 0 after SIGTERM or SIGINT, 2 for wrong
+arguments, 3 when it cannot listen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pkgutil
+import socket
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from granian import Granian
+from granian.constants import HTTPModes, Interfaces
+from granian.log import LogLevels
+
+from falaj.kernel.errors import FalajError, Invalid, Unavailable
+
+# Named, not imported: the supervisor stays small, only workers load the runtime.
+_APPLICATION = "falaj.bootstrap.data_plane:application"
+_OPTIONS = "falaj.bootstrap.data_plane:PlaneOptions"
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+_DRAIN_SECONDS = 30
+
+
+def load(fields: dict[str, Any]) -> Any:
+    """The application, built in the worker's process."""
+    return pkgutil.resolve_name(_APPLICATION)(pkgutil.resolve_name(_OPTIONS)(**fields))
+
+
+def arguments(argv: Sequence[str]) -> argparse.Namespace:
+    environ = os.environ
+    parser = argparse.ArgumentParser(prog="falaj-data-plane", description="Serve admitted models.")
+    for flag, name, text in (
+        ("--dir", "FALAJ_PLANE_DIR", "the data plane's own folder"),
+        ("--blobs", "FALAJ_PLANE_BLOBS", "the encrypted blob store"),
+        ("--online", "FALAJ_PLANE_ONLINE", "the online feature store (LMDB)"),
+        ("--home", "FALAJ_HOME", "the home whose clock holds"),
+    ):
+        parser.add_argument(flag, type=Path, default=environ.get(name), required=name not in environ, help=text)
+    parser.add_argument("--host", default=environ.get("FALAJ_HOST", "127.0.0.1"), help="a loopback address")
+    parser.add_argument("--port", type=int, default=environ.get("FALAJ_PLANE_PORT", "0"), help="0 takes a free one")
+    parser.add_argument("--workers", type=int, default=environ.get("FALAJ_PLANE_WORKERS", "1"))
+    parser.add_argument("--log-level", default=environ.get("FALAJ_LOG_LEVEL", "info"))
+    return parser.parse_args(argv)
+
+
+def check_host(host: str) -> str:
+    """The address to bind. Raises `Invalid` for anything but loopback."""
+    if host not in _LOOPBACK:
+        raise Invalid(
+            f"refusing to listen on {host}: only loopback is possible without TLS and an identity provider",
+            hint="use 127.0.0.1 and put a proxy that terminates TLS in front",
+            code="not_loopback",
+        )
+    return "127.0.0.1" if host == "localhost" else host
+
+
+def free_port(host: str, port: int) -> int:
+    """`port` if nobody listens there, or a free one for 0. Raises `Unavailable`.
+
+    Workers share the port with SO_REUSEPORT, so a second server would silently get half of the traffic.
+    """
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as e:
+            raise Unavailable(
+                f"cannot listen on {host}:{port}: {e.strerror}", hint="choose another port", code="port_taken"
+            ) from e
+        return int(probe.getsockname()[1])
+
+
+def serve(options: argparse.Namespace) -> None:
+    """Run until SIGTERM or SIGINT; a worker that dies is replaced at once."""
+    host = check_host(options.host)
+    port = free_port(host, options.port)
+    shown = f"[{host}]" if ":" in host else host
+    fields = {
+        "folder": Path(options.dir).resolve(),
+        "blobs": Path(options.blobs).resolve(),
+        "online": Path(options.online).resolve(),
+        "home": Path(options.home).resolve(),
+        "address": f"http://{shown}:{port}",
+        "log_level": options.log_level,
+    }
+    server = Granian(
+        target="falaj",
+        address=host,
+        port=port,
+        interface=Interfaces.RSGI,
+        workers=max(1, options.workers),
+        http=HTTPModes.http1,
+        websockets=False,
+        respawn_failed_workers=True,
+        respawn_interval=0.1,
+        workers_kill_timeout=_DRAIN_SECONDS,
+        log_level=LogLevels.warning,
+    )
+    server.serve(target_loader=partial(load, fields), wrap_loader=False)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    try:
+        serve(arguments(sys.argv[1:] if argv is None else argv))
+    except FalajError as e:
+        print(f"{e.message}\n  {e.hint}", file=sys.stderr)
+        sys.exit(2 if isinstance(e, Invalid) else e.exit_code)
+
+
+if __name__ == "__main__":
+    main()

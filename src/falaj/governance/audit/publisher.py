@@ -1,0 +1,278 @@
+"""Signs checkpoints over what is committed and writes the tiles that prove them.
+
+The order of one publication, so that a crash anywhere is finished and never forked:
+
+    committed rows → leaf hashes → head (persisted) → tiles → signature → checkpoint → outgrown partial tiles removed
+
+A signed tree is always the last signed one with leaves added: its edge is rebuilt from the bytes of all rows when the
+publisher first works, and the rows of the last tile are hashed again at every publication.
+"""
+
+from __future__ import annotations
+
+import base64
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from falaj.governance.audit import merkle, note, tiles
+from falaj.governance.audit.model import Published, Stored
+from falaj.governance.audit.ports import AuditStore
+from falaj.governance.audit.verify import CHECKPOINT, HEAD, VKEY, verify_database_entries
+from falaj.kernel.clock import Clock, iso
+from falaj.kernel.errors import FalajError, Integrity, Unavailable
+from falaj.kernel.log import logger
+from falaj.storage.sql.database import Database, Tx
+
+ROUND = 64 * tiles.WIDTH
+"""Entries that one checkpoint adds at the most, which bounds memory (64 MiB at the largest entries)."""
+FALLBACK = 0.5
+"""Seconds after which the thread looks for new entries without being poked."""
+AFTER_POKE = (0.2, 0.25)
+"""Seconds to wait after a poke, so that the commit is there and several share one checkpoint; twice if it is late."""
+_log = logger(__name__)
+
+
+class _Signed(msgspec.Struct, frozen=True):
+    """The last signed tree: its right edge, the checkpoint file's bytes, and when this process signed or read it."""
+
+    edge: tiles.Edge
+    checkpoint: bytes
+    published: Published
+
+
+class Publisher:
+    """The one signer of a log. `origin` names the log and its key; `folder` is what foreign tools read."""
+
+    def __init__(
+        self, database: Database, store: AuditStore, folder: Path, key: Ed25519PrivateKey, origin: str, clock: Clock
+    ) -> None:
+        self._database = database
+        self._store = store
+        self.folder = folder
+        self._key = key
+        self._verifier = note.verifier_of(origin, key.public_key())
+        self._clock = clock
+        self._signed: _Signed | None = None
+        self._failure: FalajError | None = None
+        self._broken: FalajError | None = None
+        self._lock = threading.RLock()
+        self._poked = threading.Event()
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    @property
+    def vkey(self) -> str:
+        """The verification key to hand to whoever checks the log."""
+        return self._verifier.vkey
+
+    @property
+    def signed_size(self) -> int:
+        """Entries under the last checkpoint that this process signed or read; 0 before the first `publish`."""
+        signed = self._signed
+        return signed.published.size if signed else 0
+
+    @property
+    def failure(self) -> FalajError | None:
+        """Why the last publication failed, for the health page; None while all is well."""
+        return self._failure
+
+    def publish(self) -> Published:
+        """Sign and write a checkpoint over everything committed; without new entries the last one is returned.
+
+        Raises `Integrity` (nothing is signed) if the rows or the folder are not an extension of what was signed, and
+        `Unavailable` if the folder cannot be written; after that this process signs no more.
+        """
+        with self._lock:
+            if self._broken is not None:
+                raise self._broken
+            try:
+                published = self._publish()
+            except OSError as e:
+                # After a failed write or fsync nobody knows what is on the disk: only a fresh start looks again.
+                self._signed = None
+                self._broken = self._failure = Unavailable(
+                    f"the audit folder cannot be written: {e.strerror or e}",
+                    hint="check the disk and the rights of the audit folder, then restart",
+                    code="audit_not_written",
+                )
+                raise self._broken from e
+            except FalajError as e:
+                self._signed = None  # the next attempt begins from the bytes again
+                self._failure = e
+                raise
+            self._failure = None
+            return published
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Nothing is published while this is held, so that the folder can be read as one state."""
+        with self._lock:
+            yield
+
+    def start(self) -> None:
+        """Publish in the background from now on: within a second of a commit."""
+        if self._thread is not None:
+            return
+        self._stopping.clear()
+        self._thread = threading.Thread(target=self._run, name="audit-publisher", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop the thread after publishing what is committed. Call it before the database is closed."""
+        if self._thread is None:
+            return
+        self._stopping.set()
+        self._poked.set()
+        self._thread.join()
+        self._thread = None
+        if self._failure is None:
+            self._attempt()
+
+    def poke(self) -> None:
+        """Say that something was or is about to be committed."""
+        self._poked.set()
+
+    def _run(self) -> None:
+        poked = True  # what was committed before the start
+        while not self._stopping.is_set():
+            for pause in AFTER_POKE if poked else (0.0,):
+                if (pause and self._stopping.wait(pause)) or self._attempt():
+                    break
+            if isinstance(self._failure, Integrity) or self._broken is not None:
+                return  # a person must look; `failure` says at what
+            poked = self._poked.wait(FALLBACK)
+            self._poked.clear()
+
+    def _attempt(self) -> bool:
+        """Publish; true if the log grew. A failure is logged and kept in `failure`."""
+        before = self._signed.published.size if self._signed else -1
+        try:
+            return self.publish().size > before
+        except FalajError as e:
+            _log.error("audit_not_published", error=e.message, code=e.code)
+        except Exception as e:  # the thread must outlive whatever a busy database raises
+            _log.error("audit_not_published", error=str(e), code="audit_not_read")
+            self._failure = Unavailable(
+                f"the audit log cannot be read: {e}",
+                hint="check the database; it is tried again",
+                code="audit_not_read",
+            )
+        return False
+
+    def _publish(self) -> Published:
+        signed = self._signed or self._recover()
+        if _read(self.folder / CHECKPOINT) != signed.checkpoint:
+            raise _forked("the checkpoint in the folder is not the one that was signed last")
+        size = self._database.read(self._store.size)
+        if size < signed.edge.size:
+            raise _forked(f"the database holds {size} entries, but {signed.edge.size} were signed")
+        while signed.edge.size < size:
+            signed = self._extend(signed, min(size, signed.edge.size + ROUND))
+        self._signed = signed
+        return signed.published
+
+    def _recover(self) -> _Signed:
+        """The last signed tree from the folder, proven by the bytes of the rows; a crashed publication is finished."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._own_folder()
+        raw, head_raw = _read(self.folder / CHECKPOINT), _read(self.folder / HEAD)
+        last = note.open_checkpoint(raw, self._verifier) if raw else None
+        head = note.parse_head(head_raw) if head_raw else last
+        size = last.size if last else 0
+        if last and head and (head.size < size or (head.size == size and head.root != last.root)):
+            raise _forked("the head file and the checkpoint do not belong together")
+        edge = self._replay(size)
+        if last is not None and edge.root() != last.root:
+            raise _forked(f"the rows do not give the root that was signed at {size}: {self._difference()}")
+        signed = _Signed(edge, raw, self._published(self._at(edge)))
+        if last is None or head is None or head.size > size:
+            # Nothing was signed yet, or a head was persisted whose signature may exist: sign exactly that one first.
+            signed = self._extend(signed, head.size if head else 0, head.root if head else None)
+        tiles.prune(self.folder, signed.edge.size)
+        return signed
+
+    def _own_folder(self) -> None:
+        lying, own = _read(self.folder / VKEY), (self.vkey + "\n").encode()
+        if lying and lying != own:
+            raise _forked("the folder belongs to another key or origin")
+        if not lying:
+            if _read(self.folder / CHECKPOINT):
+                raise _forked("the folder has a checkpoint but no verification key")
+            tiles.write_files(self.folder, {VKEY: own})
+
+    def _replay(self, size: int) -> tiles.Edge:
+        """The edge of the tree over the bytes of the first `size` rows."""
+        edge = tiles.Edge()
+        while edge.size < size:
+            rows = self._rows(edge.size, min(size, edge.size + ROUND))
+            edge, _ = tiles.grow(edge, [merkle.leaf_hash(row.data) for row in rows])
+        return edge
+
+    def _extend(self, signed: _Signed, target: int, promised: bytes | None = None) -> _Signed:
+        """Sign and write the tree of `target` entries, which begins with the signed one and has the `promised` root."""
+        old = signed.edge
+        first = old.size // tiles.WIDTH  # the tile that is written anew, from its beginning
+        data = [row.data for row in self._rows(first * tiles.WIDTH, target)]
+        leaves = [merkle.leaf_hash(entry) for entry in data]
+        tail = old.tails[0] if old.tails else ()
+        for i, (leaf, known) in enumerate(zip(leaves, tail, strict=False)):
+            if leaf != known:
+                raise _forked(f"entry {first * tiles.WIDTH + i} was changed in the database after it was signed")
+        edge, files = tiles.grow(old, leaves[len(tail) :])
+        checkpoint = self._at(edge)
+        if promised is not None and checkpoint.root != promised:
+            raise _forked(f"the rows do not give the root of the head that was persisted at {target}")
+        tiles.write_files(self.folder, {HEAD: note.encode_head(checkpoint)})
+        tiles.write_files(self.folder, files | (tiles.bundles(first, data) if edge.size > old.size else {}))
+        raw = note.sign(checkpoint.text, [(self._verifier.name, self._key)])
+        tiles.write_files(self.folder, {CHECKPOINT: raw})
+        tiles.prune(self.folder, edge.size, old.size)
+        self._signed = _Signed(edge, raw, self._published(checkpoint))
+        return self._signed
+
+    def _rows(self, start: int, end: int) -> list[Stored]:
+        rows = self._database.read(lambda tx: self._store.entries(tx, start, end - start))
+        if [row.index for row in rows] != list(range(start, end)):
+            raise _forked(f"the database does not hold every entry from {start} to {end - 1}")
+        return rows
+
+    def _at(self, edge: tiles.Edge) -> note.Checkpoint:
+        return note.Checkpoint(self._verifier.name, edge.size, edge.root())
+
+    def _published(self, checkpoint: note.Checkpoint) -> Published:
+        return Published(checkpoint.size, base64.b64encode(checkpoint.root).decode(), iso(self._clock.now()))
+
+    def _difference(self) -> str:
+        """The first row that differs from the signed tiles, named."""
+        report = self._database.read(
+            lambda tx: verify_database_entries(all_rows(self._store, tx), self.folder, self.vkey)
+        )
+        return next(iter(report.problems), "the tiles do not name a row")
+
+
+def all_rows(store: AuditStore, tx: Tx) -> Iterator[Stored]:
+    """Every row of the log, in pages, within one transaction."""
+    end = store.size(tx)
+    for start in range(0, end, ROUND):
+        yield from store.entries(tx, start, min(ROUND, end - start))
+
+
+def _read(path: Path) -> bytes:
+    """A file's bytes; none if it is not there."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
+
+
+def _forked(message: str) -> Integrity:
+    return Integrity(
+        f"nothing was signed: {message}",
+        hint="run `falaj audit verify` to see what differs, and restore the database or the audit folder from a backup",
+        code="audit_fork",
+    )

@@ -1,0 +1,120 @@
+"""The audit log in SQL.
+
+The index of an entry is the head's size, and the head row is written last in the same transaction: an index is a
+position, contiguous, never reused. On Postgres the head is locked with FOR UPDATE, so that two transactions cannot
+take one index; a sequence would leave gaps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Index,
+    Integer,
+    LargeBinary,
+    Row,
+    String,
+    Table,
+    bindparam,
+    insert,
+    select,
+    update,
+)
+
+from falaj.governance.audit.merkle import leaf_hash
+from falaj.governance.audit.model import COLUMNS, Conditions, Entry, Stored, bounded, columns_of
+from falaj.kernel.clock import iso
+from falaj.storage.sql.database import Tx
+from falaj.storage.sql.schema import metadata
+
+_Position = BigInteger().with_variant(Integer, "sqlite")  # SQLite keys rows by INTEGER only
+
+audit_entries = Table(
+    "audit_entries",
+    metadata,
+    Column("idx", _Position, primary_key=True, autoincrement=False),
+    Column("data", LargeBinary, nullable=False),
+    Column("leaf", LargeBinary(32), nullable=False),
+    *(Column(name, String, nullable=False) for name in COLUMNS),
+)
+for _name in COLUMNS:
+    if _name != "resource_type":
+        Index(None, audit_entries.c[_name])
+Index("ix_audit_entries_resource", audit_entries.c.resource_type, audit_entries.c.resource_id)
+
+audit_head = Table(
+    "audit_head",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("size", _Position, nullable=False),
+)
+
+_HEAD = 1
+_size = select(audit_head.c.size).where(audit_head.c.id == _HEAD)
+_size_locked = _size.with_for_update()
+_start_head = insert(audit_head)
+_append = insert(audit_entries)
+_move_head = update(audit_head).where(audit_head.c.id == _HEAD).values(size=bindparam("new_size"))
+_stored = (audit_entries.c.idx, audit_entries.c.data, audit_entries.c.leaf, *(audit_entries.c[n] for n in COLUMNS))
+_range = (
+    select(*_stored)
+    .where(audit_entries.c.idx >= bindparam("first"), audit_entries.c.idx < bindparam("end"))
+    .order_by(audit_entries.c.idx)
+)
+
+
+class SqlAuditStore:
+    """An `AuditStore` over the tables above."""
+
+    def append(self, tx: Tx, data: bytes, entry: Entry) -> int:
+        """Append the bytes that `encode(entry)` gave and return their index."""
+        return self.append_many(tx, ((data, entry),)).start
+
+    def append_many(self, tx: Tx, batch: Sequence[tuple[bytes, Entry]]) -> range:
+        """Append several at once and return their indices."""
+        head = tx.execute(_size_locked).scalar()
+        if head is None:
+            tx.execute(_start_head, {"id": _HEAD, "size": 0})
+            head = 0
+        indices = range(head, head + len(batch))
+        if batch:
+            tx.execute(_append, [_row(idx, data, entry) for idx, (data, entry) in zip(indices, batch, strict=True)])
+            tx.execute(_move_head, {"new_size": indices.stop})
+        return indices
+
+    def entries(self, tx: Tx, start: int, count: int) -> list[Stored]:
+        """The rows from index `start` to below `start + count`, by index."""
+        return [_as_stored(row) for row in tx.execute(_range, {"first": start, "end": start + count})]
+
+    def search(self, tx: Tx, conditions: Conditions) -> list[Stored]:
+        """The rows that meet all conditions, newest first."""
+        c = audit_entries.c
+        query = select(*_stored).where(c.idx < _size.scalar_subquery()).order_by(c.idx.desc()).limit(conditions.limit)
+        for name in COLUMNS:
+            wanted = getattr(conditions, name, None)
+            if wanted is not None:
+                query = query.where(c[name] == bounded(wanted))
+        if conditions.since is not None:
+            query = query.where(c.at >= iso(conditions.since))
+        if conditions.until is not None:
+            query = query.where(c.at < iso(conditions.until))
+        if conditions.before_index is not None:
+            query = query.where(c.idx < conditions.before_index)
+        return [_as_stored(row) for row in tx.execute(query)]
+
+    def size(self, tx: Tx) -> int:
+        """How many entries were ever appended."""
+        return tx.execute(_size).scalar() or 0
+
+
+def _row(idx: int, data: bytes, entry: Entry) -> dict[str, object]:
+    return {"idx": idx, "data": data, "leaf": leaf_hash(data)} | dict(zip(COLUMNS, columns_of(entry), strict=True))
+
+
+def _as_stored(row: Row[Any]) -> Stored:
+    idx, data, leaf, *columns = tuple(row)
+    return Stored(idx, data, leaf, tuple(columns))

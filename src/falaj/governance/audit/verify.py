@@ -1,0 +1,340 @@
+"""Checks a published log from its bytes: entries → leaf hashes → tiles → root → signed checkpoint.
+
+Nothing is taken from a cache or a column, and every byte of every file is either checked or named as surplus.
+Knows no SQL: database rows are handed in.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from falaj.governance.audit import merkle, note, tiles
+from falaj.governance.audit.model import COLUMNS, Report, Stored, columns_of, decode
+from falaj.kernel.errors import FalajError
+
+CHECKPOINT = "checkpoint"
+VKEY = "vkey"
+HEAD = "head"
+MAX_PROBLEMS = 100
+"""Differences that are named one by one; the rest is counted as one line."""
+_TRIES = 5
+_MAX_BUNDLE = tiles.WIDTH * (tiles.MAX_BYTES + 2)
+
+
+def verify_folder(folder: Path, vkey: str | None) -> Report:
+    """Check a published folder against a trusted `vkey`; with None only against the key that lies in it.
+
+    A folder that is being published is read again when its head moved meanwhile.
+    """
+    for _ in range(_TRIES):
+        before = _heads(folder)
+        report = _FolderCheck(folder, vkey).run()
+        if report.ok or _heads(folder) == before:
+            return report
+    return _FolderCheck(folder, vkey).run()
+
+
+def verify_database_entries(entries: Iterable[Stored], folder: Path, vkey: str | None = None) -> Report:
+    """Check database rows (all of them, by index) against the signed tiles in `folder`, and name those that differ.
+
+    Rows that no checkpoint covers yet are checked only against themselves.
+    """
+    return _DatabaseCheck(folder, vkey).run(entries)
+
+
+class _Problems:
+    """The first `MAX_PROBLEMS` of what was found."""
+
+    def __init__(self) -> None:
+        self._found: list[str] = []
+
+    def add(self, text: str) -> None:
+        if len(self._found) < MAX_PROBLEMS:
+            self._found.append(text)
+        elif len(self._found) == MAX_PROBLEMS:
+            self._found.append(f"more than {MAX_PROBLEMS} differences; the rest is not listed")
+
+    @property
+    def full(self) -> bool:
+        return len(self._found) > MAX_PROBLEMS
+
+    def __bool__(self) -> bool:
+        return bool(self._found)
+
+    def texts(self) -> tuple[str, ...]:
+        return tuple(self._found)
+
+
+class _Check:
+    """Reading a folder: what both verifications share."""
+
+    def __init__(self, folder: Path, vkey: str | None) -> None:
+        self.folder = folder
+        self.vkey = vkey
+        self.problems = _Problems()
+        self.checked = 0
+
+    def checkpoint(self) -> note.Checkpoint | None:
+        """The signed checkpoint, or None with the problem named."""
+        try:
+            lying = (self.read(VKEY, note.MAX_NOTE) or b"").decode("utf-8", "replace")
+            if self.vkey is not None and lying and lying != self.vkey + "\n":
+                self.problems.add(f"{VKEY}: it is not the trusted key")
+            if self.vkey is None and not lying:
+                return None
+            trusted = self.vkey if self.vkey is not None else lying.removesuffix("\n")
+            if self.vkey is None and not lying.endswith("\n"):
+                self.problems.add(f"{VKEY}: it does not end in a newline")
+            verifier = note.parse_vkey(trusted)
+        except FalajError as e:
+            self.problems.add(f"{VKEY}: {e.message}")
+            return None
+        signed = self.read(CHECKPOINT, note.MAX_NOTE)
+        if signed is None:
+            return None
+        try:
+            return note.open_checkpoint(signed, verifier)
+        except FalajError as e:
+            self.problems.add(f"{CHECKPOINT}: {e.message}")
+            return None
+
+    def read(self, name: str, limit: int) -> bytes | None:
+        """A file's bytes, or None with the problem named."""
+        path = self.folder / name
+        try:
+            if path.is_symlink() or not path.is_file():
+                self.problems.add(f"{name}: it is missing")
+            elif path.stat().st_size > limit:
+                self.problems.add(f"{name}: it is larger than {limit} bytes")
+            else:
+                data = path.read_bytes()
+                self.checked += len(data)
+                return data
+        except OSError as e:
+            self.problems.add(f"{name}: it cannot be read ({e.strerror})")
+        return None
+
+    def hashes(self, level: int, n: int, width: int) -> list[bytes] | None:
+        """The hashes of a tile, or None with the problem named."""
+        name = tiles.hash_path(level, n, width)
+        size = width * merkle.HASH_SIZE
+        data = self.read(name, size)
+        if data is not None and len(data) != size:
+            self.problems.add(f"{name}: it has {len(data)} bytes instead of {size}")
+            return None
+        return None if data is None else tiles.split_hashes(data)
+
+    def report(self, checkpoint: note.Checkpoint | None) -> Report:
+        return Report(
+            ok=checkpoint is not None and not self.problems,
+            size=checkpoint.size if checkpoint else 0,
+            root=checkpoint.text.split("\n")[2] if checkpoint else "",
+            problems=self.problems.texts(),
+            checked_bytes=self.checked,
+        )
+
+
+class _FolderCheck(_Check):
+    def run(self) -> Report:
+        checkpoint = self.checkpoint()
+        if checkpoint is not None:
+            self._tree(checkpoint)
+            self._files(checkpoint, self._head(checkpoint))
+        return self.report(checkpoint)
+
+    def _head(self, checkpoint: note.Checkpoint) -> int:
+        """The size that is being published, which is the signed one at rest."""
+        data = self.read(HEAD, note.MAX_NOTE)
+        if data is None:
+            return checkpoint.size
+        try:
+            head = note.parse_head(data)
+        except FalajError as e:
+            self.problems.add(f"{HEAD}: {e.message}")
+            return checkpoint.size
+        if head.origin != checkpoint.origin or head.size < checkpoint.size:
+            self.problems.add(f"{HEAD}: it stands at {head.origin} {head.size}, before the checkpoint")
+        elif head.size == checkpoint.size and head.root != checkpoint.root:
+            self.problems.add(f"{HEAD}: its root is not the checkpoint's")
+        return head.size
+
+    def _tree(self, checkpoint: note.Checkpoint) -> None:
+        from_entries: merkle.Frontier | None = merkle.Frontier()
+        from_tiles = from_entries
+        parents: list[bytes | None] = []
+        for n, width in tiles.spans(checkpoint.size):
+            leaves, hashes = self._leaves(n, width), self.hashes(0, n, width)
+            self._compare(n, leaves, hashes)
+            # Both trees are only worth their hashing while they differ; equal leaves give one tree.
+            same = leaves == hashes and from_entries is from_tiles
+            from_entries = _extended(from_entries, leaves)
+            from_tiles = from_entries if same else _extended(from_tiles, hashes)
+            if width == tiles.WIDTH:
+                parents.append(None if hashes is None else merkle.root_from_leaves(hashes))
+            if self.problems.full:
+                return
+        self._parents(1, parents)
+        self._root(checkpoint, from_entries, from_tiles)
+
+    def _leaves(self, n: int, width: int) -> list[bytes] | None:
+        """The leaf hashes that the entries of a bundle give; None if they cannot be told apart."""
+        name = tiles.entries_path(n, width)
+        data = self.read(name, _MAX_BUNDLE)
+        if data is None:
+            return None
+        entries, whole = tiles.decode_entries(data)
+        if not whole or len(entries) != width:
+            rest = "" if whole else " and a rest"
+            self.problems.add(f"{name}: it holds {len(entries)} whole entries{rest} instead of {width}")
+        return [merkle.leaf_hash(entry) for entry in entries]
+
+    def _compare(self, n: int, leaves: list[bytes] | None, hashes: list[bytes] | None) -> None:
+        if leaves is None or hashes is None or leaves == hashes:
+            return
+        for i, (leaf, signed) in enumerate(zip(leaves, hashes, strict=False)):
+            if leaf != signed:
+                tile = tiles.hash_path(0, n, len(hashes))
+                self.problems.add(f"entry {n * tiles.WIDTH + i}: its bytes do not give the leaf hash in {tile}")
+                return
+
+    def _parents(self, level: int, parents: list[bytes | None]) -> None:
+        """Compare the tiles of `level` with the roots of the full tiles below, up to the top."""
+        above: list[bytes | None] = []
+        for n, width in tiles.spans(len(parents)):
+            hashes = self.hashes(level, n, width)
+            below = parents[n * tiles.WIDTH : n * tiles.WIDTH + width]
+            for i, (expected, found) in enumerate(zip(below, hashes or [], strict=False)):
+                if expected is not None and expected != found:
+                    child = tiles.hash_path(level - 1, n * tiles.WIDTH + i)
+                    self.problems.add(f"{tiles.hash_path(level, n, width)}: hash {i} is not the root of {child}")
+            if width == tiles.WIDTH:
+                above.append(None if hashes is None else merkle.root_from_leaves(hashes))
+        if parents:
+            self._parents(level + 1, above)
+
+    def _root(
+        self, checkpoint: note.Checkpoint, from_entries: merkle.Frontier | None, from_tiles: merkle.Frontier | None
+    ) -> None:
+        good_entries = from_entries is not None and from_entries.root() == checkpoint.root
+        good_tiles = from_tiles is not None and from_tiles.root() == checkpoint.root
+        if good_entries and good_tiles:
+            return
+        if good_entries:
+            self.problems.add("the entries give the signed root: the tiles were changed, not the entries")
+        elif good_tiles:
+            self.problems.add("the tiles give the signed root: the entries were changed, not the tiles")
+        else:
+            self.problems.add(f"neither the entries nor the tiles give the root that {CHECKPOINT} signs")
+
+    def _files(self, checkpoint: note.Checkpoint, head: int) -> None:
+        """Name surplus files, unless too much else is wrong.
+
+        Smaller partial tiles may stay if they are the beginning of what replaced them.
+        """
+        if self.problems.full:
+            return
+        expected = {CHECKPOINT, VKEY, HEAD, *tiles.paths(checkpoint.size)}
+        if head > checkpoint.size and head - checkpoint.size <= 1 << 20:
+            expected.update(tiles.paths(head))
+        for name in sorted(_walk(self.folder)):
+            if name not in expected and not self._beginning(name, expected):
+                left = name.endswith(tiles.TEMPORARY) and name.removesuffix(tiles.TEMPORARY) in expected
+                why = " (left by an interrupted publication; the publisher removes it when it starts)" if left else ""
+                self.problems.add(f"{name}: it does not belong to this log{why}")
+
+    def _beginning(self, name: str, expected: set[str]) -> bool:
+        partial = tiles.partial_of(name)
+        if partial is None or (self.folder / name).is_symlink():
+            return False
+        full, width = partial
+        grown = [f"{full}.p/{w}" for w in range(width + 1, tiles.WIDTH)] + [full]
+        whole = next((self.read(p, _MAX_BUNDLE) for p in grown if p in expected), None)
+        part = self.read(name, _MAX_BUNDLE)
+        if whole is None or part is None or not whole.startswith(part):
+            return False
+        if full.startswith("tile/entries/"):
+            entries, ends = tiles.decode_entries(part)
+            return ends and len(entries) == width
+        return len(part) == width * merkle.HASH_SIZE
+
+
+class _DatabaseCheck(_Check):
+    def run(self, entries: Iterable[Stored]) -> Report:
+        checkpoint = self.checkpoint()
+        if checkpoint is None:
+            return self.report(None)
+        signed = self._signed(checkpoint)
+        position = 0
+        for stored in entries:
+            if stored.index < position:
+                self.problems.add(f"entry {stored.index}: the database holds it twice or out of order")
+                continue
+            if stored.index > position:
+                self._missing(position, stored.index)
+                for _ in range(position, min(stored.index, checkpoint.size)):
+                    next(signed, None)
+            self._one(stored, next(signed, None) if stored.index < checkpoint.size else None)
+            position = stored.index + 1
+            if self.problems.full:
+                return self.report(checkpoint)
+        if position < checkpoint.size:
+            self._missing(position, checkpoint.size)
+        for _ in signed:  # to its end, where the tiles are held against the signed root
+            pass
+        return self.report(checkpoint)
+
+    def _one(self, stored: Stored, signed: tuple[bytes, str] | None) -> None:
+        at = f"entry {stored.index}"
+        self.checked += len(stored.data)
+        leaf = merkle.leaf_hash(stored.data)
+        if signed is not None and leaf != signed[0]:
+            self.problems.add(f"{at}: its bytes in the database do not give the leaf hash in {signed[1]}")
+        elif leaf != stored.leaf:
+            self.problems.add(f"{at}: the leaf hash in the database is not that of its bytes")
+        try:
+            real = columns_of(decode(stored.data))
+        except FalajError:
+            self.problems.add(f"{at}: its bytes in the database are not an audit entry")
+            return
+        for name, column, value in zip(COLUMNS, stored.columns, real, strict=True):
+            if column != value:
+                self.problems.add(f"{at}: the column {name} in the database is not what its bytes say")
+
+    def _missing(self, first: int, end: int) -> None:
+        which = f"entry {first}: it is" if end == first + 1 else f"entries {first} to {end - 1}: they are"
+        self.problems.add(f"{which} missing in the database")
+
+    def _signed(self, checkpoint: note.Checkpoint) -> Iterator[tuple[bytes, str] | None]:
+        """(leaf hash, tile) for each signed entry; at the end the tiles are held against the signed root."""
+        tree: merkle.Frontier | None = merkle.Frontier()
+        for n, width in tiles.spans(checkpoint.size):
+            hashes = self.hashes(0, n, width)
+            tree = _extended(tree, hashes)
+            name = tiles.hash_path(0, n, width)
+            yield from ([None] * width if hashes is None else ((leaf, name) for leaf in hashes))
+        if tree is None or tree.root() != checkpoint.root:
+            self.problems.add(f"the leaf hashes in tile/0 do not give the root that {CHECKPOINT} signs")
+
+
+def _extended(tree: merkle.Frontier | None, leaves: list[bytes] | None) -> merkle.Frontier | None:
+    """The tree with these leaves; None once anything is unknown."""
+    return None if tree is None or leaves is None else tree.extend(leaves)
+
+
+def _walk(folder: Path) -> Iterator[str]:
+    """Every file and link below `folder`, as a POSIX path relative to it."""
+    for base, folders, files in os.walk(folder):
+        here = Path(base)
+        for name in [*files, *(f for f in folders if (here / f).is_symlink())]:
+            yield (here / name).relative_to(folder).as_posix()
+
+
+def _heads(folder: Path) -> tuple[bytes, ...]:
+    """The two files that tell whether the log moved while it was read."""
+    found = []
+    for name in (HEAD, CHECKPOINT):
+        path = folder / name
+        found.append(path.read_bytes() if path.is_file() else b"")
+    return tuple(found)

@@ -1,0 +1,43 @@
+"""Approvals: frozen types and pure rules."""
+
+from __future__ import annotations
+
+import msgspec
+
+from falaj.kernel.access import Action
+
+APPROVE = Action("changes.approve", "risk", "ModelVersion", "approve a version for release")
+REJECT = Action("changes.reject", "risk", "ModelVersion", "reject a version")
+ACTIONS = (APPROVE, REJECT)
+
+
+class Subject(msgspec.Struct, frozen=True):
+    """What is decided about: a version's name for people, its digest, its evidence set, its author."""
+
+    alias: str
+    digest: str
+    evidence: str
+    author: str
+
+
+class Approval(msgspec.Struct, frozen=True):
+    """One person's decision: approved or rejected."""
+
+    id: str
+    alias: str
+    digest: str
+    evidence: str
+    principal: str
+    decision: str
+    reason: str
+    at: str
+
+
+def counting(approvals: list[Approval], subject: Subject) -> list[Approval]:
+    """The approvals that count: for this digest and this evidence, one a person, none by the author."""
+    by_person: dict[str, Approval] = {}
+    for a in approvals:
+        bound = (a.digest, a.evidence) == (subject.digest, subject.evidence)
+        if bound and a.decision == "approved" and a.principal != subject.author:
+            by_person.setdefault(a.principal, a)
+    return list(by_person.values())

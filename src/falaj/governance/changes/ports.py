@@ -1,0 +1,14 @@
+"""Where approvals are kept."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from falaj.governance.changes.model import Approval
+from falaj.storage.sql.database import Tx
+
+
+class ApprovalStore(Protocol):
+    def add(self, tx: Tx, approval: Approval) -> None: ...
+
+    def of(self, tx: Tx, digest: str) -> list[Approval]: ...

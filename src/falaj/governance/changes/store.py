@@ -1,0 +1,32 @@
+"""Approvals in SQL; rows are added, never changed."""
+
+from __future__ import annotations
+
+import msgspec
+from sqlalchemy import Column, String, Table, insert, select
+
+from falaj.governance.changes.model import Approval
+from falaj.storage.sql.database import Tx
+from falaj.storage.sql.schema import metadata
+
+approvals = Table(
+    "approvals",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("alias", String, nullable=False),
+    Column("digest", String, nullable=False, index=True),
+    Column("evidence", String, nullable=False),
+    Column("principal", String, nullable=False),
+    Column("decision", String, nullable=False),
+    Column("reason", String, nullable=False),
+    Column("at", String, nullable=False),
+)
+
+
+class SqlApprovalStore:
+    def add(self, tx: Tx, approval: Approval) -> None:
+        tx.execute(insert(approvals).values(msgspec.structs.asdict(approval)))
+
+    def of(self, tx: Tx, digest: str) -> list[Approval]:
+        rows = tx.execute(select(approvals).where(approvals.c.digest == digest).order_by(approvals.c.at, approvals.c.id))
+        return [Approval(**row._mapping) for row in rows]

@@ -1,0 +1,30 @@
+"""Principals and roles: pure rules."""
+
+from __future__ import annotations
+
+import re
+
+from falaj.kernel.access import Action
+from falaj.kernel.errors import Invalid
+
+ROLES = ("viewer", "data-scientist", "ml-engineer", "risk-officer", "platform-admin", "auditor", "service")
+
+IDENTITY_READ = Action("identity.read", "read", "Account", "see who may act and which tokens exist")
+IDENTITY_GRANT = Action("identity.grant", "administration", "Account", "give a principal roles and a token")
+IDENTITY_REVOKE = Action("identity.revoke", "administration", "Account", "revoke a token")
+SESSION_OPEN = Action("identity.open_session", "read", "Account", "get a one-time link into the console")
+ACTIONS = (IDENTITY_READ, IDENTITY_GRANT, IDENTITY_REVOKE, SESSION_OPEN)
+
+_NAME = re.compile(r"[a-z0-9](?:[a-z0-9._@-]{0,62}[a-z0-9])?\Z")
+
+
+def check_principal(name: str, roles: tuple[str, ...]) -> None:
+    """Raise `Invalid` unless the name and the roles can be granted. The role `system` never can."""
+    if not _NAME.match(name) or name == "falaj":
+        raise Invalid(
+            f"{name[:64]!r} cannot name a principal",
+            hint="use 1 to 64 lower-case letters, digits, '.', '_', '@' and '-'; 'falaj' is the platform itself",
+        )
+    unknown = sorted(set(roles) - set(ROLES))
+    if unknown or not roles:
+        raise Invalid(f"no such role: {', '.join(unknown) or '(none given)'}", hint=f"use some of {', '.join(ROLES)}")

@@ -1,0 +1,33 @@
+"""What identity needs and offers."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from falaj.governance.identity.verify import KnownToken
+from falaj.kernel.access import Principal
+from falaj.storage.sql.database import Tx
+
+
+class Principals(Protocol):
+    def principal(self, name: str) -> Principal:
+        """Who is called that now, with the roles that hold now. Raises `NotFound`."""
+        ...
+
+
+class IdentityStore(Protocol):
+    def principal(self, tx: Tx, name: str) -> Principal | None: ...
+
+    def principals(self, tx: Tx) -> list[Principal]: ...
+
+    def put_principal(self, tx: Tx, principal: Principal, at: str) -> None: ...
+
+    def put_token(self, tx: Tx, token: KnownToken, at: str) -> None: ...
+
+    def revoke(self, tx: Tx, token_id: str, at: str) -> bool:
+        """Whether there was such a token that was not revoked yet."""
+        ...
+
+    def live_tokens(self, tx: Tx) -> list[KnownToken]:
+        """Tokens that are not revoked, with their principals' present roles."""
+        ...

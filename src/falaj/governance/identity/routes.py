@@ -1,0 +1,54 @@
+"""Tokens and console links over HTTP."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, Field
+
+from falaj.governance.identity.guard import Guard, actor
+from falaj.governance.identity.model import IDENTITY_GRANT, IDENTITY_READ, IDENTITY_REVOKE, SESSION_OPEN
+from falaj.governance.identity.service import IdentityService, SessionService
+from falaj.kernel.access import Principal
+
+
+class Grant(BaseModel):
+    """A principal, its roles, and how long its token lasts."""
+
+    name: str = Field(max_length=64)
+    kind: str = Field(default="person", pattern="^(person|service)$")
+    roles: list[str]
+    days: int = 90
+
+
+def build(identity: IdentityService, sessions: SessionService, guard: Guard) -> APIRouter:
+    routes = guard.router("/api/v1", "identity")
+
+    @routes.get("/tokens", IDENTITY_READ)
+    def tokens() -> list[dict[str, Any]]:
+        rows = identity.known_tokens()
+        return [{"id": t.id, "principal": t.principal, "roles": t.roles, "expires_at": t.expires_at} for t in rows]
+
+    @routes.post("/tokens", IDENTITY_GRANT)
+    def grant(body: Grant, request: Request) -> dict[str, Any]:
+        principal = Principal(body.name, body.kind, tuple(body.roles))
+        answer: dict[str, Any] = msgspec.to_builtins(identity.grant(actor(request), principal, body.days))
+        return answer
+
+    @routes.delete("/tokens/{token_id}", IDENTITY_REVOKE)
+    def revoke(token_id: str, request: Request) -> dict[str, str]:
+        identity.revoke(actor(request), token_id)
+        return {"revoked": token_id}
+
+    @routes.post("/sessions", SESSION_OPEN)
+    def session(request: Request) -> dict[str, str]:
+        return {"code": sessions.link(actor(request))}
+
+    @routes.get("/whoami", SESSION_OPEN)
+    def whoami(request: Request) -> dict[str, Any]:
+        me: dict[str, Any] = msgspec.to_builtins(actor(request))
+        return me
+
+    return routes.router

@@ -1,0 +1,157 @@
+"""Principals, tokens and console sessions."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+import msgspec
+
+from falaj.governance.door import Done, Door, Intent
+from falaj.governance.identity.model import IDENTITY_GRANT, IDENTITY_REVOKE, check_principal
+from falaj.governance.identity.ports import IdentityStore
+from falaj.governance.identity.verify import KnownToken, TokenVerifier, make_token, token_hash
+from falaj.kernel.access import Principal, Resource
+from falaj.kernel.clock import iso
+from falaj.kernel.errors import Denied, Invalid, NotFound
+from falaj.storage.sql.database import Database, Tx
+
+MAX_DAYS = 366
+_LINK = timedelta(minutes=10)
+_SESSION = timedelta(hours=12)
+
+
+class NewToken(msgspec.Struct, frozen=True):
+    """A token, shown this once."""
+
+    id: str
+    token: str
+    principal: str
+    roles: tuple[str, ...]
+    expires_at: str
+
+
+class IdentityService:
+    """Who there is, and who a token stands for."""
+
+    def __init__(self, database: Database, store: IdentityStore, door: Door, pepper: bytes) -> None:
+        self._database = database
+        self._store = store
+        self._door = door
+        self._pepper = pepper
+        self._listeners: list[Callable[[], None]] = []
+        self._verifier = TokenVerifier((), pepper)
+        self.refresh()
+
+    def on_change(self, listener: Callable[[], None]) -> None:
+        """Call `listener` after tokens or roles changed, so that it can be projected."""
+        self._listeners.append(listener)
+
+    def refresh(self) -> None:
+        self._verifier = TokenVerifier(self.known_tokens(), self._pepper)
+
+    def authenticate(self, token: str) -> Principal:
+        """Whom a token stands for. Raises `Unauthenticated`."""
+        return self._verifier.verify(token, self._door.clock.now())
+
+    def principal(self, name: str) -> Principal:
+        found = self._database.read(lambda tx: self._store.principal(tx, name))
+        if found is None:
+            raise NotFound(f"there is no principal {name}", hint="see `falaj token list`, or create one: `falaj token create`")
+        return found
+
+    def principals(self) -> list[Principal]:
+        return self._database.read(self._store.principals)
+
+    def known_tokens(self) -> list[KnownToken]:
+        return self._database.read(self._store.live_tokens)
+
+    def grant(self, actor: Principal, principal: Principal, days: int, operation_id: str = "") -> NewToken:
+        """Create the principal or change its roles, and give it a token that lasts `days`."""
+        check_principal(principal.name, principal.roles)
+        if not 1 <= days <= MAX_DAYS:
+            raise Invalid(f"a token cannot last {days} days", hint=f"choose 1 to {MAX_DAYS} days")
+        identifier, token = make_token()
+        now = self._door.clock.now()
+        known = KnownToken(
+            id=identifier,
+            hash=token_hash(token, self._pepper),
+            principal=principal.name,
+            kind=principal.kind,
+            roles=principal.roles,
+            expires_at=iso(now + timedelta(days=days)),
+        )
+
+        def do(tx: Tx) -> Done[dict[str, str]]:
+            self._store.put_principal(tx, principal, iso(now))
+            self._store.put_token(tx, known, iso(now))
+            return Done({"id": identifier})
+
+        detail = {"roles": list(principal.roles), "token": identifier, "expires_at": known.expires_at}
+        intent = Intent(actor, IDENTITY_GRANT, Resource("Account", principal.name), operation_id, detail=detail)
+        self._door.change(intent, do)
+        self._changed()
+        return NewToken(identifier, token, principal.name, principal.roles, known.expires_at)
+
+    def revoke(self, actor: Principal, token_id: str) -> None:
+        """A revoked token is refused from now on. Raises `NotFound`."""
+
+        def do(tx: Tx) -> Done[None]:
+            if not self._store.revoke(tx, token_id, iso(self._door.clock.now())):
+                raise NotFound(f"there is no live token {token_id[:40]}", hint="see `falaj token list`")
+            return Done(None)
+
+        self._door.change(Intent(actor, IDENTITY_REVOKE, Resource("Account", token_id)), do)
+        self._changed()
+
+    def _changed(self) -> None:
+        self.refresh()
+        for listener in self._listeners:
+            listener()
+
+
+class SessionService:
+    """Console sessions: a one-time link becomes a cookie. Kept in memory, so a restart ends them all."""
+
+    def __init__(self, identity: IdentityService, door: Door) -> None:
+        self._identity = identity
+        self._door = door
+        self._links: dict[str, tuple[str, datetime]] = {}
+        self._cookies: dict[str, tuple[str, datetime]] = {}
+        self._lock = threading.Lock()
+
+    def link(self, principal: Principal) -> str:
+        """A code that opens one session for `principal` within ten minutes."""
+        code = secrets.token_urlsafe(24)
+        with self._lock:
+            self._links[code] = (principal.name, self._door.clock.now() + _LINK)
+        return code
+
+    def open(self, code: str) -> str:
+        """Use a code up; returns the cookie's value. Raises `Denied`."""
+        now = self._door.clock.now()
+        with self._lock:
+            name, until = self._links.pop(code, ("", now))
+            if not name or now >= until:
+                raise Denied(
+                    "this link was used already, or it is older than ten minutes",
+                    hint="get a fresh one: `falaj console`",
+                    code="link_used",
+                )
+            cookie = secrets.token_urlsafe(32)
+            self._cookies[cookie] = (name, now + _SESSION)
+            return cookie
+
+    def principal(self, cookie: str) -> Principal | None:
+        """Whose session it is, with the roles that hold now; None when it has ended."""
+        with self._lock:
+            name, until = self._cookies.get(cookie, ("", self._door.clock.now()))
+        if not name or self._door.clock.now() >= until:
+            return None
+        return self._identity.principal(name)
+
+    def close(self, cookie: str) -> None:
+        with self._lock:
+            self._cookies.pop(cookie, None)

@@ -1,0 +1,70 @@
+"""Principals and tokens in SQL. A token's secret is never here, only its keyed hash."""
+
+from __future__ import annotations
+
+from sqlalchemy import Column, ForeignKey, String, Table, delete, insert, select, update
+
+from falaj.governance.identity.verify import KnownToken
+from falaj.kernel.access import Principal
+from falaj.storage.sql.database import Tx
+from falaj.storage.sql.schema import metadata
+
+principals = Table(
+    "principals",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("kind", String, nullable=False),
+    Column("roles", String, nullable=False),
+    Column("created_at", String, nullable=False),
+)
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("principal", String, ForeignKey("principals.name"), nullable=False),
+    Column("hash", String, nullable=False),
+    Column("created_at", String, nullable=False),
+    Column("expires_at", String, nullable=False),
+    Column("revoked_at", String),
+)
+
+
+class SqlIdentityStore:
+    def principal(self, tx: Tx, name: str) -> Principal | None:
+        row = tx.execute(select(principals).where(principals.c.name == name)).first()
+        return Principal(row.name, row.kind, tuple(row.roles.split())) if row else None
+
+    def principals(self, tx: Tx) -> list[Principal]:
+        rows = tx.execute(select(principals).order_by(principals.c.name))
+        return [Principal(r.name, r.kind, tuple(r.roles.split())) for r in rows]
+
+    def put_principal(self, tx: Tx, principal: Principal, at: str) -> None:
+        earlier = tx.execute(select(principals.c.created_at).where(principals.c.name == principal.name)).scalar()
+        values = {"kind": principal.kind, "roles": " ".join(principal.roles)}
+        if earlier is None:
+            tx.execute(insert(principals).values(name=principal.name, created_at=at, **values))
+        else:
+            tx.execute(update(principals).where(principals.c.name == principal.name).values(**values))
+
+    def put_token(self, tx: Tx, token: KnownToken, at: str) -> None:
+        tx.execute(delete(tokens).where(tokens.c.id == token.id))
+        tx.execute(
+            insert(tokens).values(
+                id=token.id, principal=token.principal, hash=token.hash, created_at=at, expires_at=token.expires_at
+            )
+        )
+
+    def revoke(self, tx: Tx, token_id: str, at: str) -> bool:
+        live = (tokens.c.id == token_id) & tokens.c.revoked_at.is_(None)
+        return tx.execute(update(tokens).where(live).values(revoked_at=at)).rowcount == 1
+
+    def live_tokens(self, tx: Tx) -> list[KnownToken]:
+        query = (
+            select(tokens, principals.c.kind, principals.c.roles)
+            .join(principals, principals.c.name == tokens.c.principal)
+            .where(tokens.c.revoked_at.is_(None))
+            .order_by(tokens.c.id)
+        )
+        return [
+            KnownToken(r.id, r.hash, r.principal, r.kind, tuple(r.roles.split()), r.expires_at) for r in tx.execute(query)
+        ]

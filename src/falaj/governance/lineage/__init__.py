@@ -1,0 +1,1 @@
+"""Who came from what: edges between named things, walked in both directions."""

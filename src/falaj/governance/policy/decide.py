@@ -1,0 +1,89 @@
+"""Decisions by Cedar policies (https://docs.cedarpolicy.com/auth/authorization.html).
+
+Default deny; any forbid wins; and stricter than Cedar: a rule that fails to evaluate denies,
+because Cedar skips it, and a skipped forbid would be an open door.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from importlib import resources
+from typing import Any
+
+import cedarpy
+import msgspec
+
+from falaj.kernel.access import Action, Decision, Question
+from falaj.kernel.errors import Invalid
+
+GROUPS = ("read", "engineering", "risk", "administration", "audit", "inference", "system")
+
+
+def default_policy() -> str:
+    """The policy text that a new home starts with."""
+    return (resources.files("falaj.governance.policy") / "default.cedar").read_text("utf-8")
+
+
+class CedarAuthoriser:
+    """Decides questions about declared actions; an undeclared action is denied."""
+
+    def __init__(self, policy: str, actions: Iterable[Action]) -> None:
+        self.text = policy
+        self._actions = {a.name: a for a in actions}
+        unknown = sorted({a.group for a in self._actions.values()} - set(GROUPS))
+        if unknown:
+            raise Invalid(f"no such action group: {', '.join(unknown)}", hint=f"use one of {', '.join(GROUPS)}")
+        try:
+            self._policies = cedarpy.PolicySet.from_str(policy)
+        except ValueError as e:
+            raise Invalid(f"the policy cannot be parsed: {e}", hint="mend the Cedar text; nothing was changed") from e
+        self._base = cedarpy.Entities.from_json_str(
+            msgspec.json.encode([_entity("Action", a.name, [("Action", a.group)]) for a in self._actions.values()]
+                                + [_entity("Action", g, []) for g in GROUPS]).decode()
+        )  # fmt: skip
+
+    def decide(self, question: Question) -> Decision:
+        if question.action not in self._actions:
+            return Decision(False, errors=("undeclared action",), reason=f"{question.action} is not a declared action")
+        principal, resource = question.principal, question.resource
+        delta = [
+            _entity("Principal", principal.name, [("Role", r) for r in principal.roles], {"kind": principal.kind}),
+            _entity(resource.type, resource.id, [], resource.attributes),
+        ]
+        try:
+            entities = self._base.with_added_json_str(msgspec.json.encode(delta).decode())
+            answer = cedarpy.is_authorized(
+                {
+                    "principal": {"type": "Principal", "id": principal.name},
+                    "action": {"type": "Action", "id": question.action},
+                    "resource": {"type": resource.type, "id": resource.id},
+                    "context": question.context,
+                },
+                self._policies,
+                entities,
+            )
+        except (ValueError, TypeError) as e:
+            return Decision(False, errors=(str(e),), reason="the question could not be evaluated")
+        names = answer.diagnostics.id_annotations_by_reason
+        rules = tuple(sorted(names.get(r, r) for r in answer.diagnostics.reasons))
+        errors = tuple(str(e) for e in answer.diagnostics.errors)
+        allowed = answer.allowed and not errors
+        return Decision(allowed, rules, errors, _reason(allowed, rules, errors, principal.roles))
+
+
+def _reason(allowed: bool, rules: tuple[str, ...], errors: tuple[str, ...], roles: tuple[str, ...]) -> str:
+    if allowed:
+        return f"permitted by {', '.join(rules)}"
+    if errors:
+        return "a rule could not be evaluated, which denies"
+    if rules:
+        return f"forbidden by {', '.join(rules)}"
+    return f"no rule permits it for the roles {', '.join(roles) or '(none)'}"
+
+
+def _entity(kind: str, name: str, parents: list[tuple[str, str]], attributes: dict[str, Any] | None = None) -> dict[str, Any]:
+    return {
+        "uid": {"type": kind, "id": name},
+        "attrs": attributes or {},
+        "parents": [{"type": t, "id": i} for t, i in parents],
+    }

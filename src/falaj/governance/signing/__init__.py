@@ -1,0 +1,8 @@
+"""Signatures that strangers can check, with open formats.
+
+`dsse`             envelopes: pre-authentication encoding and verification (kernel only; used by the data plane)
+`model_signature`  verification of an OpenSSF model signature (kernel only; used by the data plane)
+`sealing`          bytes for one reader: HPKE, RFC 9180 (kernel only)
+`keys`             the home's key ring
+`signer`           signing envelopes with a key of the ring
+"""

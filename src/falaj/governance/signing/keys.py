@@ -1,0 +1,107 @@
+"""The home's keys, one file each, readable by their owner only.
+
+`attestation`  Ed25519     statements, admissions, bundles
+`model`        ECDSA P-256 OpenSSF model signatures (the format knows no Ed25519 keys)
+`log`          Ed25519     checkpoints of the audit log
+`kek`          256 bits    wraps the data keys of blobs
+`pepper`       256 bits    keys the hashes of tokens
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+from typing import TypeVar
+
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
+
+from falaj.kernel.errors import Integrity
+
+K = TypeVar("K")
+PrivateKey = Ed25519PrivateKey | ec.EllipticCurvePrivateKey | X25519PrivateKey
+
+
+class KeyRing:
+    """The keys below one folder. Opening makes those that are missing only when the folder is new."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        fresh = not folder.exists()
+        if fresh:
+            folder.mkdir(parents=True, mode=0o700)
+            _write(folder / "attestation.pem", _pem(Ed25519PrivateKey.generate()))
+            _write(folder / "model.pem", _pem(ec.generate_private_key(ec.SECP256R1())))
+            _write(folder / "log.pem", _pem(Ed25519PrivateKey.generate()))
+            _write(folder / "kek.bin", secrets.token_bytes(32))
+            _write(folder / "pepper.bin", secrets.token_bytes(32))
+        self.attestation = _load(folder / "attestation.pem", Ed25519PrivateKey)
+        self.model = _load(folder / "model.pem", ec.EllipticCurvePrivateKey)
+        self.log = _load(folder / "log.pem", Ed25519PrivateKey)
+        self.kek = _secret(folder / "kek.bin")
+        self.pepper = _secret(folder / "pepper.bin")
+
+    @property
+    def model_path(self) -> Path:
+        """Where the model key is, for the step process that signs models."""
+        return self.folder / "model.pem"
+
+
+def plane_key(folder: Path) -> X25519PrivateKey:
+    """A data plane's own key, made on first use."""
+    path = folder / "key.pem"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _write(path, _pem(X25519PrivateKey.generate()))
+    return _load(path, X25519PrivateKey)
+
+
+def public_pem(key: PrivateKey) -> str:
+    """The public half, as PEM."""
+    return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+
+
+def _pem(key: PrivateKey) -> bytes:
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+def _write(path: Path, data: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as f:
+        f.write(data)
+        f.flush()
+        os.fsync(f.fileno())
+
+
+def _load(path: Path, kind: type[K]) -> K:
+    try:
+        key = load_pem_private_key(_secret(path), password=None)
+    except ValueError as e:
+        raise _broken(path) from e
+    if not isinstance(key, kind):
+        raise _broken(path)
+    return key
+
+
+def _secret(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as e:
+        raise _broken(path) from e
+
+
+def _broken(path: Path) -> Integrity:
+    return Integrity(
+        f"the key {path.name} is missing or cannot be read",
+        hint="restore the home's keys folder from a backup; a new key cannot open what the old one protects",
+        code="key_missing",
+    )

@@ -1,0 +1,10 @@
+"""Shared words only: what every tier above may use, and nothing that knows a stage.
+
+`errors`   the six kinds of refusal, each with a hint, an HTTP status and an exit code
+`digests`  SHA-256 names, canonical JSON, the digest of a folder of files
+`ids`      time-ordered random identifiers
+`clock`    the one clock; nothing else reads the time
+`access`   Principal, Action, Resource, Question, Decision
+`settings` FALAJ_* and falaj.toml, read once, then frozen
+`log`      structured logs to standard error
+"""

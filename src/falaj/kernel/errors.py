@@ -1,0 +1,89 @@
+"""Every error a person can meet.
+
+    FalajError
+    ├── NotFound      there is no such thing                     404   exit 1
+    ├── Conflict      it is not in the state that this needs     409   exit 1
+    ├── Invalid       the input is not acceptable                422   exit 2 from the command line's own checks, else 1
+    ├── Denied        a rule, a gate or a policy says no         403   exit 1
+    ├── Unavailable   it cannot be reached or is busy            503   exit 3
+    └── Integrity     bytes are not what they were signed to be  500   exit 4
+
+Each carries a `hint`: the next step for the person who reads it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class FalajError(Exception):
+    """The base of all errors raised on purpose.
+
+    `code` is stable and names the error in documentation and in `--json`.
+    `details` holds JSON-able facts for machines.
+    """
+
+    kind: ClassVar[str] = "error"
+    status: ClassVar[int] = 500
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, hint: str, code: str = "", details: dict[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.code = code or self.kind
+        self.details = details or {}
+
+    def as_dict(self) -> dict[str, Any]:
+        """The error as it travels over HTTP and in `--json`."""
+        return {
+            "error": self.message,
+            "kind": self.kind,
+            "code": self.code,
+            "hint": self.hint,
+            "details": self.details,
+        }
+
+
+class NotFound(FalajError):
+    kind, status = "not_found", 404
+
+
+class Conflict(FalajError):
+    kind, status = "conflict", 409
+
+
+class Invalid(FalajError):
+    kind, status = "invalid", 422
+
+
+class Denied(FalajError):
+    kind, status = "denied", 403
+
+
+class Unauthenticated(Denied):
+    """A `Denied` that a valid token would mend; HTTP has its own status for it."""
+
+    status = 401
+
+
+class Unavailable(FalajError):
+    kind, status, exit_code = "unavailable", 503, 3
+
+
+class Integrity(FalajError):
+    kind, status, exit_code = "integrity", 500, 4
+
+
+KINDS: dict[str, type[FalajError]] = {c.kind: c for c in (NotFound, Conflict, Invalid, Denied, Unavailable, Integrity)}
+
+
+def from_dict(body: dict[str, Any]) -> FalajError:
+    """Rebuild an error from `as_dict`; an unknown kind becomes `Unavailable`, never a success."""
+    kind = KINDS.get(str(body.get("kind")), Unavailable)
+    return kind(
+        str(body.get("error") or "the server answered with an error that it did not explain"),
+        hint=str(body.get("hint") or "look at the server's log in the home's run folder"),
+        code=str(body.get("code") or ""),
+        details=dict(body.get("details") or {}),
+    )

@@ -1,0 +1,102 @@
+"""One settings object: `FALAJ_*` in the environment, then `falaj.toml`, then the defaults below.
+
+Reading freezes: the object is immutable and is handed on, never looked up again.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from falaj.kernel.errors import Invalid
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Every setting, with its default. `FALAJ_HOME` sets `home`, and so on."""
+
+    home: Path = Path(".falaj")
+    """Where all state lives."""
+    project: Path = Path(".")
+    """The project's folder: its code and, below it, the files that its sources name."""
+    server: str = ""
+    """Address of a running control plane; empty means the one of this home, or none."""
+    token: str = ""
+    """The token to act with; empty means the home's own for `principal`."""
+    principal: str = "owner"
+    """Who acts, when the token comes from the home."""
+    host: str = "127.0.0.1"
+    """Where both planes listen. Only loopback is possible until TLS and identity providers are configured."""
+    port: int = 0
+    """The control plane's port; 0 takes a free one, kept for the home."""
+    plane_port: int = 0
+    """The data plane's port; 0 takes a free one, kept for the home."""
+    plane_workers: int = msgspec.field(default=1)
+    """Data plane processes; one a core serves most."""
+    environment: str = "production"
+    """The environment that this home's data plane serves."""
+    approvals: int = 1
+    """How many people other than the author must approve a version."""
+    step_memory_mb: int = 4096
+    """Resident memory at which a step process is stopped."""
+    step_seconds: int = 3600
+    """Seconds after which a step process is stopped."""
+    log_level: str = "info"
+    """debug, info, warning or error."""
+
+    def __post_init__(self) -> None:
+        if self.host not in ("127.0.0.1", "::1", "localhost"):
+            raise Invalid(
+                f"refusing to listen on {self.host}: only loopback is possible without TLS and an identity provider",
+                hint="set host to 127.0.0.1 and put a proxy that terminates TLS in front",
+                code="not_loopback",
+            )
+        for name, least in (("plane_workers", 1), ("approvals", 1), ("step_memory_mb", 256), ("step_seconds", 1)):
+            if getattr(self, name) < least:
+                raise Invalid(f"{name} must be at least {least}", hint=f"set FALAJ_{name.upper()} to {least} or more")
+
+
+def load_settings(environ: Mapping[str, str], folder: Path, **overrides: Any) -> Settings:
+    """Read the settings for `folder`.
+
+    `falaj.toml` is looked for in `folder` and its parents; relative paths in it are relative to it.
+    Raises `Invalid` for an unknown name or a value of the wrong type.
+    """
+    values: dict[str, Any] = {}
+    file = next((p / "falaj.toml" for p in (folder, *folder.parents) if (p / "falaj.toml").is_file()), None)
+    if file is not None:
+        values.update(_from_file(file))
+    for name in Settings.__struct_fields__:
+        text = environ.get(f"FALAJ_{name.upper()}")
+        if text:
+            values[name] = text
+    values.update({k: v for k, v in overrides.items() if v is not None})
+    try:
+        settings = msgspec.convert(values, Settings, strict=False, dec_hook=_path)
+    except msgspec.ValidationError as e:
+        raise Invalid(f"a setting is wrong: {e}", hint="see the settings reference in docs/reference", code="bad_setting") from e
+    return msgspec.structs.replace(
+        settings, home=(folder / settings.home).resolve(), project=(folder / settings.project).resolve()
+    )
+
+
+def _from_file(file: Path) -> dict[str, Any]:
+    try:
+        table = tomllib.loads(file.read_text("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+        raise Invalid(f"{file.name} cannot be read: {e}", hint="mend the file; it is TOML", code="bad_settings_file") from e
+    values = dict(table.get("falaj", {}))
+    values.setdefault("project", ".")
+    values.setdefault("home", ".falaj")
+    for name in ("project", "home"):
+        values[name] = str((file.parent / values[name]).resolve())
+    return values
+
+
+def _path(kind: type, value: object) -> object:
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    raise TypeError(f"expected {kind.__name__}")

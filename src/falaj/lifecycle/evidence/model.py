@@ -1,0 +1,164 @@
+"""Gates, measurements and verdicts: frozen types and pure rules.
+
+No evidence is not a pass: a gate without a measurement is an Error, and only Successful passes.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from typing import Any
+
+import msgspec
+
+from falaj.kernel.access import Action
+from falaj.lifecycle.training.model import DatasetUse
+
+EVIDENCE_READ = Action("evidence.read", "read", "ModelVersion", "see a version's evidence")
+EVIDENCE_RECORD = Action("evidence.record", "system", "ModelVersion", "sign and keep measurements with their verdicts")
+ACTIONS = (EVIDENCE_READ, EVIDENCE_RECORD)
+
+
+class Verdict(enum.StrEnum):
+    """Ordered from best to worst; the worst of a set is the set's."""
+
+    SUCCESSFUL = "Successful"
+    INCONCLUSIVE = "Inconclusive"
+    FAILED = "Failed"
+    ERROR = "Error"
+
+
+_ORDER = list(Verdict)
+
+
+def worst(verdicts: list[Verdict]) -> Verdict:
+    """The worst verdict; of none, Error."""
+    return max(verdicts, key=_ORDER.index) if verdicts else Verdict.ERROR
+
+
+class GateSpec(msgspec.Struct, frozen=True):
+    """A question that the evidence must answer, as declared or as mandatory for every model.
+
+    kind: metric | slice | latency | parity | scan | provenance
+    `metric` is a name such as roc_auc, log_loss, brier, accuracy, mae, rmse, r2, p99_ms.
+    Exactly one of `at_least` and `at_most` is set for a measured value.
+    """
+
+    kind: str
+    metric: str = ""
+    at_least: float | None = None
+    at_most: float | None = None
+    by: str = ""  # slice: the column
+    min_rows: int = 200  # slice: smaller slices are reported, not judged
+
+    @property
+    def name(self) -> str:
+        """How the gate is called in evidence and refusals: 'metric roc_auc', 'slice carrier roc_auc', 'parity'."""
+        return " ".join(part for part in (self.kind, self.by, self.metric) if part)
+
+    @property
+    def limit(self) -> str:
+        """The limit in words: '>= 0.7' or '<= 5'."""
+        if self.at_least is not None:
+            return f">= {self.at_least:g}"
+        return f"<= {self.at_most:g}" if self.at_most is not None else ""
+
+
+MANDATORY = (GateSpec("parity", "max_abs_difference", at_most=1e-4), GateSpec("scan"), GateSpec("provenance"))
+"""Gates that no project can leave out."""
+
+
+class Measurement(msgspec.Struct, frozen=True):
+    """One reading for one gate. `value` is None when it could not be taken; then `problem` says why."""
+
+    gate: str
+    value: float | None
+    detail: dict[str, Any] = {}
+    problem: str = ""
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """A gate with its measurement and verdict: the content of one attestation."""
+
+    gate: GateSpec
+    measurement: Measurement
+    verdict: Verdict
+    reason: str
+
+
+def judge(gate: GateSpec, measurement: Measurement | None) -> Finding:
+    """Compare a measurement with its gate. Missing, NaN or without a limit is an Error."""
+    if measurement is None:
+        return Finding(gate, Measurement(gate.name, None, problem="not measured"), Verdict.ERROR, "it was not measured")
+    if measurement.problem or measurement.value is None or math.isnan(measurement.value):
+        return Finding(gate, measurement, Verdict.ERROR, measurement.problem or "the value is not a number")
+    if gate.kind in ("scan", "provenance"):
+        passed = measurement.value == 0
+        return Finding(
+            gate, measurement, Verdict.SUCCESSFUL if passed else Verdict.FAILED, f"{int(measurement.value)} problems found"
+        )
+    if gate.at_least is not None:
+        passed = measurement.value >= gate.at_least
+    elif gate.at_most is not None:
+        passed = measurement.value <= gate.at_most
+    else:
+        return Finding(gate, measurement, Verdict.ERROR, "the gate has no limit")
+    reason = f"{measurement.value:.6g} {'meets' if passed else 'misses'} {gate.limit}"
+    return Finding(gate, measurement, Verdict.SUCCESSFUL if passed else Verdict.FAILED, reason)
+
+
+def findings(gates: tuple[GateSpec, ...], measurements: tuple[Measurement, ...]) -> tuple[Finding, ...]:
+    """Judge every gate; one that no measurement names was not measured, which is an Error."""
+    taken = {m.gate: m for m in measurements}
+    return tuple(judge(gate, taken.get(gate.name)) for gate in gates)
+
+
+class BuildFacts(msgspec.Struct, frozen=True):
+    """How a model version came to be. Provenance fails while one of them is missing."""
+
+    project: str = ""  # digest of the project's code
+    datasets: tuple[DatasetUse, ...] = ()
+    views: dict[str, str] = {}  # view → digest, for every view the contract names
+    runtime: str = ""  # digest of the locked dependencies
+    training_set: str = ""
+    as_of: str = ""
+    run: str = ""
+    params: dict[str, Any] = {}
+
+
+class EvidenceTask(msgspec.Struct, frozen=True):
+    """All gates of one model version, measured in one step process.
+
+    `plane` is the address of a data plane that serves this version for measurement; empty when no
+    gate needs one. Its token is handed to the step apart, so that no task file holds a secret.
+    """
+
+    model: str  # the model folder
+    holdout: str  # parquet
+    parity: str  # parquet
+    gates: tuple[GateSpec, ...]
+    facts: BuildFacts = BuildFacts()
+    plane: str = ""
+    seed: int = 0
+    resamples: int = 200  # bootstrap
+    requests: int = 300
+    warm_up: int = 30
+
+
+class EvidenceOutcome(msgspec.Struct, frozen=True):
+    """The readings, and the digest of the very folder that was measured."""
+
+    digest: str
+    measurements: tuple[Measurement, ...]
+    seconds: float
+
+
+class Statement(msgspec.Struct, frozen=True):
+    """A stored attestation: the gate it answers, its verdict, and the digest of its DSSE envelope."""
+
+    gate: str
+    verdict: Verdict
+    reason: str
+    predicate_type: str
+    envelope: str  # blob digest
+    created_at: str

@@ -1,0 +1,141 @@
+"""Sign what was measured, and read it back only through its signature."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from falaj.governance.door import Done, Door, Intent
+from falaj.governance.lineage.model import Node
+from falaj.governance.lineage.service import LineageService
+from falaj.governance.signing.dsse import STATEMENT_TYPE, PublicKey, verify_envelope
+from falaj.governance.signing.signer import EnvelopeSigner
+from falaj.kernel.access import SYSTEM, Resource
+from falaj.kernel.clock import iso
+from falaj.kernel.digests import canonical_json, digest_of
+from falaj.kernel.errors import FalajError, Integrity
+from falaj.lifecycle.evidence.model import EVIDENCE_RECORD, BuildFacts, Finding, GateSpec, Measurement, Statement, Verdict
+from falaj.lifecycle.evidence.ports import Blobs, Envelope, StatementStore
+from falaj.lifecycle.evidence.statements import PROVENANCE, TEST_RESULT, provenance, test_result
+from falaj.storage.sql.database import Database, Tx
+
+BUILDER = "https://falaj.dev/builder/control-plane/v1"
+
+
+class Ports(msgspec.Struct, frozen=True):
+    """What the stage works with."""
+
+    database: Database
+    store: StatementStore
+    blobs: Blobs
+    lineage: LineageService
+    signer: EnvelopeSigner
+    trusted: Sequence[PublicKey]
+
+
+class Measured(msgspec.Struct, frozen=True):
+    """Everything that was found out about one version."""
+
+    alias: str
+    digest: str
+    findings: tuple[Finding, ...]
+    facts: BuildFacts
+    started: str
+    finished: str
+
+
+class EvidenceService:
+    def __init__(self, door: Door, ports: Ports) -> None:
+        self._door = door
+        self._p = ports
+
+    def record(self, measured: Measured, on_behalf_of: str, operation_id: str) -> str:
+        """Sign one statement a gate and one of provenance; returns the digest of the evidence set."""
+        digest, at = measured.digest, iso(self._door.clock.now())
+        statements = []
+        for finding in measured.findings:
+            envelope = self._sign(test_result(measured.alias, digest, finding))
+            name = finding.gate.name
+            statements.append(Statement(name, finding.verdict, finding.reason, TEST_RESULT, envelope, at))
+        build = provenance(
+            measured.alias, digest, measured.facts, builder=BUILDER, started=measured.started, finished=measured.finished
+        )
+        statements.append(Statement("build", Verdict.SUCCESSFUL, "how it was built", PROVENANCE, self._sign(build), at))
+        evidence = evidence_digest(statements)
+
+        def do(tx: Tx) -> Done[str]:
+            self._p.store.add(tx, digest, statements)
+            self._p.lineage.record(tx, Node("evidence", evidence), [Node("version", digest)])
+            return Done(evidence)
+
+        verdicts = {f.gate.name: f.verdict.value for f in measured.findings}
+        detail = {"digest": digest, "evidence": evidence, "verdicts": verdicts}
+        resource = Resource("ModelVersion", measured.alias)
+        intent = Intent(SYSTEM, EVIDENCE_RECORD, resource, operation_id, {"on_behalf_of": on_behalf_of}, detail)
+        return self._door.change(intent, do)
+
+    def statements(self, digest: str) -> list[Statement]:
+        """What is filed about a version, unverified; for lists."""
+        return self._p.database.read(lambda tx: self._p.store.of(tx, digest))
+
+    def findings(self, digest: str) -> list[tuple[Statement, Finding | None]]:
+        """Each filed statement with the finding read from its verified envelope (None for provenance).
+
+        Raises `Integrity` when an envelope does not hold.
+        """
+        return [(s, _finding(self._verified(digest, s))) for s in self.statements(digest)]
+
+    def verdicts(self, digest: str) -> tuple[dict[str, Verdict], str]:
+        """Verdict by gate, each from an envelope whose signature and subject were verified now, and the set's digest.
+
+        A statement that does not hold is left out, so its gate counts as without evidence.
+        """
+        verdicts: dict[str, Verdict] = {}
+        filed = self.statements(digest)
+        for statement in filed:
+            try:
+                finding = _finding(self._verified(digest, statement))
+            except FalajError:
+                continue
+            if finding is not None:
+                verdicts[finding.gate.name] = finding.verdict
+        return verdicts, evidence_digest(filed)
+
+    def _sign(self, statement: dict[str, Any]) -> str:
+        return self._p.blobs.put(canonical_json(self._p.signer.sign_statement(statement)))
+
+    def _verified(self, digest: str, filed: Statement) -> dict[str, Any]:
+        envelope: Envelope = msgspec.json.decode(self._p.blobs.get(filed.envelope))
+        statement: dict[str, Any] = msgspec.json.decode(verify_envelope(envelope, STATEMENT_TYPE, self._p.trusted))
+        subjects = [s.get("digest", {}).get("sha256") for s in statement.get("subject", [])]
+        if subjects != [digest.removeprefix("sha256:")] or statement.get("predicateType") != filed.predicate_type:
+            raise Integrity(
+                f"the statement about {filed.gate} speaks of another version",
+                hint="register the version again",
+                code="evidence_for_another",
+            )
+        return statement
+
+
+def evidence_digest(statements: list[Statement]) -> str:
+    """The name of a set of evidence: over the sorted digests of its envelopes."""
+    return digest_of(sorted(s.envelope for s in statements))
+
+
+def _finding(statement: dict[str, Any]) -> Finding | None:
+    """The finding in a test-result statement; its result must agree with its verdict."""
+    if statement["predicateType"] != TEST_RESULT:
+        return None
+    predicate = statement["predicate"]
+    gate, measured = (c["annotations"] for c in predicate["configuration"])
+    finding = Finding(
+        gate=msgspec.convert(gate, GateSpec),
+        measurement=Measurement(measured["gate"], measured["value"], measured["detail"], measured["problem"]),
+        verdict=Verdict(measured["verdict"]),
+        reason=measured["reason"],
+    )
+    if (predicate["result"] == "PASSED") != (finding.verdict is Verdict.SUCCESSFUL):
+        raise Integrity("a statement contradicts itself", hint="register the version again", code="evidence_contradicts")
+    return finding

@@ -1,0 +1,143 @@
+"""What is in the model folder: only what may be there, and nothing that can run code.
+
+The allow-list does the work: an ONNX graph of standard operators and a JSON contract. Scanners for
+pickles are advisory (each has known ways around it) and run beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib import metadata
+from io import BytesIO
+from pathlib import Path
+
+import msgspec
+import onnx
+from picklescan import scanner as picklescan
+
+from falaj.kernel.digests import manifest
+from falaj.kernel.errors import FalajError
+from falaj.lifecycle.evidence.model import GateSpec, Measurement
+from falaj.lifecycle.training.model import ModelContract
+from falaj.lifecycle.training.steps.contract import CONTRACT_FILE, MODEL_FILE
+
+ALLOWED_FILES = (MODEL_FILE, CONTRACT_FILE)
+DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
+
+_PICKLE_SUFFIX = ".pkl"  # makes picklescan read the bytes as a pickle whatever the file is called
+
+
+def scan(gate: GateSpec, folder: Path) -> Measurement:
+    """The number of problems in a model folder. A scanner that could not run is a problem of the measurement itself."""
+    try:
+        files = [entry.path for entry in manifest(folder)]
+    except FalajError as e:
+        return Measurement(gate.name, 1.0, {"problems": [e.message]})
+    problems = [f"{name} does not belong in a model" for name in files if name not in ALLOWED_FILES]
+    problems += [f"{name} is missing" for name in ALLOWED_FILES if name not in files]
+    if MODEL_FILE in files:
+        problems += _graph(folder)
+    try:
+        scanned, found = _pickles(folder, files)
+    except Exception as e:  # any failure of a scanner means that nothing is known, and that is no pass
+        return Measurement(gate.name, None, problem=f"picklescan did not run: {type(e).__name__}: {str(e)[:200]}")
+    detail = {
+        "problems": [*problems, *found],
+        "files": files,
+        "scanners": {f"onnx {onnx.__version__}": 1, f"picklescan {metadata.version('picklescan')}": scanned},
+    }
+    return Measurement(gate.name, float(len(problems) + len(found)), detail)
+
+
+def _graph(folder: Path) -> list[str]:
+    try:
+        model = onnx.load_model(folder / MODEL_FILE, load_external_data=False)
+        onnx.checker.check_model(model, full_check=True)
+    except Exception as e:  # protobuf, checker and shape inference each have their own; all mean: not a sound graph
+        return [
+            f"{MODEL_FILE} is not a sound ONNX graph: {str(e).strip().splitlines()[0][:200] if str(e).strip() else type(e).__name__}"
+        ]
+    problems = [f"operators of {o.domain!r} are not allowed" for o in model.opset_import if o.domain not in DOMAINS]
+    if model.functions:
+        problems.append(f"{len(model.functions)} functions are defined inside the graph")
+    for graph in _graphs(model.graph):
+        problems += [
+            f"operator {node.domain}:{node.op_type} is not a standard one" for node in graph.node if not _standard(node)
+        ]
+        problems += [
+            f"tensor {tensor.name} keeps its data outside the graph"
+            for tensor in _tensors(graph)
+            if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data
+        ]
+    return problems + _fits(folder, model)
+
+
+def _standard(node: onnx.NodeProto) -> bool:
+    domain = "" if node.domain == "ai.onnx" else node.domain
+    return domain in DOMAINS and bool(onnx.defs.has(node.op_type, domain))
+
+
+def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+                yield from _graphs(inner)
+
+
+def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield sparse.values
+        yield sparse.indices
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+
+
+def _fits(folder: Path, model: onnx.ModelProto) -> list[str]:
+    """Whether the contract speaks of this graph."""
+    try:
+        contract = msgspec.json.decode((folder / CONTRACT_FILE).read_bytes(), type=ModelContract)
+    except (OSError, msgspec.MsgspecError) as e:
+        return [f"{CONTRACT_FILE} is not a contract: {str(e)[:200]}"]
+    initial = {t.name for t in model.graph.initializer}
+    inputs = [i for i in model.graph.input if i.name not in initial]
+    if [i.name for i in inputs] != [contract.tensor]:
+        return [f"the graph reads {', '.join(i.name for i in inputs)}, the contract {contract.tensor}"]
+    problems = []
+    tensor = inputs[0].type.tensor_type
+    widths = [d.dim_value for d in tensor.shape.dim][1:]
+    if tensor.elem_type != onnx.TensorProto.FLOAT or widths != [len(contract.inputs)]:
+        problems.append(f"the graph does not read float32 [rows, {len(contract.inputs)}] as the contract says")
+    outputs = {o.name for o in model.graph.output}
+    problems += [f"the graph has no output {o.tensor}" for o in contract.outputs if o.tensor not in outputs]
+    return problems
+
+
+def _pickles(folder: Path, files: list[str]) -> tuple[int, list[str]]:
+    """Scan by folder, and each file's bytes for an archive or a pickle under another name."""
+    found = []
+    whole = picklescan.scan_directory_path(str(folder))
+    if whole.scan_err:
+        raise ValueError("a file could not be scanned")
+    if whole.issues_count or whole.infected_files:
+        found.append(f"picklescan found {max(whole.issues_count, whole.infected_files)} dangerous globals")
+    scanned = 0
+    for name in files:
+        data = (folder / name).read_bytes()
+        scanned += 1
+        if (
+            data[:2] in (b"PK", b"7z")
+            or data[:4] == b"\x1f\x8b\x08\x00"
+            or (data[:1] == b"\x80" and data[1:2] <= b"\x05")
+        ):
+            found.append(f"{name} begins like an archive or a pickle")
+            continue
+        if name in ALLOWED_FILES:
+            result = picklescan.scan_bytes(BytesIO(data), name, _PICKLE_SUFFIX)
+            if result.issues_count or result.infected_files:
+                found.append(f"picklescan found dangerous globals in {name}")
+    return scanned, found

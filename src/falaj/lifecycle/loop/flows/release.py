@@ -1,0 +1,83 @@
+"""Release: an approved version takes the traffic.
+
+    admit → set the traffic plan → publish the bundle → observe it on the data plane
+
+The data plane verifies everything again before it loads; if it refuses, the version before goes on
+serving, the plan goes back, and the refusal is audited.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from falaj.kernel.access import SYSTEM
+from falaj.kernel.errors import from_dict
+from falaj.lifecycle.registry.model import ModelVersion
+from falaj.lifecycle.registry.service import RegistryService
+from falaj.lifecycle.rollout.model import TrafficPlan, all_to, withdrawn
+from falaj.lifecycle.rollout.service import RolloutService
+from falaj.lifecycle.serving.model import LoadReport
+from falaj.lifecycle.serving.service import ServingService
+from falaj.workflow.flow import FlowRun, Payload, operation
+
+_LOAD_SECONDS = 30.0
+
+
+class ReleaseFlow:
+    def __init__(self, registry: RegistryService, rollout: RolloutService, serving: ServingService) -> None:
+        self._registry = registry
+        self._rollout = rollout
+        self._serving = serving
+
+    async def release(self, run: FlowRun, payload: Payload) -> Payload:
+        """Payload: `digest`, `actor` (who approved). Result: where the version serves."""
+        digest, actor = payload["digest"], payload["actor"]
+        environment = self._serving.target.environment
+        await run.step("admit", lambda: self._admit(digest, environment, operation(run, "admit")))
+        before = await run.step("plan", lambda: self._plan(digest, actor, run))
+        generation = await run.step("publish", lambda: self._serving.publish(actor, operation(run, "publish")))
+        report = await run.step("observe", lambda: self._observe(digest, generation))
+        if report.get("state") == "refused":
+            await run.step("return", lambda: self._return(run, digest, before, report, actor))
+            raise from_dict({"error": report["reason"], "kind": "integrity", "code": report["code"], "hint": report["hint"]})
+        await run.step("serving", lambda: self._serving_now(run, digest, before, actor))
+        version = self._registry.by_digest(digest)
+        return {"version": version.alias, "digest": digest, "generation": generation, "loaded": report.get("state") == "loaded"}
+
+    def _admit(self, digest: str, environment: str, operation_id: str) -> str:
+        return self._registry.admit(digest, environment, SYSTEM, operation_id).expires_at
+
+    def _plan(self, digest: str, actor: str, run: FlowRun) -> dict[str, Any]:
+        """Send everything to the version; returns the plan before (empty for none)."""
+        version = self._registry.by_digest(digest)
+        before = self._rollout.plan(version.model)
+        self._rollout.set_plan(all_to(version.model, digest), actor, operation(run, "plan"))
+        return msgspec.to_builtins(before) if before else {}
+
+    def _observe(self, digest: str, generation: int) -> dict[str, Any]:
+        report = self._serving.observe(generation, digest, _LOAD_SECONDS)
+        return msgspec.to_builtins(report) if report else {}
+
+    def _return(self, run: FlowRun, digest: str, before: dict[str, Any], report: dict[str, Any], actor: str) -> int:
+        """The data plane refused: audit it, give the traffic back to the version before, publish."""
+        self._serving.record_refusal(msgspec.convert(report, LoadReport), actor)
+        self._registry.move(digest, "refused", report["reason"], actor, operation(run, "refused"))
+        model = self._registry.by_digest(digest).model
+        back = msgspec.convert(before, TrafficPlan) if before else withdrawn(model)
+        self._rollout.set_plan(back, actor, operation(run, "back"))
+        return self._serving.publish(actor, operation(run, "publish-back"))
+
+    def _serving_now(self, run: FlowRun, digest: str, before: dict[str, Any], actor: str) -> str:
+        """Write down which version serves and which no longer does."""
+        for route in before.get("routes", []):
+            if route["digest"] != digest:
+                self._retire(route["digest"], actor, operation(run, f"retire-{route['digest'][7:19]}"))
+        self._registry.move(digest, "serving", "", actor, operation(run, "serving"))
+        return "serving"
+
+    def _retire(self, digest: str, actor: str, operation_id: str) -> None:
+        version: ModelVersion = self._registry.by_digest(digest)
+        if version.state == "serving":
+            self._registry.move(digest, "retired", "another version took its traffic", actor, operation_id)

@@ -1,0 +1,117 @@
+"""What a project says of its models: frozen types and pure rules."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from falaj.kernel.access import Action
+from falaj.lifecycle.data.model import SourceSpec
+from falaj.lifecycle.evidence.model import GateSpec
+from falaj.lifecycle.features.model import EntitySpec, ViewSpec
+from falaj.lifecycle.training.model import Input, JoinKey, TrainingSpec, ViewUse
+
+DEFINITION_READ = Action("loop.read_definition", "read", "Project", "see what is defined and what would change")
+DEFINITION_APPLY = Action("loop.apply", "engineering", "Project", "make a project's definition the one that holds")
+BUILD = Action("loop.build", "engineering", "Model", "carry a model from data to a registered version")
+FLOW_READ = Action("loop.read_flow", "read", "Flow", "watch a flow")
+CLOCK_SET = Action("loop.set_clock", "administration", "Platform", "move the home's clock to replay recorded data")
+STATUS_READ = Action("loop.read_status", "read", "Platform", "see how the platform is")
+ACTIONS = (DEFINITION_READ, DEFINITION_APPLY, BUILD, FLOW_READ, CLOCK_SET, STATUS_READ)
+
+BUILD_FLOW, RELEASE_FLOW = "build", "release"
+
+
+class ModelDefinition(msgspec.Struct, frozen=True):
+    """One model, as declared by the project and frozen.
+
+    `spine` is the source whose rows are enriched, `at` its column with the moment of decision.
+    `inputs` are the features in the model's order, not yet with categories. `gates` holds the
+    mandatory ones too. `approvals` are the roles that must approve. `train` is `module:name`, `code`
+    the digest of that function's source.
+    """
+
+    name: str
+    task: str
+    label: str
+    spine: str
+    at: str
+    inputs: tuple[Input, ...]
+    keys: tuple[JoinKey, ...]
+    views: tuple[ViewUse, ...]
+    gates: tuple[GateSpec, ...]
+    train: str
+    code: str
+    positive: str = "true"
+    purpose: str = ""
+    approvals: tuple[str, ...] = ()
+    params: dict[str, Any] = {}
+    holdout: float = 0.2
+    validation: float = 0.15
+    slices: tuple[str, ...] = ()
+
+    def training(self) -> TrainingSpec:
+        """What a training step is told of this model."""
+        return TrainingSpec(
+            model=self.name,
+            task=self.task,
+            label=self.label,
+            at=self.at,
+            inputs=self.inputs,
+            keys=self.keys,
+            views=self.views,
+            positive=self.positive,
+            purpose=self.purpose,
+            holdout=self.holdout,
+            validation=self.validation,
+            slices=self.slices,
+        )
+
+
+class ProjectDefinition(msgspec.Struct, frozen=True):
+    """Everything a project declares. `code` is the digest of its Python files and its falaj.toml."""
+
+    name: str
+    code: str
+    sources: tuple[SourceSpec, ...]
+    entities: tuple[EntitySpec, ...]
+    views: tuple[ViewSpec, ...]
+    models: tuple[ModelDefinition, ...]
+
+
+class Applied(msgspec.Struct, frozen=True):
+    """A definition that holds, or held. `digest` names it."""
+
+    number: int
+    digest: str
+    definition: ProjectDefinition
+    author: str
+    at: str
+
+
+class Change(msgspec.Struct, frozen=True):
+    """One difference between two definitions; `fields` names what differs in a changed one."""
+
+    kind: str  # source | entity | view | model
+    name: str
+    change: str  # added | removed | changed
+    fields: tuple[str, ...] = ()
+
+
+def changes(old: ProjectDefinition | None, new: ProjectDefinition) -> tuple[Change, ...]:
+    """What applying `new` over `old` would change, in the channel's order."""
+    found: list[Change] = []
+    for kind, attribute in (("source", "sources"), ("entity", "entities"), ("view", "views"), ("model", "models")):
+        before = {x.name: x for x in getattr(old, attribute)} if old else {}
+        after = {x.name: x for x in getattr(new, attribute)}
+        for name in sorted(before.keys() | after.keys()):
+            if name not in after:
+                found.append(Change(kind, name, "removed"))
+            elif name not in before:
+                found.append(Change(kind, name, "added"))
+            elif before[name] != after[name]:
+                fields = before[name].__struct_fields__
+                differing = tuple(f for f in fields if getattr(before[name], f) != getattr(after[name], f))
+                found.append(Change(kind, name, "changed", differing))
+    return tuple(found)

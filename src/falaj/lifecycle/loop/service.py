@@ -1,0 +1,183 @@
+"""The applied definition, and people's decisions about versions."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from falaj.governance.changes.model import Approval
+from falaj.governance.changes.service import ChangeService
+from falaj.governance.door import Done, Door, Intent
+from falaj.kernel.access import Principal, Resource
+from falaj.kernel.clock import Clock, iso
+from falaj.kernel.digests import FileEntry, digest_of, manifest, manifest_digest, sha256
+from falaj.kernel.errors import Conflict, Integrity, Invalid, NotFound
+from falaj.kernel.ids import new_id
+from falaj.lifecycle.data.model import SourceSpec
+from falaj.lifecycle.features.model import ViewSpec
+from falaj.lifecycle.loop.model import DEFINITION_APPLY, RELEASE_FLOW, Applied, Change, ModelDefinition, ProjectDefinition, changes
+from falaj.lifecycle.loop.ports import DefinitionStore
+from falaj.lifecycle.registry.model import ModelVersion
+from falaj.lifecycle.registry.service import RegistryService
+from falaj.storage.sql.database import Database, Tx
+from falaj.workflow.flow import Workflows
+
+N = TypeVar("N", SourceSpec, ModelDefinition)
+MAX_FILES = 500
+MAX_BYTES = 4 << 20
+_PATH = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9_.-]*/)*[A-Za-z0-9_][A-Za-z0-9_.-]*\.py\Z|falaj\.toml\Z")
+
+
+class DefinitionService:
+    """Answers for the stages what is defined now."""
+
+    def __init__(self, database: Database, store: DefinitionStore, door: Door, folder: Path) -> None:
+        self._database = database
+        self._store = store
+        self._door = door
+        self._folder = folder
+
+    def unpack(self, files: dict[str, str]) -> tuple[str, Path]:
+        """Keep a project's code under its digest; returns digest and folder. Raises `Invalid`."""
+        bad = sorted(p for p in files if not _PATH.match(p))
+        size = sum(len(text.encode()) for text in files.values())
+        if bad or not files or len(files) > MAX_FILES or size > MAX_BYTES:
+            why = f"{bad[0][:80]!r} is not code" if bad else f"{len(files)} files of {size} bytes"
+            raise Invalid(
+                f"the project cannot be taken: {why}",
+                hint=f"a project is falaj.toml and up to {MAX_FILES} Python files, {MAX_BYTES >> 20} MiB in all",
+                code="bad_project",
+            )
+        content = {path: text.encode() for path, text in files.items()}
+        digest = manifest_digest(FileEntry(path, len(body), sha256(body)) for path, body in content.items())
+        folder = self._folder / digest.removeprefix("sha256:")
+        if not folder.exists() or manifest_digest(manifest(folder)) != digest:
+            shutil.rmtree(folder, ignore_errors=True)
+            temporary = folder.with_name(f".{folder.name}")
+            shutil.rmtree(temporary, ignore_errors=True)
+            for path, body in content.items():
+                (temporary / path).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                (temporary / path).write_bytes(body)
+            temporary.rename(folder)
+        return digest, folder
+
+    def plan(self, new: ProjectDefinition) -> tuple[Change, ...]:
+        """What applying `new` would change."""
+        applied = self.newest()
+        return changes(applied.definition if applied else None, new)
+
+    def apply(self, actor: Principal, new: ProjectDefinition) -> dict[str, Any]:
+        """Make `new` the definition that holds. The same definition again changes nothing."""
+        digest = digest_of(new)
+        current = self.newest()
+        planned = self.plan(new)
+        if current is not None and current.digest == digest:
+            return {"number": current.number, "digest": digest, "changes": []}
+
+        def do(tx: Tx) -> Done[dict[str, Any]]:
+            newest = self._store.newest(tx)
+            if newest != current:
+                raise Conflict("another definition was applied meanwhile", hint="look at `falaj plan` again", code="changed_meanwhile")
+            number = newest.number + 1 if newest else 1
+            self._store.add(tx, Applied(number, digest, new, actor.name, iso(self._door.clock.now())))
+            return Done({"number": number, "digest": digest, "changes": msgspec.to_builtins(planned)})
+
+        counts = {kind: sum(c.change == kind for c in planned) for kind in ("added", "changed", "removed")}
+        detail = {"definition": digest, "code": new.code, **counts}
+        return self._door.change(Intent(actor, DEFINITION_APPLY, Resource("Project", new.name), detail=detail), do)
+
+    # what the stages ask
+
+    def newest(self) -> Applied | None:
+        return self._database.read(self._store.newest)
+
+    def applied(self) -> Applied:
+        """Raises `Conflict` when nothing is applied."""
+        found = self.newest()
+        if found is None:
+            raise Conflict("no project is applied to this home", hint="in the project's folder: `falaj apply`", code="nothing_applied")
+        return found
+
+    def definition(self) -> ProjectDefinition:
+        return self.applied().definition
+
+    def source(self, name: str) -> SourceSpec:
+        return _named(self.definition().sources, "source", name)
+
+    def model(self, name: str) -> ModelDefinition:
+        return _named(self.definition().models, "model", name)
+
+    def views(self) -> tuple[ViewSpec, ...]:
+        return self.definition().views
+
+    def code(self) -> str:
+        """The folder of the applied project's code, compared with its digest just now."""
+        digest = self.definition().code
+        folder = self._folder / digest.removeprefix("sha256:")
+        if not folder.is_dir() or manifest_digest(manifest(folder)) != digest:
+            raise Integrity(
+                "the applied project's code is missing or was changed in the home",
+                hint="apply the project again: `falaj apply`",
+                code="code_changed",
+            )
+        return str(folder)
+
+
+def _named(items: tuple[N, ...], what: str, name: str) -> N:
+    for item in items:
+        if item.name == name:
+            return item
+    names = ", ".join(i.name for i in items) or "none"
+    raise NotFound(
+        f"the applied project has no {what} {name[:80]!r}",
+        hint=f"it has {names}; after editing the project: `falaj apply`",
+        code=f"no_such_{what}",
+    )
+
+
+class DecisionService:
+    """People's decisions about versions, and what follows from them."""
+
+    def __init__(self, registry: RegistryService, decisions: ChangeService, flows: Workflows, clock: Clock) -> None:
+        self._registry = registry
+        self._changes = decisions
+        self._flows = flows
+        self._clock = clock
+
+    def approve(self, actor: Principal, version: ModelVersion, reason: str) -> dict[str, Any]:
+        """Approve a version; the approval that completes the quorum starts its release.
+
+        Raises `Conflict` unless the version awaits approval, `Denied` for its author.
+        """
+        self._awaiting(version)
+        approval = self._changes.decide(actor, RegistryService.subject(version), True, reason)
+        count = len(self._changes.counting(RegistryService.subject(version)))
+        if count < version.approvals:
+            return {"approval": approval.id, "approvals": count, "needed": version.approvals, "flow": ""}
+        self._registry.move(version.digest, "approved", "", actor.name, f"{approval.id}:approved")
+        flow = new_id("rel", self._clock.now())
+        self._flows.start(RELEASE_FLOW, flow, {"digest": version.digest, "actor": actor.name})
+        return {"approval": approval.id, "approvals": count, "needed": version.approvals, "flow": flow}
+
+    def reject(self, actor: Principal, version: ModelVersion, reason: str) -> dict[str, Any]:
+        """Reject a version for good."""
+        self._awaiting(version)
+        approval = self._changes.decide(actor, RegistryService.subject(version), False, reason)
+        self._registry.move(version.digest, "rejected", f"rejected by {actor.name}", actor.name, f"{approval.id}:rejected")
+        return {"approval": approval.id, "state": "rejected"}
+
+    def decisions(self, digest: str) -> list[Approval]:
+        return self._changes.of(digest)
+
+    @staticmethod
+    def _awaiting(version: ModelVersion) -> None:
+        if version.state != "awaiting approval":
+            raise Conflict(
+                f"{version.alias} is {version.state}, it does not await approval",
+                hint=f"`falaj versions {version.model}` shows where each version stands",
+                code="not_awaiting",
+            )

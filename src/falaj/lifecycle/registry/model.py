@@ -1,0 +1,186 @@
+"""Registered models, immutable versions, admissions: frozen types and pure rules."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+
+from falaj.kernel.access import Action
+from falaj.kernel.digests import FileEntry, digest_of
+from falaj.kernel.errors import Denied, FalajError, Invalid
+from falaj.lifecycle.evidence.model import Verdict
+
+ADMISSION_TYPE = "https://in-toto.io/attestation/svr/v0.2"
+ADMITTED = "FALAJ_ADMITTED"
+VERSION_READ = Action("registry.read", "read", "ModelVersion", "see versions, their files and their evidence")
+VERSION_PACKAGE = Action("registry.package", "system", "ModelVersion", "name and store a packaged model")
+VERSION_REGISTER = Action("registry.register", "system", "ModelVersion", "give a version its number, or refuse it")
+VERSION_ADMIT = Action("registry.admit", "risk", "ModelVersion", "admit a version to an environment")
+VERSION_ADMIT_FLOW = Action("registry.admit_approved", "system", "ModelVersion", "admit a version within a flow")
+VERSION_MOVE = Action("registry.move", "system", "ModelVersion", "move a version to another state")
+ACTIONS = (VERSION_READ, VERSION_PACKAGE, VERSION_REGISTER, VERSION_ADMIT, VERSION_ADMIT_FLOW, VERSION_MOVE)
+
+MEASUREMENT = "measurement"
+"""The environment in which a candidate is measured: minutes, a private loopback data plane, no approval."""
+
+STATES = ("candidate", "refused", "awaiting approval", "approved", "rejected", "serving", "retired")
+
+_NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,78}[a-z0-9])?\Z")
+_REFERENCE = re.compile(r"(?P<name>[^@]+)@(?P<number>[1-9]\d{0,8})\Z")
+
+
+class ModelVersion(msgspec.Struct, frozen=True):
+    """One packaged model. `number` is 0 until it is registered; `digest` is its name for machines."""
+
+    model: str
+    number: int
+    digest: str
+    state: str
+    author: str
+    run: str
+    files: tuple[FileEntry, ...]
+    signature: str  # blob digest of the OpenSSF signature bundle
+    gates: tuple[str, ...] = ()  # the gates that it must pass, by name
+    approvals: int = 1  # how many people other than the author must approve it
+    evidence: str = ""  # digest of the evidence set
+    reason: str = ""
+    created_at: str = ""
+
+    @property
+    def alias(self) -> str:
+        """What people call it: `flight-delay@1`, or the start of its digest while it is a candidate."""
+        return f"{self.model}@{self.number}" if self.number else f"{self.model}@{self.digest[7:19]}"
+
+
+class PackageTask(msgspec.Struct, frozen=True):
+    """A model folder, and the path of the ECDSA P-256 private key (PEM) to sign it with.
+
+    `expected` is the digest that training gave it; another one is refused.
+    """
+
+    model: str
+    key: str
+    expected: str = ""
+
+
+class PackageOutcome(msgspec.Struct, frozen=True):
+    """The files, the digest that names the version, and the OpenSSF signature (a Sigstore bundle)."""
+
+    files: tuple[FileEntry, ...]
+    digest: str
+    signature: dict[str, Any]
+
+
+class Admission(msgspec.Struct, frozen=True):
+    """What an admission statement says (predicate https://in-toto.io/attestation/svr/v0.2).
+
+    The verdict binds the version's files one by one, the evidence set and the approvals, for one
+    environment, until it expires.
+    """
+
+    digest: str
+    model: str
+    alias: str
+    environment: str  # measurement | production | …
+    files: tuple[FileEntry, ...]
+    evidence: str
+    approvals: tuple[str, ...]
+    issued_at: str
+    expires_at: str
+
+
+def admission_statement(admission: Admission) -> dict[str, Any]:
+    """The in-toto statement of an admission: a simple verification result, with the whole admission under `falaj`.
+
+    https://github.com/in-toto/attestation/blob/main/spec/predicates/svr.md
+    """
+    return {
+        "_type": "https://in-toto.io/Statement/v1",
+        "subject": [{"name": admission.alias, "digest": {"sha256": admission.digest.removeprefix("sha256:")}}],
+        "predicateType": ADMISSION_TYPE,
+        "predicate": {
+            "verifier": {"id": "falaj"},
+            "timeCreated": admission.issued_at,
+            "properties": [ADMITTED],
+            "falaj": msgspec.to_builtins(admission),
+        },
+    }
+
+
+def check_name(name: str) -> str:
+    """Return a model's name if it can be one; raise `Invalid` otherwise."""
+    if not _NAME.match(name):
+        raise Invalid(
+            f"{name[:80]!r} cannot name a model",
+            hint="use 1 to 80 lower-case letters, digits, '.', '_' and '-', starting and ending with a letter or digit",
+        )
+    return name
+
+
+def parse_reference(text: str) -> tuple[str, int]:
+    """`flight-delay@1` → ("flight-delay", 1). Raises `Invalid` for anything else."""
+    match = _REFERENCE.match(text)
+    if not match:
+        raise Invalid(f"{text[:80]!r} does not name a version", hint="write MODEL@NUMBER, such as flight-delay@1")
+    return check_name(match["name"]), int(match["number"])
+
+
+
+
+class Facts(msgspec.Struct, frozen=True):
+    """What was found out about a version, each from bytes that were verified just now.
+
+    `signature` is what is wrong with the model signature, None when it holds. `verdicts` maps a gate
+    to the verdict of its verified statement. `approvals` are the ids that count.
+    """
+
+    signature: FalajError | None
+    verdicts: dict[str, Verdict]
+    evidence: str
+    approvals: tuple[str, ...]
+
+
+def check_admissible(version: ModelVersion, environment: str, facts: Facts) -> None:
+    """Raise `Denied` unless this version may enter this environment.
+
+    A measurement needs a valid signature only; everything else needs every gate passed in verified
+    evidence, the evidence set that was approved, and enough approvals.
+    """
+    where = f"{version.alias} is not admitted to {environment}"
+    if facts.signature is not None:
+        raise Denied(
+            f"{where}: {facts.signature.message}",
+            hint="register it through `falaj train`, which signs what it packages",
+            code="unsigned" if facts.signature.code == "unsigned" else "bad_signature",
+        )
+    if environment == MEASUREMENT:
+        return
+    failed = unpassed(version.gates, facts.verdicts)
+    if failed:
+        raise Denied(
+            f"{where}: {'; '.join(failed)}",
+            hint=f"see `falaj evidence show {version.alias}`; train a version that passes",
+            code="evidence_missing",
+        )
+    if facts.evidence != version.evidence:
+        raise Denied(
+            f"{where}: its evidence is not the set that it was registered with",
+            hint="the evidence changed since: register the version again",
+            code="evidence_changed",
+        )
+    if len(facts.approvals) < version.approvals:
+        raise Denied(
+            f"{where}: {len(facts.approvals)} of {version.approvals} approvals",
+            hint=f"someone other than {version.author} approves it: `falaj approve {version.alias} --reason '…'`",
+            code="not_approved",
+        )
+
+
+def unpassed(gates: tuple[str, ...], verdicts: dict[str, Verdict]) -> list[str]:
+    """The gates without a passed verdict, in words; no gates at all is a failure too."""
+    if not gates:
+        return ["no gate was declared for it"]
+    found = [(gate, verdicts.get(gate)) for gate in gates]
+    return [f"{gate}: {verdict or 'no evidence'}" for gate, verdict in found if verdict is not Verdict.SUCCESSFUL]

@@ -1,0 +1,50 @@
+"""What the registry needs from others."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from falaj.governance.changes.model import Approval, Subject
+from falaj.lifecycle.evidence.model import Verdict
+from falaj.lifecycle.registry.model import Admission, ModelVersion
+from falaj.storage.sql.database import Tx
+
+
+class VersionStore(Protocol):
+    def by_digest(self, tx: Tx, digest: str) -> ModelVersion | None: ...
+
+    def by_number(self, tx: Tx, model: str, number: int) -> ModelVersion | None: ...
+
+    def of_model(self, tx: Tx, model: str) -> list[ModelVersion]: ...
+
+    def models(self, tx: Tx) -> list[str]: ...
+
+    def add(self, tx: Tx, version: ModelVersion) -> None: ...
+
+    def next_number(self, tx: Tx, model: str) -> int: ...
+
+    def move(self, tx: Tx, digest: str, **values: Any) -> None: ...
+
+    def add_admission(self, tx: Tx, admission: Admission, envelope: str) -> None: ...
+
+    def admission(self, tx: Tx, digest: str, environment: str) -> tuple[Admission, str] | None:
+        """The newest admission with its envelope's blob digest."""
+        ...
+
+
+class Blobs(Protocol):
+    def put(self, plain: bytes) -> str: ...
+
+    def get(self, digest: str) -> bytes: ...
+
+    def exists(self, digest: str) -> bool: ...
+
+
+class VerifiedEvidence(Protocol):
+    def verdicts(self, digest: str) -> tuple[dict[str, Verdict], str]:
+        """Verdict by gate from statements whose signatures were verified now, and the set's digest."""
+        ...
+
+
+class Approvals(Protocol):
+    def counting(self, subject: Subject) -> list[Approval]: ...

@@ -1,0 +1,39 @@
+"""Versions over HTTP."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, Field
+
+from falaj.governance.identity.guard import Guard, actor
+from falaj.lifecycle.registry.model import VERSION_ADMIT, VERSION_READ
+from falaj.lifecycle.registry.service import RegistryService
+
+
+class Where(BaseModel):
+    """The environment to be admitted to."""
+
+    environment: str = Field(pattern="^[a-z][a-z0-9-]{0,40}$")
+
+
+def build(service: RegistryService, guard: Guard) -> APIRouter:
+    routes = guard.router("/api/v1/models", "registry")
+
+    @routes.get("", VERSION_READ)
+    def models() -> list[str]:
+        return service.models()
+
+    @routes.get("/{model}/versions", VERSION_READ)
+    def versions(model: str) -> list[dict[str, Any]]:
+        return [{**msgspec.to_builtins(v), "alias": v.alias} for v in service.versions(model)]
+
+    @routes.post("/{model}/versions/{number}/admissions", VERSION_ADMIT)
+    def admit(model: str, number: int, body: Where, request: Request) -> dict[str, Any]:
+        version = service.version(model, number)
+        admission: dict[str, Any] = msgspec.to_builtins(service.admit(version.digest, body.environment, actor(request)))
+        return admission
+
+    return routes.router

@@ -1,0 +1,223 @@
+"""Package, register or refuse, admit: the use cases of the registry."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+
+from falaj.governance.changes.model import Subject
+from falaj.governance.door import Done, Door, Intent
+from falaj.governance.lineage.model import Node
+from falaj.governance.lineage.service import LineageService
+from falaj.governance.signing.dsse import PublicKey
+from falaj.governance.signing.model_signature import verify_model_signature
+from falaj.governance.signing.signer import EnvelopeSigner
+from falaj.kernel.access import SYSTEM, Action, Principal, Resource
+from falaj.kernel.clock import iso
+from falaj.kernel.digests import short
+from falaj.kernel.errors import Conflict, Denied, FalajError, Integrity, NotFound
+from falaj.lifecycle.registry.model import (
+    MEASUREMENT,
+    VERSION_ADMIT,
+    VERSION_ADMIT_FLOW,
+    VERSION_MOVE,
+    VERSION_PACKAGE,
+    VERSION_REGISTER,
+    Admission,
+    Facts,
+    ModelVersion,
+    admission_statement,
+    check_admissible,
+    check_name,
+    unpassed,
+)
+from falaj.lifecycle.registry.ports import Approvals, Blobs, VerifiedEvidence, VersionStore
+from falaj.storage.sql.database import Database, Tx
+
+_MEASURING = timedelta(minutes=15)
+_ADMITTED = timedelta(days=90)
+
+
+class Ports(msgspec.Struct, frozen=True):
+    """What the registry works with."""
+
+    database: Database
+    store: VersionStore
+    blobs: Blobs
+    evidence: VerifiedEvidence
+    approvals: Approvals
+    lineage: LineageService
+    signer: EnvelopeSigner
+    trusted: Sequence[PublicKey]
+
+
+class RegistryService:
+    def __init__(self, door: Door, ports: Ports) -> None:
+        self._door = door
+        self._p = ports
+
+    # reading
+
+    def version(self, model: str, number: int) -> ModelVersion:
+        """Raises `NotFound`."""
+        found = self._p.database.read(lambda tx: self._p.store.by_number(tx, check_name(model), number))
+        return _found(found, f"{model}@{number}")
+
+    def by_digest(self, digest: str) -> ModelVersion:
+        """Raises `NotFound`."""
+        return _found(self._p.database.read(lambda tx: self._p.store.by_digest(tx, digest)), short(digest))
+
+    def versions(self, model: str) -> list[ModelVersion]:
+        return self._p.database.read(lambda tx: self._p.store.of_model(tx, check_name(model)))
+
+    def models(self) -> list[str]:
+        return self._p.database.read(self._p.store.models)
+
+    def admission(self, digest: str, environment: str) -> tuple[Admission, dict[str, Any]] | None:
+        """The newest admission and its envelope, if there is one."""
+        found = self._p.database.read(lambda tx: self._p.store.admission(tx, digest, environment))
+        return (found[0], msgspec.json.decode(self._p.blobs.get(found[1]))) if found else None
+
+    def signature(self, version: ModelVersion) -> dict[str, Any]:
+        """The OpenSSF signature bundle. Raises `Integrity` when there is none."""
+        if not version.signature or not self._p.blobs.exists(version.signature):
+            raise Integrity(
+                "it carries no signature", hint="sign it: register it through `falaj train`", code="unsigned"
+            )
+        bundle: dict[str, Any] = msgspec.json.decode(self._p.blobs.get(version.signature))
+        return bundle
+
+    def signature_of(self, digest: str) -> dict[str, Any]:
+        """The signature bundle of the version with this digest."""
+        return self.signature(self.by_digest(digest))
+
+    # changing
+
+    def package(self, version: ModelVersion, on_behalf_of: str, operation_id: str) -> str:
+        """Name a packaged model whose files and signature are in the blob store. Returns its digest.
+
+        Packaging the same bytes again finds the version that they already are.
+        """
+
+        def do(tx: Tx) -> Done[str]:
+            earlier = self._p.store.by_digest(tx, version.digest)
+            if earlier is None:
+                self._p.store.add(tx, version)
+            elif earlier.state in ("candidate", "refused"):
+                self._p.store.move(tx, version.digest, state="candidate", reason="")
+            self._p.lineage.record(tx, Node("version", version.digest), [Node("run", version.run)])
+            return Done(version.digest)
+
+        detail = {"digest": version.digest, "run": version.run, "files": len(version.files)}
+        return self._door.change(_system(VERSION_PACKAGE, version.alias, on_behalf_of, operation_id, detail), do)
+
+    def register(self, digest: str, on_behalf_of: str, operation_id: str) -> dict[str, Any]:
+        """Give a candidate its number if verified evidence passes every gate.
+
+        Raises `Denied` otherwise, and remembers why. Bytes that are registered already keep their number.
+        """
+        version = self.by_digest(digest)
+        verdicts, evidence = self._p.evidence.verdicts(digest)
+        failed = unpassed(version.gates, verdicts)
+        intent = _system(VERSION_REGISTER, version.alias, on_behalf_of, operation_id, {"digest": digest, "evidence": evidence})
+        if version.number:
+            return {"version": version.alias, "digest": digest, "state": version.state, "already": True}
+        if failed:
+            reason = "; ".join(failed)
+            self.move(digest, "refused", reason, on_behalf_of, f"{operation_id}:refused")
+            error = Denied(
+                f"{version.model} is not registered: {reason}",
+                hint=f"see `falaj evidence show {version.alias}`; improve the data, the features or the parameters and train again",
+                code="gate_failed",
+                details={"digest": digest, "failed": failed},
+            )
+            self._door.refuse(intent, error)
+            raise error
+
+        def do(tx: Tx) -> Done[dict[str, Any]]:
+            number = self._p.store.next_number(tx, version.model)
+            self._p.store.move(tx, digest, number=number, state="awaiting approval", evidence=evidence, reason="")
+            self._p.lineage.record(tx, Node("version", digest), [Node("evidence", evidence)])
+            alias = f"{version.model}@{number}"
+            result = {"version": alias, "digest": digest, "state": "awaiting approval", "already": False}
+            return Done(result, {"version": alias})
+
+        return self._door.change(intent, do)
+
+    def facts(self, version: ModelVersion) -> Facts:
+        """Find out, from bytes verified now, what speaks for a version."""
+        wrong: FalajError | None = None
+        try:
+            verify_model_signature(self.signature(version), version.files, self._p.trusted)
+        except FalajError as e:
+            wrong = e
+        verdicts, evidence = self._p.evidence.verdicts(version.digest)
+        counting = self._p.approvals.counting(self.subject(version))
+        return Facts(wrong, verdicts, evidence, tuple(a.id for a in counting))
+
+    def admit(self, digest: str, environment: str, actor: Principal, operation_id: str = "") -> Admission:
+        """Sign a verdict that lets a version into an environment. Raises `Denied` with what is missing."""
+        version = self.by_digest(digest)
+        action = VERSION_ADMIT_FLOW if actor == SYSTEM else VERSION_ADMIT
+        detail = {"digest": digest, "environment": environment}
+        intent = Intent(actor, action, Resource("ModelVersion", version.alias), operation_id, detail=detail)
+        facts = self.facts(version)
+        try:
+            check_admissible(version, environment, facts)
+        except FalajError as e:
+            self._door.refuse(intent, e)
+            raise
+        now = self._door.clock.now()
+        admission = Admission(
+            digest=digest,
+            model=version.model,
+            alias=version.alias,
+            environment=environment,
+            files=version.files,
+            evidence=facts.evidence,
+            approvals=facts.approvals,
+            issued_at=iso(now),
+            expires_at=iso(now + (_MEASURING if environment == MEASUREMENT else _ADMITTED)),
+        )
+        envelope = self._p.blobs.put(msgspec.json.encode(self._p.signer.sign_statement(admission_statement(admission))))
+
+        def do(tx: Tx) -> Done[dict[str, Any]]:
+            current = self._p.store.by_digest(tx, digest)
+            if current != version:
+                raise Conflict(f"{version.alias} changed meanwhile", hint="look at it again and repeat", code="changed_meanwhile")
+            self._p.store.add_admission(tx, admission, envelope)
+            node = Node("admission", f"{environment}:{digest}")
+            self._p.lineage.record(tx, node, [Node("version", digest)])
+            return Done(msgspec.to_builtins(admission), {"envelope": envelope, "expires_at": admission.expires_at})
+
+        return msgspec.convert(self._door.change(intent, do), Admission)
+
+    def move(self, digest: str, state: str, reason: str, on_behalf_of: str, operation_id: str) -> None:
+        """Move a version to another state."""
+        version = self.by_digest(digest)
+
+        def do(tx: Tx) -> Done[str]:
+            self._p.store.move(tx, digest, state=state, reason=reason)
+            return Done(state)
+
+        detail = {"digest": digest, "from": version.state, "to": state, "reason": reason[:500]}
+        self._door.change(_system(VERSION_MOVE, version.alias, on_behalf_of, operation_id, detail), do)
+
+    @staticmethod
+    def subject(version: ModelVersion) -> Subject:
+        """The version as people decide about it."""
+        return Subject(version.alias, version.digest, version.evidence, version.author)
+
+
+def _system(action: Action, alias: str, on_behalf_of: str, operation_id: str, detail: dict[str, Any]) -> Intent:
+    context = {"on_behalf_of": on_behalf_of}
+    return Intent(SYSTEM, action, Resource("ModelVersion", alias), operation_id, context, detail)
+
+
+def _found(version: ModelVersion | None, name: str) -> ModelVersion:
+    if version is None:
+        raise NotFound(f"there is no version {name}", hint="`falaj versions MODEL` lists them", code="no_such_version")
+    return version

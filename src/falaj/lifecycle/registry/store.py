@@ -1,0 +1,93 @@
+"""Versions and admissions in SQL. No statement here deletes; a version's files and digest never change."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from sqlalchemy import Column, Index, Integer, Row, String, Table, func, insert, select, update
+
+from falaj.kernel.digests import FileEntry
+from falaj.lifecycle.registry.model import Admission, ModelVersion
+from falaj.storage.sql.database import Tx
+from falaj.storage.sql.schema import metadata
+
+versions = Table(
+    "versions",
+    metadata,
+    Column("digest", String, primary_key=True),
+    Column("model", String, nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("state", String, nullable=False),
+    Column("author", String, nullable=False),
+    Column("run", String, nullable=False),
+    Column("files", String, nullable=False),
+    Column("signature", String, nullable=False),
+    Column("gates", String, nullable=False),
+    Column("approvals", Integer, nullable=False),
+    Column("evidence", String, nullable=False),
+    Column("reason", String, nullable=False),
+    Column("created_at", String, nullable=False),
+    Index("ix_versions_model", "model", "number"),
+)
+admissions = Table(
+    "admissions",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("digest", String, nullable=False),
+    Column("environment", String, nullable=False),
+    Column("admission", String, nullable=False),
+    Column("envelope", String, nullable=False),
+    Index("ix_admissions_digest", "digest", "environment"),
+)
+_v = versions.c
+_MOVABLE = {"number", "state", "evidence", "reason"}
+
+
+class SqlVersionStore:
+    def by_digest(self, tx: Tx, digest: str) -> ModelVersion | None:
+        row = tx.execute(select(versions).where(_v.digest == digest)).first()
+        return _version(row) if row else None
+
+    def by_number(self, tx: Tx, model: str, number: int) -> ModelVersion | None:
+        row = tx.execute(select(versions).where(_v.model == model, _v.number == number)).first() if number else None
+        return _version(row) if row else None
+
+    def of_model(self, tx: Tx, model: str) -> list[ModelVersion]:
+        rows = tx.execute(select(versions).where(_v.model == model).order_by(_v.created_at, _v.digest))
+        return [_version(r) for r in rows]
+
+    def models(self, tx: Tx) -> list[str]:
+        return list(tx.execute(select(_v.model).distinct().order_by(_v.model)).scalars())
+
+    def add(self, tx: Tx, version: ModelVersion) -> None:
+        values = msgspec.structs.asdict(version)
+        values["files"] = msgspec.json.encode(version.files).decode()
+        values["gates"] = msgspec.json.encode(version.gates).decode()
+        tx.execute(insert(versions).values(values))
+
+    def next_number(self, tx: Tx, model: str) -> int:
+        return int(tx.execute(select(func.coalesce(func.max(_v.number), 0)).where(_v.model == model)).scalar_one()) + 1
+
+    def move(self, tx: Tx, digest: str, **values: Any) -> None:
+        if not set(values) <= _MOVABLE:
+            raise ValueError(f"{sorted(set(values) - _MOVABLE)} of a version cannot change")
+        tx.execute(update(versions).where(_v.digest == digest).values(**values))
+
+    def add_admission(self, tx: Tx, admission: Admission, envelope: str) -> None:
+        body = msgspec.json.encode(admission).decode()
+        values = {"digest": admission.digest, "environment": admission.environment, "admission": body}
+        tx.execute(insert(admissions).values(**values, envelope=envelope))
+
+    def admission(self, tx: Tx, digest: str, environment: str) -> tuple[Admission, str] | None:
+        c = admissions.c
+        query = select(c.admission, c.envelope).where(c.digest == digest, c.environment == environment)
+        row = tx.execute(query.order_by(c.id.desc()).limit(1)).first()
+        return (msgspec.json.decode(row.admission, type=Admission), row.envelope) if row else None
+
+
+def _version(row: Row[Any]) -> ModelVersion:
+    values = dict(row._mapping)
+    values["files"] = msgspec.json.decode(values["files"], type=tuple[FileEntry, ...])
+    values["gates"] = msgspec.json.decode(values["gates"], type=tuple[str, ...])
+    return ModelVersion(**values)

@@ -1,0 +1,272 @@
+"""Keeps the newest good bundle in service.
+
+A new bundle is read from `bundle.json`, verified, its releases loaded and warmed up, and only then put
+in service, all at once. What is refused is reported and never served: a refused bundle leaves
+everything as it was; a refused release leaves its model on the version that it had.
+
+`last-good.json` holds the highest generation that was taken and the envelopes that what is served was
+taken from. They are verified like new ones at the next start, so a data plane starts without a control
+plane, and an older bundle is refused even after a restart.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from falaj.kernel.access import Action
+from falaj.kernel.clock import Clock
+from falaj.kernel.errors import Conflict, FalajError, Integrity, Invalid
+from falaj.kernel.log import logger
+from falaj.lifecycle.registry.model import Admission
+from falaj.lifecycle.rollout.model import TrafficPlan, check_plan
+from falaj.lifecycle.serving.model import Bundle, LoadReport, Release
+from falaj.lifecycle.serving.plane.loading import Loader, Version
+from falaj.lifecycle.serving.plane.state import Model, Served, State, empty, guard_of
+from falaj.lifecycle.serving.plane.verify import Trust, check_admission, expiry, open_bundle
+
+BUNDLE, LAST_GOOD = "bundle.json", "last-good.json"
+RETRY_SECONDS = 5.0
+_KEPT = "kept"
+
+
+class LastGood(msgspec.Struct, frozen=True):
+    """`last-good.json`. `digest` is that of the payload of `generation`; `bundles` are DSSE envelopes, oldest first."""
+
+    generation: int
+    digest: str
+    bundles: tuple[dict[str, Any], ...]
+
+
+class Generations:
+    """Owner of the current `State`. `state` may be read from any thread; the rest belongs to one."""
+
+    def __init__(
+        self,
+        folder: Path,
+        trust: Trust,
+        key: X25519PrivateKey,
+        loader: Loader,
+        clock: Clock,
+        actions: tuple[Action, ...],
+    ) -> None:
+        self._folder = folder
+        self.trust = trust
+        self._key = key
+        self._loader = loader
+        self._clock = clock
+        self._actions = actions
+        self._seen: tuple[int, int, int] | None = None
+        self._retry_at = 0.0
+        self._floor = (0, "")
+        self._log = logger(__name__)
+        self.state: State = empty()
+        self.refused_bundle = ""
+
+    def start(self) -> None:
+        """Take the last good bundles, then the one that lies there. Never raises: what is wrong is reported."""
+        last = self._read_last_good()
+        for envelope in last.bundles if last else ():
+            try:
+                bundle, digest = open_bundle(envelope, self.trust)
+                self.state = self._build(bundle, digest, envelope)
+            except FalajError as e:
+                self._log.error("last good bundle refused", code=e.code, reason=e.message)
+        if last:
+            self._floor = (last.generation, last.digest)
+        self.poll()
+
+    def poll(self) -> bool:
+        """Look at `bundle.json`; True when there was something to do. Releases whose blobs could not be read
+        are tried again every few seconds."""
+        try:
+            stat = (self._folder / BUNDLE).stat()
+        except OSError:
+            return False
+        seen = (stat.st_mtime_ns, stat.st_ino, stat.st_size)
+        retry = 0 < self._retry_at <= time.monotonic()
+        if seen == self._seen and not retry:
+            return False
+        self._seen = seen
+        self._retry_at = 0.0
+        try:
+            self._take((self._folder / BUNDLE).read_bytes())
+            self.refused_bundle = ""
+        except (FalajError, OSError) as e:
+            self.refused_bundle = f"{e.code}: {e.message}" if isinstance(e, FalajError) else str(e)
+            self._log.error("bundle refused", reason=self.refused_bundle)
+        if any(r.code == "blob_missing" for r in self.state.reports):
+            self._retry_at = time.monotonic() + RETRY_SECONDS
+        return True
+
+    def expire(self) -> bool:
+        """Take versions out whose admission has expired; True when there were some."""
+        now = self._clock.now()
+        state = self.state
+        gone = {r.version.digest for m in state.models.values() for r in m.routes if now >= r.expires_at}
+        if not gone:
+            return False
+        models = {
+            name: msgspec.structs.replace(m, routes=tuple(r for r in m.routes if now < r.expires_at))
+            for name, m in state.models.items()
+        }
+        reports = tuple(_expired(r) if r.digest in gone else r for r in state.reports)
+        self.state = msgspec.structs.replace(state, models=models, reports=reports)
+        self._log.error("admission expired", digests=sorted(gone))
+        return True
+
+    def _take(self, raw: bytes) -> None:
+        """Verify, compare generations, build, put in service, remember. Raises `FalajError` without any change."""
+        try:
+            envelope = msgspec.json.decode(raw, type=dict[str, Any])
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
+            raise Integrity(
+                "the bundle is not JSON", hint="publish it again with `falaj up`", code="bad_envelope"
+            ) from e
+        bundle, digest = open_bundle(envelope, self.trust)
+        floor, taken = self._floor
+        if bundle.generation < max(floor, 1):
+            raise Conflict(
+                f"generation {bundle.generation} is older than {floor}, which was taken before",
+                hint="publish a new generation; an old bundle is never taken again",
+                code="older_generation",
+            )
+        if bundle.generation == floor and digest != taken:
+            raise Conflict(
+                f"another bundle of generation {floor} was taken before",
+                hint="publish a new generation with every change",
+                code="generation_reused",
+            )
+        if digest == self.state.digest and not any(r.state == "refused" for r in self.state.reports):
+            return
+        self.state = self._build(bundle, digest, envelope)
+        self._floor = (bundle.generation, digest)
+        self._write_last_good(envelope)
+        self._log.info("bundle in service", generation=bundle.generation, models=sorted(self.state.models))
+
+    def _build(self, bundle: Bundle, digest: str, envelope: dict[str, Any]) -> State:
+        """The state that a bundle asks for, as far as its releases hold."""
+        guard = guard_of(bundle.access, self._key, self._actions)
+        for plan in bundle.plans:
+            check_plan(plan)
+        if len({p.model for p in bundle.plans}) != len(bundle.plans):
+            raise Invalid("a model has two traffic plans", hint="publish one plan for each model", code="bad_plan")
+        now = self._clock.now()
+        loaded: dict[str, tuple[Version, Admission]] = {}
+        reports = [self._load(release, loaded, now) for release in bundle.releases]
+        models: dict[str, Model] = {}
+        for plan in bundle.plans:
+            model = self._planned(plan, loaded, bundle.generation, envelope)
+            if model is not None:
+                models[plan.model] = model
+                continue
+            kept = self.state.models.get(plan.model)
+            if kept is not None:
+                models[plan.model] = kept
+                reports += [_kept(r.version, kept.generation, bundle.generation) for r in kept.routes]
+        planned = tuple(p.model for p in bundle.plans)
+        return State(bundle.generation, digest, bundle.issued_at, guard, models, tuple(reports), planned)
+
+    def _load(self, release: Release, loaded: dict[str, tuple[Version, Admission]], now: datetime) -> LoadReport:
+        started = time.perf_counter()
+        try:
+            admission = check_admission(release, self.trust, now)
+            version = self._in_service(release) or self._loader.load(release, admission)
+        except FalajError as e:
+            self._log.error(
+                "release refused", version=release.alias, digest=release.digest, code=e.code, reason=e.message
+            )
+            return LoadReport(release.digest, release.alias, "refused", e.code, e.message, e.hint)
+        loaded[release.digest] = (version, admission)
+        return LoadReport(release.digest, release.alias, "loaded", seconds=round(time.perf_counter() - started, 3))
+
+    def _in_service(self, release: Release) -> Version | None:
+        for model in self.state.models.values():
+            for route in model.routes:
+                if route.version.digest == release.digest and route.version.alias == release.alias:
+                    return route.version
+        return None
+
+    def _planned(
+        self, plan: TrafficPlan, loaded: dict[str, tuple[Version, Admission]], generation: int, envelope: dict[str, Any]
+    ) -> Model | None:
+        """The model as planned; None when a version with a share of the traffic was refused or is another model's."""
+        routes = []
+        for route in plan.routes:
+            if route.role == "shadow":
+                continue
+            version, admission = loaded.get(route.digest, (None, None))
+            if version is None or admission is None or version.contract.model != plan.model:
+                if route.weight:
+                    return None
+                continue
+            routes.append(Served(version, route.weight, expiry(admission)))
+        return Model(plan.model, tuple(routes), generation, envelope)
+
+    def _read_last_good(self) -> LastGood | None:
+        try:
+            return msgspec.json.decode((self._folder / LAST_GOOD).read_bytes(), type=LastGood)
+        except FileNotFoundError:
+            return None
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError) as e:
+            self._log.error("last-good.json cannot be read", reason=str(e))
+            return None
+
+    def _write_last_good(self, newest: dict[str, Any]) -> None:
+        """Remember the envelopes behind what is served; survives a power cut. Several workers may write."""
+        older = {m.generation: m.envelope for m in self.state.models.values() if m.generation < self.state.generation}
+        bundles = (*(older[g] for g in sorted(older)), newest)
+        last = LastGood(self.state.generation, self.state.digest, bundles)
+        with (self._folder / "last-good.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            present = self._read_last_good()
+            if present is not None and present.generation > last.generation:
+                return
+            replace_file(self._folder / LAST_GOOD, msgspec.json.encode(last), sync=True)
+
+
+def replace_file(path: Path, data: bytes, *, sync: bool = False) -> None:
+    """Replace a file so that readers see the old or the new one, whole."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
+    with temporary.open("wb") as f:
+        f.write(data)
+        if sync:
+            f.flush()
+            os.fsync(f.fileno())
+    temporary.replace(path)
+    if sync:
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def _kept(version: Version, since: int, refused: int) -> LoadReport:
+    return LoadReport(
+        version.digest,
+        version.alias,
+        "loaded",
+        _KEPT,
+        f"kept from generation {since}: generation {refused} plans a version that was refused",
+        "mend what was refused, or publish a plan for this version",
+    )
+
+
+def _expired(report: LoadReport) -> LoadReport:
+    return LoadReport(
+        report.digest,
+        report.alias,
+        "refused",
+        "admission_expired",
+        "its admission has expired: it answers no more",
+        "admit the version again with `falaj rollout start`",
+    )

@@ -1,0 +1,249 @@
+"""The prediction journal: every answer is written down before it is sent.
+
+    segment  <journal>/<26 characters>.seg = "FALAJJ1\\n" record*
+    record   = length of the payload (u32, little endian)  CRC-32 of the payload (u32, little endian)  payload
+    payload  = a `Prediction` as MessagePack map
+    prediction id = "p_" <the segment's 26 characters> "_" <offset of the record, hexadecimal>
+
+So a prediction is found with one seek, and the name of a row in it is `<prediction id>/<row>`.
+
+What is written survives the death of the process at once (it is in the kernel before the answer
+leaves) and a power cut after at most one second (a thread calls fdatasync; if that fails the process
+ends, because what was not flushed can no longer be told from what was). A cut may tear the last
+record: readers stop before it. Segments hold what callers sent, in clear: they are as confidential
+as the requests.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+import threading
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from falaj.kernel.clock import Clock
+from falaj.kernel.errors import Integrity, Invalid, NotFound, Unavailable
+from falaj.kernel.ids import new_id
+from falaj.kernel.log import logger
+
+MAGIC = b"FALAJJ1\n"
+SUFFIX = ".seg"
+_FRAME = struct.Struct("<II")
+_ID = re.compile(r"p_(?P<segment>[0-9a-z]{26})_(?P<offset>[0-9a-f]{1,15})\Z")
+_MAX_RECORD = 256 << 20
+
+
+class Prediction(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One answered request. Every list has one value a row.
+
+    `inputs` is what the caller sent (request features and join keys), `features` what was looked up and
+    used (None where nothing could be), `statuses` says why, by view: present, expired, missing.
+    """
+
+    id: str
+    at: int  # µs since 1970 by the platform's clock
+    model: str
+    version: str  # the alias
+    digest: str
+    principal: str
+    generation: int
+    worker: str
+    rows: int
+    inputs: dict[str, list[Any]]
+    outputs: dict[str, list[Any]]
+    features: dict[str, list[Any]] = {}
+    statuses: dict[str, list[str]] = {}
+    duration: int = 0  # µs from the request's arrival to the writing of this record
+    request: str = ""  # the caller's own id
+    error: str = ""  # why there is no answer; then `outputs` is empty
+
+
+_decoder = msgspec.msgpack.Decoder(Prediction)
+
+
+class Journal:
+    """Appends to one segment at a time. `next_id` and `append` belong to one thread."""
+
+    def __init__(
+        self, folder: Path, clock: Clock, *, segment_bytes: int = 64 << 20, segment_seconds: float = 3600
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._folder = folder
+        self._clock = clock
+        self._segment_bytes = segment_bytes
+        self._segment_seconds = segment_seconds
+        self._encoder = msgspec.msgpack.Encoder()
+        self._buffer = bytearray(4096)
+        self._retired: list[int] = []
+        self._dirty = False
+        self._stop = threading.Event()
+        self._open()
+        self._syncer = threading.Thread(target=self._sync_every_second, name="journal", daemon=True)
+        self._syncer.start()
+
+    @property
+    def next_id(self) -> str:
+        """The id of the record that is appended next."""
+        return f"{self._prefix}{self._offset:x}"
+
+    def append(self, record: Prediction) -> None:
+        """Write a record whose id is `next_id`. Raises `Unavailable` when it cannot be written: then no
+        answer may be given."""
+        if record.id != self.next_id:
+            raise ValueError("a record carries the id of its place")
+        buffer = self._buffer
+        self._encoder.encode_into(record, buffer, _FRAME.size)
+        payload = memoryview(buffer)[_FRAME.size :]
+        _FRAME.pack_into(buffer, 0, len(payload), zlib.crc32(payload))
+        payload.release()
+        try:
+            written = os.write(self._fd, buffer)
+            if written != len(buffer):
+                raise OSError(f"{written} of {len(buffer)} bytes")
+        except OSError as e:
+            os.ftruncate(self._fd, self._offset)
+            raise Unavailable(
+                f"the prediction journal cannot be written: {e}",
+                hint="make room on the disk of the data plane's folder; predictions are refused until then",
+                code="journal_unavailable",
+            ) from e
+        self._offset += written
+        self._dirty = True
+        if self._offset >= self._segment_bytes or time.monotonic() - self._opened >= self._segment_seconds:
+            self._retired.append(self._fd)
+            self._open()
+
+    def close(self) -> None:
+        """Flush and close."""
+        self._stop.set()
+        self._syncer.join()
+        self._sync()
+        os.close(self._fd)
+
+    def _open(self) -> None:
+        name = new_id("p", self._clock.now())
+        path = self._folder / f"{name.removeprefix('p_')}{SUFFIX}"
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
+        os.write(self._fd, MAGIC)
+        self._prefix = f"{name}_"
+        self._offset = len(MAGIC)
+        self._opened = time.monotonic()
+        folder = os.open(self._folder, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    def _sync_every_second(self) -> None:
+        while not self._stop.wait(0.5):
+            try:
+                self._sync()
+            except OSError as e:
+                logger(__name__).error("journal cannot be flushed, ending", error=str(e))
+                os._exit(4)
+
+    def _sync(self) -> None:
+        while self._retired:
+            descriptor = self._retired.pop()
+            os.fdatasync(descriptor)
+            os.close(descriptor)
+        if self._dirty:
+            self._dirty = False
+            os.fdatasync(self._fd)
+
+
+def segment_of(prediction_id: str) -> tuple[str, int]:
+    """The segment's file name and the offset that an id names. Raises `Invalid`."""
+    match = _ID.match(prediction_id.partition("/")[0])
+    if match is None:
+        raise Invalid(
+            f"{prediction_id[:80]!r} is not a prediction id",
+            hint="use the prediction_id that an answer carries, such as p_01h…_8",
+            code="bad_prediction_id",
+        )
+    return match["segment"] + SUFFIX, int(match["offset"], 16)
+
+
+def read_record(folder: Path, prediction_id: str) -> Prediction:
+    """The record of a prediction (a row's name is understood too).
+
+    Raises `Invalid` for something that is no id, `NotFound`, and `Integrity` for damaged bytes.
+    """
+    name, offset = segment_of(prediction_id)
+    try:
+        with (folder / name).open("rb") as f:
+            f.seek(offset)
+            payload = _read(f.read(_FRAME.size), f.read)
+    except (FileNotFoundError, EOFError) as e:
+        raise NotFound(
+            f"there is no prediction {prediction_id}",
+            hint="check the id, and that its journal segment was not archived",
+            code="prediction_not_found",
+        ) from e
+    if payload is None:
+        raise _damaged(name, offset)
+    record = _decoded(payload, name, offset)
+    if record.id != prediction_id.partition("/")[0]:
+        raise _damaged(name, offset)
+    return record
+
+
+def iter_records(path: Path) -> Iterator[Prediction]:
+    """The records of a segment, in order; a torn last record is left out.
+
+    Raises `Integrity` when bytes before the end are damaged.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as f:
+        if f.read(len(MAGIC)) != MAGIC:
+            if size <= len(MAGIC):
+                return
+            raise _damaged(path.name, 0)
+        offset = len(MAGIC)
+        while offset < size:
+            frame = f.read(_FRAME.size)
+            try:
+                payload = _read(frame, f.read)
+            except EOFError:
+                return
+            if payload is None:
+                if not any(frame) or f.tell() >= size:  # zeros that a power cut left, or the last record
+                    return
+                raise _damaged(path.name, offset)
+            yield _decoded(payload, path.name, offset)
+            offset = f.tell()
+
+
+def _read(frame: bytes, read: Any) -> bytes | None:
+    """The payload behind a frame, None if it is damaged. Raises EOFError when it is cut off."""
+    if len(frame) < _FRAME.size:
+        raise EOFError
+    length, crc = _FRAME.unpack(frame)
+    if not 0 < length <= _MAX_RECORD:
+        return None
+    payload: bytes = read(length)
+    if len(payload) < length:
+        raise EOFError
+    return payload if zlib.crc32(payload) == crc else None
+
+
+def _decoded(payload: bytes, name: str, offset: int) -> Prediction:
+    try:
+        return _decoder.decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError) as e:
+        raise _damaged(name, offset) from e
+
+
+def _damaged(name: str, offset: int) -> Integrity:
+    return Integrity(
+        f"the journal segment {name} is damaged at byte {offset}",
+        hint="restore the segment from a backup; the records before that place can still be read",
+        code="journal_damaged",
+    )

@@ -1,0 +1,285 @@
+"""Open Inference Protocol v2 over REST, strictly read.
+
+https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/inference_rest.md
+
+One named input per request feature and per join key, of shape [rows] or [rows, 1]. What a number, a
+string, a shape may be is decided here; what the model makes of it is decided by the contract's encoder.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from falaj.kernel.errors import Invalid
+from falaj.lifecycle.training.model import ModelContract
+
+MAX_ROWS = 10_000
+_MAX_TEXT = 256
+_FLOAT32 = 3.4028234663852886e38
+_FLOATS = frozenset({"FP16", "FP32", "FP64"})
+_INTEGERS = {
+    "INT8": (-(1 << 7), (1 << 7) - 1),
+    "INT16": (-(1 << 15), (1 << 15) - 1),
+    "INT32": (-(1 << 31), (1 << 31) - 1),
+    "INT64": (-(1 << 63), (1 << 63) - 1),
+    "UINT8": (0, (1 << 8) - 1),
+    "UINT16": (0, (1 << 16) - 1),
+    "UINT32": (0, (1 << 32) - 1),
+    "UINT64": (0, (1 << 64) - 1),
+}
+_ACCEPTED = {
+    "float": _FLOATS | set(_INTEGERS),
+    "integer": frozenset(_INTEGERS),
+    "boolean": frozenset({"BOOL"}),
+    "category": frozenset({"BYTES"}),
+}
+_DECLARED = {"float": "FP64", "integer": "INT64", "boolean": "BOOL", "category": "BYTES"}
+_TYPES = {
+    **dict.fromkeys(_FLOATS, frozenset({float, int, type(None)})),
+    **dict.fromkeys(_INTEGERS, frozenset({int, type(None)})),
+    "BOOL": frozenset({bool, type(None)}),
+    "BYTES": frozenset({str, type(None)}),
+}
+
+_USUAL: dict[str, dict[str, type]] = {
+    "float": dict.fromkeys(_FLOATS, float),
+    "integer": {"INT64": int},
+    "boolean": {"BOOL": bool},
+    "category": {"BYTES": str},
+}
+"""What most single rows send, by a feature's type: datatype → the value's type. These need few checks."""
+_ONE = [1]
+
+Scalar = bool | int | float | str | None
+
+
+class Tensor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A named input. `data` is flat, or nested once for the shape [rows, 1]; null is a value that is not known."""
+
+    name: str
+    shape: list[int]
+    datatype: str
+    data: list[Scalar | list[Scalar]]
+    parameters: dict[str, Any] | UnsetType = UNSET
+
+
+class RequestedOutput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    name: str
+    parameters: dict[str, Any] | UnsetType = UNSET
+
+
+class InferRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of an infer request. `parameters.routing_key` keeps a caller on one version during a rollout."""
+
+    inputs: list[Tensor]
+    id: str | UnsetType = UNSET
+    parameters: dict[str, Any] | UnsetType = UNSET
+    outputs: list[RequestedOutput] | UnsetType = UNSET
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """What a request must bring under a name."""
+
+    name: str
+    type: str
+    is_key: bool
+    source: str  # request | view
+    usual: dict[str, type]
+
+
+_decoder = msgspec.json.Decoder(InferRequest)
+_encoder = msgspec.json.Encoder()
+
+
+def wanted_inputs(contract: ModelContract) -> dict[str, Wanted]:
+    """By name: the request features, the join keys, and (to say so when they are sent) the view features."""
+    wanted = {i.name: Wanted(i.name, i.type, False, i.source, _USUAL[i.type]) for i in contract.inputs}
+    for key in contract.keys:
+        found = wanted.get(key.name)
+        if found is None or found.source == "view":
+            wanted[key.name] = Wanted(key.name, key.type, True, "request", _USUAL[key.type])
+    return wanted
+
+
+def read_request(body: bytes) -> InferRequest:
+    """Decode a body. Raises `Invalid` for anything that is not exactly one request: NaN, Infinity, numbers
+    out of range, duplicate or unknown members, deep nesting, bytes that are not UTF-8."""
+    try:
+        request = _decoder.decode(body)
+        # Each member of an object has one colon. When the colons of the body are not those of what was
+        # understood, a member was given twice, or strings have escapes: then look closely.
+        if b"\\" in body or body.count(b":") != _encoder.encode(request).count(b":"):
+            json.loads(body, object_pairs_hook=_once)
+    except (msgspec.DecodeError, UnicodeError, RecursionError, ValueError) as e:
+        text = "it is nested too deeply" if isinstance(e, RecursionError) else str(e)
+        raise Invalid(
+            f"the request is not acceptable JSON: {text}"[:300],
+            hint='send an Open Inference Protocol v2 request: {"inputs": [{name, shape, datatype, data}, …]}',
+            code="bad_request",
+        ) from e
+    if request.id is not UNSET and len(request.id) > _MAX_TEXT:
+        raise Invalid("the request's id is too long", hint=f"use at most {_MAX_TEXT} characters", code="bad_id")
+    return request
+
+
+def read_columns(wanted: dict[str, Wanted], inputs: list[Tensor]) -> tuple[int, dict[str, list[Any]]]:
+    """(rows, values by name). Raises `Invalid` unless exactly the wanted inputs are there, each with one
+    value a row, of its type and within its datatype's range."""
+    columns: dict[str, list[Any]] = {}
+    rows = -1
+    for tensor in inputs:
+        name = tensor.name
+        want = wanted.get(name)
+        if want is None or want.source == "view":
+            raise _unknown(name, want, wanted)
+        data = tensor.data
+        plain = len(data) == 1 and tensor.shape == _ONE and tensor.parameters is UNSET
+        if not plain or not _is_usual(data[0], tensor.datatype, want):
+            data = _values(tensor, want)
+        if rows < 0:
+            rows = len(data)
+        elif len(data) != rows:
+            raise Invalid(
+                f"{want.name} has {len(data)} rows, the inputs before it have {rows}",
+                hint="send the same number of rows for every input",
+                code="ragged_input",
+            )
+        columns[name] = data
+    if len(columns) != len(inputs):
+        raise Invalid("an input comes twice", hint="send each input once", code="duplicate_input")
+    missing = [w.name for w in wanted.values() if w.source == "request" and w.name not in columns]
+    if missing:
+        raise Invalid(
+            f"the request lacks {', '.join(missing)}",
+            hint="send every request feature and every join key; null where a value is not known",
+            code="missing_input",
+            details={"inputs": missing},
+        )
+    if not 1 <= rows <= MAX_ROWS:
+        raise Invalid(f"{rows} rows", hint=f"send 1 to {MAX_ROWS} rows in a request", code="bad_shape")
+    return rows, columns
+
+
+def _is_usual(value: Any, datatype: str, want: Wanted) -> bool:
+    """Whether a single value is of the usual type and certainly within its range."""
+    kind = type(value)
+    if want.usual.get(datatype) is not kind:
+        return False
+    if kind is float:
+        return -_FLOAT32 <= value <= _FLOAT32
+    if kind is str:
+        return len(value) <= _MAX_TEXT
+    return kind is bool or -(1 << 63) <= value < 1 << 63
+
+
+def _values(tensor: Tensor, want: Wanted) -> list[Any]:
+    shape, data = tensor.shape, tensor.data
+    if len(shape) not in (1, 2) or (len(shape) == 2 and shape[1] != 1):
+        raise _bad(want, f"has the shape {shape[:8]}", "send shape [rows] or [rows, 1]", "bad_shape")
+    if len(shape) == 2 and data and type(data[0]) is list:
+        if not all(type(v) is list and len(v) == 1 for v in data):
+            raise _bad(want, "is nested unevenly", "send a flat list, or one value in each inner list", "bad_shape")
+        data = [v[0] for v in data]  # type: ignore[index]  # each is a list: seen above
+    if shape[0] != len(data):
+        raise _bad(want, f"has shape {shape[:8]} but {len(data)} values", "let shape and data agree", "bad_shape")
+    datatype = tensor.datatype
+    if datatype not in _ACCEPTED[want.type]:
+        raise _bad(want, f"has datatype {datatype[:20]!r}", f"send {_DECLARED[want.type]}", "bad_datatype")
+    parameters = tensor.parameters
+    if parameters and "binary_data_size" in parameters:
+        raise _bad(want, "announces binary data", "send data as JSON", "binary_not_supported")
+    if not _TYPES[datatype].issuperset(map(type, data)):
+        raise _bad(
+            want, f"holds values that are not {datatype}", "let every value be of the datatype, or null", "bad_value"
+        )
+    _check_range(data, datatype, want)
+    # A float sent without a point may have more digits than a journal's integer holds.
+    return [float(v) if type(v) is int else v for v in data] if datatype in _FLOATS else data
+
+
+def _check_range(data: list[Any], datatype: str, want: Wanted) -> None:
+    if datatype in _INTEGERS:
+        low, high = _INTEGERS[datatype]
+    elif datatype in _FLOATS:
+        low, high = -_FLOAT32, _FLOAT32  # type: ignore[assignment]
+    elif want.is_key and any(v is not None and len(v) > _MAX_TEXT for v in data):
+        raise _bad(want, "is too long", f"join keys have at most {_MAX_TEXT} characters", "bad_value")
+    else:
+        return
+    for value in data:
+        if value is not None and not low <= value <= high:
+            raise _bad(
+                want,
+                f"holds a number that {datatype} or 32-bit floating point cannot",
+                "send smaller numbers",
+                "out_of_range",
+            )
+
+
+def requested_outputs(contract: ModelContract, request: InferRequest) -> frozenset[str] | None:
+    """The names that the caller wants; None means all. Raises `Invalid` for one that does not exist."""
+    if request.outputs is UNSET or not request.outputs:
+        return None
+    names = [o.name for o in request.outputs]
+    known = {o.name for o in contract.outputs}
+    if not known.issuperset(names) or len(set(names)) != len(names):
+        raise Invalid(
+            "the request asks for an output that the model does not have, or for one twice",
+            hint=f"the outputs are {', '.join(sorted(known))}",
+            code="unknown_output",
+        )
+    return frozenset(names)
+
+
+def routing_key(request: InferRequest) -> str | None:
+    """`parameters.routing_key`, if given. Raises `Invalid` when it is not a short string."""
+    parameters = request.parameters
+    if parameters is UNSET or not parameters:
+        return None
+    key = parameters.get("routing_key")
+    if key is not None and (not isinstance(key, str) or len(key) > _MAX_TEXT):
+        raise Invalid(
+            "parameters.routing_key is not a short string",
+            hint=f"use at most {_MAX_TEXT} characters",
+            code="bad_routing_key",
+        )
+    return key
+
+
+def metadata(contract: ModelContract, versions: list[str], shapes: dict[str, list[int]]) -> dict[str, Any]:
+    """The model's metadata: what a request must bring, what an answer holds. `shapes` has −1 for what varies."""
+    return {
+        "name": contract.model,
+        "versions": versions,
+        "platform": "onnxruntime_onnx",
+        "inputs": [
+            {"name": w.name, "datatype": _DECLARED[w.type], "shape": [-1], "parameters": {"join_key": w.is_key}}
+            for w in wanted_inputs(contract).values()
+            if w.source == "request"
+        ],
+        "outputs": [{"name": o.name, "datatype": o.datatype, "shape": shapes[o.name]} for o in contract.outputs],
+    }
+
+
+def _once(pairs: list[tuple[str, Any]]) -> None:
+    if len({name for name, _ in pairs}) != len(pairs):
+        raise ValueError("an object has a member twice")
+
+
+def _unknown(name: str, want: Wanted | None, wanted: dict[str, Wanted]) -> Invalid:
+    if want is not None:
+        return Invalid(
+            f"{want.name} comes from a feature view",
+            hint="leave it out and send the join key: the data plane looks it up",
+            code="view_feature_sent",
+        )
+    names = ", ".join(w.name for w in wanted.values() if w.source == "request")
+    return Invalid(f"the model has no input {name[:80]!r}", hint=f"send {names}", code="unknown_input")
+
+
+def _bad(want: Wanted, what: str, hint: str, code: str) -> Invalid:
+    return Invalid(f"the input {want.name} {what}", hint=hint, code=code, details={"input": want.name})

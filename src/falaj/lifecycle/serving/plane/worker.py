@@ -1,0 +1,148 @@
+"""One worker process: the parts of the data plane, joined, and its housekeeping thread."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import threading
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from falaj.governance.signing.keys import plane_key
+from falaj.kernel.clock import Clock, iso
+from falaj.kernel.errors import Conflict
+from falaj.kernel.log import logger
+from falaj.lifecycle.serving.model import PlaneStatus
+from falaj.lifecycle.serving.plane.app import ACTIONS, App
+from falaj.lifecycle.serving.plane.enrich import OnlineValues
+from falaj.lifecycle.serving.plane.generations import Generations, replace_file
+from falaj.lifecycle.serving.plane.inference import Inference
+from falaj.lifecycle.serving.plane.journal import Journal
+from falaj.lifecycle.serving.plane.loading import Loader
+from falaj.lifecycle.serving.plane.verify import read_trust
+
+WATCH_SECONDS = 0.1
+STATUS_SECONDS = 1.0
+_STALE_SECONDS = 10.0
+
+
+class Worker:
+    """The application that the server calls. Built in the worker's own process, after the fork."""
+
+    def __init__(self, folder: Path, blobs: Path, online: OnlineValues, clock: Clock, address: str) -> None:
+        self.name, self._lock = _claim(folder / "status")
+        self._folder = folder
+        self._clock = clock
+        self._address = address
+        self._started_at = iso(clock.now())
+        self._stop = threading.Event()
+        self._log = logger(__name__)
+        trust = read_trust(folder / "trust.json")
+        key = plane_key(folder)
+        self._environment = trust.environment
+        self._journal = Journal(folder / "journal", clock)
+        self._generations = Generations(folder, trust, key, Loader(trust, key, blobs), clock, ACTIONS)
+        self._inference = Inference(online, self._journal, clock, self.name)
+        self.app = App(self._generations, self._inference, clock, _release(), self)
+        self._keeper = threading.Thread(target=self._keep, name="keeper", daemon=True)
+
+    def __rsgi_init__(self, loop: Any) -> None:
+        """Take the bundle, then let the server listen."""
+        self._generations.start()
+        self._write_status()
+        self._keeper.start()
+
+    async def __rsgi__(self, scope: Any, proto: Any) -> None:
+        await self.app.__rsgi__(scope, proto)
+
+    def __rsgi_del__(self, loop: Any) -> None:
+        """The last request was answered: flush the journal and go."""
+        self._stop.set()
+        self._keeper.join()
+        self._inference.close()
+        self._journal.close()
+        self._write_status()
+
+    def status(self) -> PlaneStatus:
+        state = self._generations.state
+        versions = {id(r.version): r.version for m in state.models.values() for r in m.routes}
+        return PlaneStatus(
+            worker=self.name,
+            pid=os.getpid(),
+            generation=state.generation,
+            environment=self._environment,
+            bundle_issued_at=state.issued_at,
+            refused_bundle=self._generations.refused_bundle,
+            releases=state.reports,
+            address=self._address,
+            started_at=self._started_at,
+            updated_at=iso(self._clock.now()),
+            requests=self._inference.requests,
+            errors=self._inference.errors,
+            ready=state.ready,
+            versions=tuple(v.counts.snapshot() for v in versions.values()),
+            responses={str(code): count for code, count in self.app.responses.copy().items()},
+        )
+
+    def alive(self) -> bool:
+        return self._keeper.is_alive()
+
+    def all_workers(self) -> list[PlaneStatus]:
+        """This worker's status as it is now, the others' as they last wrote it (at most a few seconds ago)."""
+        found = [self.status()]
+        for path in sorted((self._folder / "status").glob("[0-9]*.json")):
+            try:
+                if path.stem != self.name and time.time() - path.stat().st_mtime < _STALE_SECONDS:
+                    found.append(msgspec.json.decode(path.read_bytes(), type=PlaneStatus))
+            except (OSError, msgspec.DecodeError):
+                continue
+        return found
+
+    def _keep(self) -> None:
+        """Watch the bundle, the admissions' expiry and the parent; say how things stand."""
+        parent = os.getppid()
+        said = 0.0
+        while not self._stop.wait(WATCH_SECONDS):
+            try:
+                changed = self._generations.poll()
+                if changed or time.monotonic() - said >= STATUS_SECONDS:
+                    said = time.monotonic()
+                    self._generations.expire()
+                    self._write_status()
+            except Exception as e:  # this thread must outlive any fault: without it no bundle would ever be taken again
+                self._log.error("housekeeping failed", error=f"{type(e).__name__}: {e}", exc_info=e)
+            if os.getppid() != parent:
+                self._log.error("the supervisor is gone, ending")
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+
+    def _write_status(self) -> None:
+        replace_file(self._folder / "status" / f"{self.name}.json", msgspec.json.encode(self.status()))
+
+
+def _claim(folder: Path) -> tuple[str, int]:
+    """The lowest free worker number, and the lock that holds it as long as this process lives."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for number in range(1, 257):
+        descriptor = os.open(folder / f"{number}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(descriptor)
+            continue
+        return str(number), descriptor
+    raise Conflict(
+        "256 workers use this folder already", hint="give this data plane a folder of its own", code="too_many_workers"
+    )
+
+
+def _release() -> str:
+    try:
+        return metadata.version("falaj")
+    except metadata.PackageNotFoundError:
+        return "0"

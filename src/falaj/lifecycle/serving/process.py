@@ -1,0 +1,147 @@
+"""A data plane as a child process: started, waited for, stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import msgspec
+
+from falaj.governance.identity.verify import KnownToken, make_token, token_hash
+from falaj.governance.signing.keys import plane_key, public_pem
+from falaj.kernel.clock import Clock, iso
+from falaj.kernel.errors import Integrity, Unavailable
+from falaj.lifecycle.evidence.ports import Probe
+from falaj.lifecycle.serving.model import Target
+from falaj.lifecycle.serving.service import ServingService, live_workers, prepare_folder
+
+
+class PlaneFolders(msgspec.Struct, frozen=True):
+    """Where a data plane finds things."""
+
+    plane: Path
+    blobs: Path
+    online: Path
+    home: Path
+
+
+class PlaneProcess:
+    """One running data plane."""
+
+    def __init__(self, process: subprocess.Popen[bytes], address: str) -> None:
+        self._process = process
+        self.address = address
+        self.pid = process.pid
+
+    def stop(self, seconds: float = 10.0) -> None:
+        """Let it finish what is in flight, then end it."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGTERM)
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.pid, signal.SIGKILL)
+            self._process.wait()
+
+
+def start_plane(folders: PlaneFolders, *, port: int = 0, workers: int = 1, seconds: float = 30.0) -> PlaneProcess:
+    """Start a data plane on loopback and wait until its workers report. Raises `Unavailable` with its log."""
+    port = port or free_port()
+    log = folders.plane / "data-plane.log"
+    with log.open("ab") as out:
+        process = subprocess.Popen(
+            [
+                sys.executable, "-m", "falaj.entrypoints.data_plane",
+                "--dir", str(folders.plane), "--blobs", str(folders.blobs), "--online", str(folders.online),
+                "--home", str(folders.home), "--port", str(port), "--workers", str(workers),
+            ],
+            stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True,
+        )  # fmt: skip
+    plane = PlaneProcess(process, f"http://127.0.0.1:{port}")
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            break
+        if len(live_workers(folders.plane)) >= workers and _listens(port):
+            return plane
+        time.sleep(0.02)
+    plane.stop()
+    raise Unavailable(
+        "the data plane did not start",
+        hint=f"see {log.name} in its folder",
+        code="plane_did_not_start",
+        details={"log": log.read_text("utf-8", "replace")[-2000:]},
+    )
+
+
+class Measuring(msgspec.Struct, frozen=True):
+    """What private data planes need: where to work, where things are, what they trust, and the clock."""
+
+    scratch: Path
+    folders: PlaneFolders
+    attestation: str  # PEM
+    model: str  # PEM
+    pepper: bytes
+    clock: Clock
+    environment: str
+
+
+class MeasuringPlanes:
+    """A `ServingProbe`: each candidate gets a data plane of its own, with its own key, for minutes.
+
+    It goes through the same verification as in production; there is no other way to load a model.
+    """
+
+    def __init__(self, serving: ServingService, measuring: Measuring) -> None:
+        self._serving = serving
+        self._m = measuring
+
+    @contextlib.contextmanager
+    def serve(self, digest: str, name: str) -> Iterator[Probe]:
+        folder = self._m.scratch / f"plane-{name}"
+        shutil.rmtree(folder, ignore_errors=True)
+        prepare_folder(folder, self._m.environment, self._m.attestation, self._m.model)
+        target = Target(str(folder), self._m.environment, public_pem(plane_key(folder)))
+        token, known = self._token()
+        self._serving.publish_private(target, digest, [known])
+        plane = start_plane(msgspec.structs.replace(self._m.folders, plane=folder))
+        try:
+            report = self._serving.observe(1, digest, 30.0, target)
+            if report is None or report.state != "loaded":
+                raise Integrity(
+                    f"the data plane refused the candidate: {report.reason if report else 'it stopped'}",
+                    hint=report.hint if report and report.hint else "train it again; the data plane's log says more",
+                    code=report.code if report and report.code else "not_loaded",
+                )
+            yield Probe(plane.address, token)
+        finally:
+            plane.stop()
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _token(self) -> tuple[str, KnownToken]:
+        identifier, token = make_token()
+        until = iso(self._m.clock.now() + timedelta(minutes=15))
+        known = KnownToken(identifier, token_hash(token, self._m.pepper), "measurement", "service", ("service",), until)
+        return token, known
+
+
+def free_port() -> int:
+    """A loopback port that is free now."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as s:
+        s.settimeout(0.2)
+        return s.connect_ex(("127.0.0.1", port)) == 0

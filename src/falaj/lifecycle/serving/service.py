@@ -1,0 +1,204 @@
+"""Build, sign and publish bundles, and see what the data plane made of them.
+
+Publishing is a projection: the SQL head says which generation holds, the file is written after the
+commit and written again until the data plane shows it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+from falaj.governance.door import Done, Door, Intent
+from falaj.governance.identity.verify import KnownToken
+from falaj.governance.signing.sealing import seal_to
+from falaj.governance.signing.signer import EnvelopeSigner
+from falaj.kernel.access import SYSTEM, Resource
+from falaj.kernel.clock import iso
+from falaj.kernel.digests import canonical_json, sha256
+from falaj.kernel.errors import Integrity, Unavailable
+from falaj.lifecycle.rollout.model import all_to
+from falaj.lifecycle.serving.model import (
+    BLOB_KEY,
+    BUNDLE_PUBLISH,
+    BUNDLE_TYPE,
+    LOAD_REFUSED,
+    PEPPER,
+    Access,
+    Bundle,
+    LoadReport,
+    PlaneStatus,
+    Release,
+    SealedBlob,
+    Target,
+)
+from falaj.lifecycle.serving.ports import Admissions, BundleStore, DataKeys, Plans, Tokens
+from falaj.storage.sql.database import Database, Tx
+
+
+class Ports(msgspec.Struct, frozen=True):
+    """What serving works with."""
+
+    database: Database
+    store: BundleStore
+    plans: Plans
+    admissions: Admissions
+    keys: DataKeys
+    tokens: Tokens
+    signer: EnvelopeSigner
+    pepper: bytes
+    policy: str
+
+
+class ServingService:
+    def __init__(self, door: Door, ports: Ports, target: Target) -> None:
+        self._door = door
+        self._p = ports
+        self.target = target
+
+    def publish(self, on_behalf_of: str, operation_id: str = "") -> int:
+        """Make the next bundle from the present plans, admissions, tokens and policy; returns its generation."""
+        environment = self.target.environment
+        plans = tuple(self._p.plans.plans())
+        releases = tuple(self._release(r.digest, self.target) for plan in plans for r in plan.routes)
+        access = self._access(self.target, self._p.tokens.known_tokens())
+        now = iso(self._door.clock.now())
+
+        def do(tx: Tx) -> Done[dict[str, Any]]:
+            generation = self._p.store.next_generation(tx, environment)
+            bundle = Bundle(generation, environment, now, plans, releases, access)
+            body = canonical_json(bundle)
+            self._p.store.add(tx, environment, generation, sha256(body), now)
+            return Done({"generation": generation}, {"generation": generation, "bundle": sha256(body)})
+
+        detail = {"releases": [r.alias for r in releases], "tokens": len(access.tokens)}
+        intent = Intent(
+            SYSTEM,
+            BUNDLE_PUBLISH,
+            Resource("DataPlane", environment),
+            operation_id,
+            {"on_behalf_of": on_behalf_of},
+            detail,
+        )
+        generation = int(self._door.change(intent, do)["generation"])
+        self._project(self.target, Bundle(generation, environment, now, plans, releases, access))
+        return generation
+
+    def publish_private(self, target: Target, digest: str, tokens: list[KnownToken]) -> None:
+        """A bundle with one admitted version, for a private data plane that measures it."""
+        release = self._release(digest, target)
+        plans = (all_to(release.model, digest),)
+        access = self._access(target, tokens)
+        self._project(target, Bundle(1, target.environment, iso(self._door.clock.now()), plans, (release,), access))
+
+    def generation(self) -> int:
+        """The newest published generation; 0 before the first."""
+        return self._p.database.read(lambda tx: self._p.store.newest(tx, self.target.environment))
+
+    def workers(self, target: Target | None = None) -> list[PlaneStatus]:
+        """What the live workers of a data plane say of themselves; empty when none runs."""
+        return live_workers(Path((target or self.target).folder))
+
+    def observe(self, generation: int, digest: str, seconds: float, target: Target | None = None) -> LoadReport | None:
+        """Wait until every live worker has taken `generation`; returns its report of `digest`.
+
+        None when no data plane runs. Raises `Unavailable` when it does not follow in time.
+        """
+        deadline = time.monotonic() + seconds
+        workers = self.workers(target)
+        while workers and time.monotonic() < deadline:
+            behind = [w for w in workers if w.generation < generation and not w.refused_bundle]
+            if not behind:
+                break
+            time.sleep(0.02)
+            workers = self.workers(target)
+        if not workers:
+            return None
+        refused = [w.refused_bundle for w in workers if w.refused_bundle]
+        if refused:
+            raise Integrity(
+                f"the data plane refused the bundle: {refused[0]}",
+                hint="see the data plane's log in the home's run folder",
+            )
+        reports = [r for w in workers for r in w.releases if r.digest == digest]
+        if not reports or any(w.generation < generation for w in workers):
+            raise Unavailable(
+                f"the data plane has not taken generation {generation} after {seconds:g} s",
+                hint="`falaj status` shows it; it serves what it had before",
+                code="plane_behind",
+            )
+        return next((r for r in reports if r.state != "loaded"), reports[0])
+
+    def record_refusal(self, report: LoadReport, on_behalf_of: str) -> None:
+        """Audit that a data plane refused to load a version."""
+        intent = Intent(
+            SYSTEM, LOAD_REFUSED, Resource("ModelVersion", report.alias), context={"on_behalf_of": on_behalf_of}
+        )
+        self._door.refuse(intent, Integrity(report.reason, hint=report.hint, code=report.code))
+
+    def _release(self, digest: str, target: Target) -> Release:
+        found = self._p.admissions.admission(digest, target.environment)
+        if found is None:
+            raise Integrity(
+                f"{digest} is in the traffic plan but was never admitted to {target.environment}",
+                hint="admit it: approve the version again",
+                code="not_admitted",
+            )
+        admission, envelope = found
+        reader = _reader(target)
+        files = tuple(
+            SealedBlob(f.path, f.sha256, seal_to(reader, self._p.keys.data_key(f.sha256), BLOB_KEY + f.sha256))
+            for f in admission.files
+        )
+        signature = self._p.admissions.signature_of(digest)
+        return Release(digest, admission.alias, admission.model, files, signature, envelope)
+
+    def _access(self, target: Target, tokens: list[KnownToken]) -> Access:
+        return Access(tuple(tokens), self._p.policy, seal_to(_reader(target), self._p.pepper, PEPPER))
+
+    def _project(self, target: Target, bundle: Bundle) -> None:
+        envelope = self._p.signer.sign(BUNDLE_TYPE, canonical_json(bundle))
+        write_atomically(Path(target.folder) / "bundle.json", msgspec.json.encode(envelope))
+
+
+def live_workers(folder: Path) -> list[PlaneStatus]:
+    """The status files below a data plane's folder whose processes live."""
+    found = []
+    for path in sorted((folder / "status").glob("*.json")):
+        try:
+            status = msgspec.json.decode(path.read_bytes(), type=PlaneStatus)
+            os.kill(status.pid, 0)
+        except (OSError, msgspec.DecodeError):
+            continue
+        found.append(status)
+    return found
+
+
+def prepare_folder(folder: Path, environment: str, attestation: str, model: str) -> None:
+    """Give a data plane its trust root: which keys may speak to it, and for which environment."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    trust = {"environment": environment, "attestation": [attestation], "model": [model]}
+    write_atomically(folder / "trust.json", msgspec.json.encode(trust))
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file so that a reader sees the old bytes or the new ones; survives a power cut."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("wb") as f:
+        f.write(data)
+        f.flush()
+        os.fsync(f.fileno())
+    temporary.replace(path)
+
+
+def _reader(target: Target) -> X25519PublicKey:
+    key = load_pem_public_key(target.key.encode())
+    if not isinstance(key, X25519PublicKey):
+        raise Integrity("the data plane's key has the wrong type", hint="remove its folder and start it again")
+    return key

@@ -1,0 +1,193 @@
+"""Training runs and the model contract: frozen types and pure rules.
+
+The contract (`signature.json` inside every model) is all that the stages after training know of a
+model. Nothing after this stage asks which library trained it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from falaj.kernel.access import Action
+from falaj.kernel.digests import FileEntry, digest_of
+
+RUN_READ = Action("training.read", "read", "Run", "see runs, their parameters, metrics and curves")
+TRAIN_START = Action("training.start", "engineering", "Model", "train a model")
+TRAIN_FINISH = Action("training.finish", "system", "Model", "record what a run came to")
+ACTIONS = (RUN_READ, TRAIN_START, TRAIN_FINISH)
+
+TASKS = ("binary", "multiclass", "regression")
+
+FEATURE_TYPES = ("float", "integer", "boolean", "category")
+
+METRICS: dict[str, tuple[str, ...]] = {
+    "binary": ("roc_auc", "log_loss", "brier", "accuracy"),
+    "multiclass": ("roc_auc", "log_loss", "brier", "accuracy"),
+    "regression": ("mae", "rmse", "r2"),
+}
+"""What can be measured for each task."""
+
+
+class Input(msgspec.Struct, frozen=True):
+    """One feature as the model reads it: column i of the tensor is `inputs[i]`.
+
+    `source` is "request" or "view". A category is sent as a string and becomes its position in
+    `categories`; an unknown one becomes null (NaN). A null stays NaN, unless `null` is "refuse".
+    """
+
+    name: str
+    type: str  # float | integer | boolean | category
+    source: str = "request"
+    view: str = ""
+    categories: tuple[str, ...] = ()
+    null: str = "allow"  # allow | refuse
+    unknown: str = "null"  # null | refuse
+
+
+class JoinKey(msgspec.Struct, frozen=True):
+    """An entity's key that a request must bring so that views can be looked up."""
+
+    entity: str
+    name: str
+    type: str = "category"
+
+
+class ViewUse(msgspec.Struct, frozen=True):
+    """A feature view version that the model reads, and how old its values may be."""
+
+    name: str
+    digest: str
+    key: str  # the join key's name
+    ttl_seconds: int
+    columns: tuple[str, ...]
+
+
+class Output(msgspec.Struct, frozen=True):
+    """One answer: which ONNX output it comes from and, for a matrix, which column (-1: the whole vector)."""
+
+    name: str
+    datatype: str  # an Open Inference Protocol datatype: FP32, INT64
+    tensor: str
+    column: int = -1
+
+
+class ModelContract(msgspec.Struct, frozen=True):
+    """`signature.json`: what goes in, what comes out, for which task.
+
+    The ONNX graph reads one float32 tensor `tensor` of shape [rows, len(inputs)].
+    `score` names the output that gates and monitoring judge: the probability of `positive` for
+    binary, the class probabilities for multiclass, the value for regression.
+    """
+
+    model: str
+    task: str
+    inputs: tuple[Input, ...]
+    keys: tuple[JoinKey, ...]
+    views: tuple[ViewUse, ...]
+    outputs: tuple[Output, ...]
+    score: str
+    classes: tuple[str, ...] = ()
+    tensor: str = "features"
+    label: str = ""
+    purpose: str = ""
+
+
+class TrainingSpec(msgspec.Struct, frozen=True):
+    """What training needs to know of a model: its contract before the categories are known.
+
+    `holdout` is the share of the labelled rows, the last by `at`, that training never sees;
+    `validation` is the last share of the rest. `positive` names the class that a binary model's
+    probability is of. `slices` are columns that evidence will look at one value at a time.
+    """
+
+    model: str
+    task: str
+    label: str
+    at: str
+    inputs: tuple[Input, ...]
+    keys: tuple[JoinKey, ...] = ()
+    views: tuple[ViewUse, ...] = ()
+    positive: str = "true"
+    purpose: str = ""
+    holdout: float = 0.2
+    validation: float = 0.15
+    slices: tuple[str, ...] = ()
+
+
+class DatasetUse(msgspec.Struct, frozen=True):
+    """A dataset version that was read: its Delta version and the digest of its file manifest."""
+
+    name: str
+    version: int
+    digest: str
+
+
+class TrainTask(msgspec.Struct, frozen=True):
+    """One training execution, as a step process is told. Everything that can change the result is in it."""
+
+    spec: TrainingSpec
+    workspace: str  # a folder of this run alone
+    params: dict[str, Any] = {}
+    datasets: tuple[DatasetUse, ...] = ()
+    as_of: str = ""
+    seed: int = 0
+
+
+class TrainOutcome(msgspec.Struct, frozen=True):
+    """What a training step leaves behind.
+
+    `files` and `digest` name the model folder (`<workspace>/model`); `artifacts` are the other files
+    of the workspace with their digests. `rows` counts what became of every row; `metrics` has a
+    `train_` and a `validation_` value for each metric of the task.
+    """
+
+    files: tuple[FileEntry, ...]
+    digest: str
+    artifacts: dict[str, str]
+    rows: dict[str, int]
+    metrics: dict[str, float]
+    training_set: str
+    contract: ModelContract
+    library: str  # what trained it, such as 'lightgbm 4.7.0'
+    seconds: float
+
+
+def training_set_digest(task: TrainTask, consent: str = "") -> str:
+    """The name of a training set: dataset versions, view versions, as-of time, consent, split and parameters."""
+    spec = task.spec
+    return digest_of(
+        {
+            "datasets": sorted([d.name, d.version, d.digest] for d in task.datasets),
+            "views": sorted([v.name, v.digest] for v in spec.views),
+            "inputs": [[i.name, i.type, i.source, i.view] for i in spec.inputs],
+            "label": [spec.task, spec.label, spec.positive],
+            "split": [spec.at, spec.holdout, spec.validation],
+            "as_of": task.as_of,
+            "consent": consent,
+            "params": task.params,
+            "seed": task.seed,
+        }
+    )
+
+
+class Run(msgspec.Struct, frozen=True):
+    """One training execution."""
+
+    id: str
+    model: str
+    state: str  # running | finished | failed
+    author: str
+    params: dict[str, Any]
+    training_set: str  # digest; see `training_set_digest`
+    datasets: dict[str, int]
+    views: dict[str, str]
+    project: str  # digest of the project's code
+    runtime: str  # digest of the locked dependencies
+    as_of: str
+    metrics: dict[str, float]
+    artifacts: dict[str, str]  # name → blob digest
+    started_at: str
+    finished_at: str = ""
+    reason: str = ""

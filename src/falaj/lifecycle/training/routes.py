@@ -1,0 +1,26 @@
+"""Runs over HTTP."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from fastapi import APIRouter
+
+from falaj.governance.identity.guard import Guard
+from falaj.lifecycle.training.model import RUN_READ
+from falaj.lifecycle.training.service import TrainingService
+
+
+def build(service: TrainingService, guard: Guard) -> APIRouter:
+    routes = guard.router("/api/v1", "training")
+
+    @routes.get("/runs/{run_id}", RUN_READ)
+    def run(run_id: str) -> dict[str, Any]:
+        return {**msgspec.to_builtins(service.run(run_id)), "curves": service.curves(run_id)}
+
+    @routes.get("/models/{model}/runs", RUN_READ)
+    def runs(model: str) -> list[dict[str, Any]]:
+        return [msgspec.to_builtins(r) for r in service.runs(model)]
+
+    return routes.router

@@ -1,0 +1,78 @@
+"""Blobs in a folder: `aa/<64 hex>` by the digest of the plain bytes.
+
+Survives a power cut once `put` returned: temporary file, fsync, rename, fsync of the folder.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+from falaj.kernel.digests import parse_digest, sha256
+from falaj.kernel.errors import Integrity, NotFound
+from falaj.storage.blobs.format import open_sealed, seal, unwrap
+
+
+def blob_path(root: Path, digest: str) -> Path:
+    """Where a blob lies below `root`; only a well-formed digest can name one."""
+    name = parse_digest(digest).removeprefix("sha256:")
+    return root / name[:2] / name
+
+
+class LocalBlobs:
+    """An encrypted, content-addressed store. Nothing overwrites a blob."""
+
+    def __init__(self, root: Path, kek: bytes) -> None:
+        self.root = root
+        self._kek = kek
+        root.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    def put(self, plain: bytes) -> str:
+        """Store and return the digest; storing the same bytes again changes nothing."""
+        digest = sha256(plain)
+        path = blob_path(self.root, digest)
+        if path.exists():
+            return digest
+        path.parent.mkdir(exist_ok=True, mode=0o700)
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        with temporary.open("xb") as f:
+            f.write(seal(plain, secrets.token_bytes(32), self._kek))
+            f.flush()
+            os.fsync(f.fileno())
+        temporary.replace(path)
+        _sync(path.parent)
+        return digest
+
+    def get(self, digest: str) -> bytes:
+        """The plain bytes, compared with their name. Raises `NotFound`, `Integrity`."""
+        sealed = self._sealed(digest)
+        plain = open_sealed(sealed, unwrap(sealed, self._kek))
+        if sha256(plain) != digest:
+            raise Integrity(
+                f"the blob {digest} holds other bytes", hint="restore the home's blobs folder from a backup", code="blob_broken"
+            )
+        return plain
+
+    def data_key(self, digest: str) -> bytes:
+        """The key of one blob, to be sealed to a data plane."""
+        return unwrap(self._sealed(digest), self._kek)
+
+    def exists(self, digest: str) -> bool:
+        return blob_path(self.root, digest).exists()
+
+    def _sealed(self, digest: str) -> bytes:
+        try:
+            return blob_path(self.root, digest).read_bytes()
+        except FileNotFoundError as e:
+            raise NotFound(
+                f"there is no blob {digest}", hint="restore the home's blobs folder from a backup", code="blob_missing"
+            ) from e
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,4 @@
+"""The low-latency key-value store for serving.
+
+`lmdb_store`  one folder on one host: a writer in a step process, readers in every data plane process
+"""

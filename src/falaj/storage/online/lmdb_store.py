@@ -1,0 +1,239 @@
+"""Feature values by view and entity key, in LMDB.
+
+    key    first 32 hex digits of the view's digest, 0x00, the entity key in UTF-8
+    value  MessagePack [event time in µs since 1970, [value, …]] in the order of the view's columns
+    meta   "view" 0x00 and the whole digest → what the view was filled with
+
+A filling is one transaction: a reader sees all of the old values or all of the new ones. A commit is
+flushed, so it survives a power cut. LMDB needs a local file system of one host. Freed pages keep old
+values until they are used again.
+
+Readers lock: the lock table is what stops the writer from reusing pages that a reader still looks
+at. So a reading process needs write access to `lock.mdb`, and nothing else here is written by it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import lmdb
+import msgspec
+
+from falaj.kernel.clock import parse_iso
+from falaj.kernel.digests import parse_digest
+from falaj.kernel.errors import Conflict, Integrity, Invalid, Unavailable
+
+Values = tuple[int, tuple[float | str | None, ...]]
+"""Event time in µs since 1970 (UTC), and the values in the order of the view's columns.
+
+Numbers and booleans are floats, categories are strings, what is not known is None.
+"""
+
+MAX_KEY_BYTES = 478  # LMDB's limit of 511, less the prefix
+_MAP_BYTES = 1 << 30  # address space, not disk; grows when it is full
+_PREFIX_HEX = 32
+_encoder = msgspec.msgpack.Encoder()
+_decoder: msgspec.msgpack.Decoder[Values] = msgspec.msgpack.Decoder(Values)
+
+
+class ViewMeta(msgspec.Struct, frozen=True):
+    """What a view was filled with. `as_of` is RFC 3339 in UTC: nothing known later went in."""
+
+    digest: str
+    as_of: str
+    columns: tuple[str, ...]
+    keys: int
+    operation_id: str
+
+
+_meta_decoder = msgspec.msgpack.Decoder(ViewMeta)
+
+
+class OnlineWriter:
+    """Fills views. One process writes at a time; LMDB makes a second one wait."""
+
+    def __init__(self, folder: Path, *, map_bytes: int = _MAP_BYTES) -> None:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._env = _open(folder, map_bytes=map_bytes, readonly=False)
+        self._env.reader_check()  # slots of readers that died would keep old pages for ever
+
+    def replace(self, meta: ViewMeta, rows: Iterable[tuple[str, Values]]) -> ViewMeta:
+        """Replace everything that a view holds, in one transaction; returns the meta that now stands.
+
+        `meta.keys` is counted here. The same operation again changes nothing. Raises `Conflict` when what
+        is there is newer, `Invalid` for a key that is empty, too long or there twice.
+        """
+        prefix = _prefix(parse_digest(meta.digest))
+        items = [(_key(prefix, key), _encoder.encode(values)) for key, values in rows]
+        items.sort()
+        for (left, _), (right, _) in pairwise(items):
+            if left == right:
+                raise Invalid(
+                    f"key {left[len(prefix) :].decode()!r} comes twice",
+                    hint="one row for each key: take the latest",
+                    code="duplicate_key",
+                )
+        meta = msgspec.structs.replace(meta, keys=len(items))
+        while True:
+            try:
+                return self._replace(prefix, meta, items)
+            except lmdb.MapFullError:
+                self._env.set_mapsize(self._env.info()["map_size"] * 2)
+            except lmdb.MapResizedError:
+                self._env.set_mapsize(0)
+
+    def drop(self, view_digest: str) -> bool:
+        """Remove a view that no model reads any more; False when it was not there."""
+        with self._env.begin(write=True) as tx:
+            _clear(tx, _prefix(parse_digest(view_digest)))
+            return bool(tx.delete(_meta_key(view_digest)))
+
+    def close(self) -> None:
+        self._env.close()
+
+    def _replace(self, prefix: bytes, meta: ViewMeta, items: list[tuple[bytes, bytes]]) -> ViewMeta:
+        with self._env.begin(write=True) as tx:
+            found = tx.get(_meta_key(meta.digest))
+            if found is not None:
+                earlier = _meta_decoder.decode(found)
+                if (earlier.operation_id, earlier.as_of) == (meta.operation_id, meta.as_of):
+                    return earlier
+                if parse_iso(earlier.as_of) > parse_iso(meta.as_of):
+                    raise Conflict(
+                        f"the online store holds values as of {earlier.as_of}, newer than {meta.as_of}",
+                        hint="materialise as of a later moment",
+                        code="stale_materialization",
+                    )
+            _clear(tx, prefix)
+            with tx.cursor() as cursor:
+                cursor.putmulti(items)
+            tx.put(_meta_key(meta.digest), _encoder.encode(meta))
+        return meta
+
+
+class OnlineReader:
+    """Reads values. The store is opened at the first read, so build it before a fork and read after it.
+
+    A process that has read must not fork and read again in the child: LMDB's locks do not survive a fork,
+    and the child is refused (`Unavailable`). One reader or writer for a folder in a process.
+    """
+
+    def __init__(self, folder: Path, *, map_bytes: int = _MAP_BYTES) -> None:
+        self._folder = folder
+        self._map_bytes = map_bytes
+        self._env: lmdb.Environment | None = None
+        self._pid = 0
+        self._prefixes: dict[str, bytes] = {}
+
+    def get_many(self, view_digest: str, keys: Sequence[str]) -> list[Values | None]:
+        """The values of some keys of one view; None where there are none. One snapshot for all.
+
+        Raises `Unavailable` before anything was materialised, `Integrity` for bytes that are no values.
+        """
+        return self.get_each([(view_digest, key) for key in keys])
+
+    def get_each(self, wanted: Sequence[tuple[str, str]]) -> list[Values | None]:
+        """The values for pairs of (view digest, key), all from one snapshot; None where there are none."""
+        prefixes = self._prefixes
+        answers: list[Values | None] = []
+        with self._begin() as tx:
+            for digest, key in wanted:
+                prefix = prefixes.get(digest) or self._remember(digest)
+                name = prefix + key.encode("utf-8", "surrogatepass")
+                # LMDB refuses a name over its limit; a longer key was never written.
+                found = tx.get(name) if len(name) <= len(prefix) + MAX_KEY_BYTES else None
+                answers.append(None if found is None else _decoded(found))
+        return answers
+
+    def meta(self, view_digest: str) -> ViewMeta | None:
+        """What a view was filled with; None when it never was. Raises `Unavailable` without a store."""
+        with self._begin() as tx:
+            found = tx.get(_meta_key(view_digest))
+            return None if found is None else _meta_decoder.decode(found)
+
+    def close(self) -> None:
+        if self._env is not None and self._pid == os.getpid():
+            self._env.close()
+        self._env = None
+
+    def _begin(self) -> lmdb.Transaction:
+        if self._env is None or self._pid != os.getpid():
+            self._env = self._opened()
+        try:
+            return self._env.begin(buffers=True)
+        except lmdb.MapResizedError:
+            self._env.set_mapsize(0)  # the writer has grown the file: take its size
+            return self._env.begin(buffers=True)
+
+    def _opened(self) -> lmdb.Environment:
+        if not (self._folder / "data.mdb").is_file():
+            raise Unavailable(
+                "the online store is empty: no feature was materialised yet",
+                hint="run `falaj features materialize`",
+                code="online_store_missing",
+            )
+        self._pid = os.getpid()
+        return _open(self._folder, map_bytes=self._map_bytes, readonly=True)
+
+    def _remember(self, digest: str) -> bytes:
+        prefix = self._prefixes[digest] = _prefix(parse_digest(digest))
+        return prefix
+
+
+def _open(folder: Path, *, map_bytes: int, readonly: bool) -> lmdb.Environment:
+    try:
+        return lmdb.open(
+            str(folder),
+            map_size=map_bytes,
+            readonly=readonly,
+            create=not readonly,
+            max_readers=512,
+            readahead=False,
+            mode=0o600,
+        )
+    except lmdb.Error as e:
+        raise Unavailable(
+            f"cannot open the online store: {e}",
+            hint="it must be a local folder that this user may write; materialise again if it is damaged",
+            code="online_store_unreadable",
+        ) from e
+
+
+def _prefix(digest: str) -> bytes:
+    return digest.removeprefix("sha256:")[:_PREFIX_HEX].encode() + b"\0"
+
+
+def _meta_key(digest: str) -> bytes:
+    return b"view\0" + digest.encode()
+
+
+def _key(prefix: bytes, key: str) -> bytes:
+    encoded = key.encode()
+    if not 0 < len(encoded) <= MAX_KEY_BYTES:
+        raise Invalid(
+            f"{key[:40]!r} cannot be an entity key: it has {len(encoded)} bytes",
+            hint=f"keys have 1 to {MAX_KEY_BYTES} bytes; use a shorter identifier",
+            code="bad_entity_key",
+        )
+    return prefix + encoded
+
+
+def _clear(tx: lmdb.Transaction, prefix: bytes) -> None:
+    with tx.cursor() as cursor:
+        if cursor.set_range(prefix):
+            while bytes(cursor.key()).startswith(prefix):
+                cursor.delete()
+
+
+def _decoded(found: bytes | memoryview) -> Values:
+    try:
+        return _decoder.decode(found)
+    except msgspec.DecodeError as e:
+        raise Integrity(
+            f"the online store holds something that is not a feature value: {e}",
+            hint="materialise the features again",
+            code="online_value_damaged",
+        ) from e

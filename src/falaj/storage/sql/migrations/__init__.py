@@ -1,0 +1,1 @@
+"""The history of `falaj.db`, as Alembic revisions in `versions`. A revision that was released never changes."""

@@ -1,0 +1,145 @@
+"""SQLite with one writing thread.
+
+Several writers on one SQLite file starve each other, so every change of a file goes through one
+thread. It takes what is waiting, opens one `IMMEDIATE` transaction, runs each change in a savepoint
+of its own and commits once: a failing change undoes itself, a hundred waiting ones share one fsync.
+
+Survives: with `durable=True` (synchronous=FULL) a power cut after `change` returned; with
+`durable=False` (synchronous=NORMAL) a process crash.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.pool import QueuePool, StaticPool
+
+from falaj.kernel.errors import FalajError, Unavailable
+from falaj.kernel.log import logger
+
+T = TypeVar("T")
+_Job = tuple[Callable[[Connection], Any], "Future[Any]"]
+_GROUP = 128  # changes that share one commit at the most
+_log = logger(__name__)
+
+
+class SqliteDatabase:
+    """A `Database` over one file. Closing waits for the changes that were accepted."""
+
+    def __init__(self, path: Path, *, durable: bool = True, readers: int = 4) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._writer_engine = _engine(path, durable=durable, pool=StaticPool)
+        self._reader_engine = _engine(path, durable=durable, pool=QueuePool, size=readers)
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._closed = False
+        self._guard = threading.Lock()
+        # Opening for writing here, not in the thread, lets a broken file fail where it can be explained.
+        try:
+            self._connection = self._writer_engine.connect()
+        except OperationalError as e:
+            raise Unavailable(f"cannot open {path.name}: {e.orig}", hint="check the disk and the rights of the home folder") from e
+        self._thread = threading.Thread(target=self._write, name=f"sql-writer-{path.stem}", daemon=True)
+        self._thread.start()
+
+    def read(self, query: Callable[[Connection], T]) -> T:
+        with self._reader_engine.connect() as connection:
+            return query(connection)
+
+    def change(self, work: Callable[[Connection], T]) -> T:
+        return self.submit(work).result()
+
+    def submit(self, work: Callable[[Connection], T]) -> Future[T]:
+        """Queue a change; the future resolves after its commit."""
+        future: Future[T] = Future()
+        with self._guard:
+            if self._closed:
+                raise Unavailable("the database is closed", hint="the process is stopping; try again when it runs")
+            self._jobs.put((work, future))
+        return future
+
+    def close(self) -> None:
+        with self._guard:
+            if self._closed:
+                return
+            self._closed = True
+            self._jobs.put(None)
+        self._thread.join()
+        self._connection.close()
+        self._writer_engine.dispose()
+        self._reader_engine.dispose()
+
+    def _write(self) -> None:
+        while True:
+            group, last = self._next_group()
+            if group:
+                self._commit(group)
+            if last:
+                return
+
+    def _next_group(self) -> tuple[list[_Job], bool]:
+        group: list[_Job] = []
+        job = self._jobs.get()
+        while job is not None:
+            group.append(job)
+            if len(group) == _GROUP:
+                return group, False
+            try:
+                job = self._jobs.get_nowait()
+            except queue.Empty:
+                return group, False
+        return group, True
+
+    def _commit(self, group: list[_Job]) -> None:
+        done: list[tuple[Future[Any], Any]] = []
+        failed: list[tuple[Future[Any], BaseException]] = []
+        try:
+            with self._connection.begin():
+                for work, future in group:
+                    try:
+                        with self._connection.begin_nested():
+                            done.append((future, work(self._connection)))
+                    except Exception as e:  # any failure of a change is that change's own answer
+                        failed.append((future, _explained(e)))
+        except Exception as e:  # the commit itself failed: nobody may believe that theirs was done
+            _log.error("commit_failed", error=str(e), changes=len(done))
+            failed.extend((future, _explained(e)) for future, _ in done)
+            done.clear()
+        for future, result in done:
+            future.set_result(result)
+        for future, error in failed:
+            future.set_exception(error)
+
+
+def _explained(error: Exception) -> Exception:
+    if isinstance(error, OperationalError) and not isinstance(error, FalajError):
+        return Unavailable(f"the database refused: {error.orig}", hint="check free disk space and rights of the home folder")
+    return error
+
+
+def _engine(path: Path, *, durable: bool, pool: type, size: int = 0) -> Engine:
+    arguments: dict[str, Any] = {"pool_size": size, "max_overflow": size * 4} if size else {}
+    engine = create_engine(
+        f"sqlite:///{path}", poolclass=pool, connect_args={"check_same_thread": False, "timeout": 30}, **arguments
+    )
+
+    @event.listens_for(engine, "connect")
+    def _connect(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # BEGIN is ours, below
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
+        connection.execute("PRAGMA foreign_keys=ON")
+        if size:
+            connection.execute("PRAGMA query_only=ON")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN" if size else "BEGIN IMMEDIATE")
+
+    return engine

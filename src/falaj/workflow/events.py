@@ -1,0 +1,85 @@
+"""What flows say while they run: kept in memory for those who watch, and in `metrics.db` for later.
+
+Survives a process crash, not a power cut: events are news, the truth is in the audit log.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from typing import Any
+
+import msgspec
+from sqlalchemy import Column, Float, Integer, MetaData, String, Table, insert, select
+
+from falaj.kernel.clock import Clock, iso
+from falaj.storage.sql.sqlite import SqliteDatabase
+
+metadata = MetaData()
+flow_events = Table(
+    "flow_events",
+    metadata,
+    Column("flow", String, primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("event", String, nullable=False),
+)
+metric_points = Table(
+    "metric_points",
+    metadata,
+    Column("run", String, primary_key=True),
+    Column("key", String, primary_key=True),
+    Column("step", Integer, primary_key=True),
+    Column("value", Float, nullable=False),
+    Column("at", String, nullable=False),
+)
+_KEPT = 64  # flows kept in memory
+
+
+class EventLog:
+    """Events by flow, numbered from 1, and the points of learning curves."""
+
+    def __init__(self, database: SqliteDatabase, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+        self._flows: OrderedDict[str, list[dict[str, Any]]] = OrderedDict()
+        self._changed = threading.Condition()
+        database.change(lambda tx: metadata.create_all(tx))
+
+    def append(self, flow: str, event: dict[str, Any]) -> None:
+        with self._changed:
+            events = self._load(flow)
+            event = {"number": len(events) + 1, "at": iso(self._clock.now()), **event}
+            events.append(event)
+            row = {"flow": flow, "number": event["number"], "event": msgspec.json.encode(event).decode()}
+            self._database.submit(lambda tx: tx.execute(insert(flow_events).prefix_with("OR REPLACE"), row))
+            self._changed.notify_all()
+
+    def wait(self, flow: str, after: int, seconds: float) -> tuple[dict[str, Any], ...]:
+        """Events after number `after`; waits up to `seconds` for the first."""
+        with self._changed:
+            self._changed.wait_for(lambda: len(self._load(flow)) > after, timeout=seconds)
+            return tuple(self._load(flow)[after:])
+
+    def points(self, run: str, points: list[tuple[str, int, float]]) -> None:
+        """Keep points of learning curves: (key, step, value). A repeated point replaces the first."""
+        at = iso(self._clock.now())
+        rows = [{"run": run, "key": k, "step": s, "value": v, "at": at} for k, s, v in points]
+        self._database.submit(lambda tx: tx.execute(insert(metric_points).prefix_with("OR REPLACE"), rows))
+
+    def curves(self, run: str) -> dict[str, list[tuple[int, float]]]:
+        """Learning curves of a run: key → [(step, value)]."""
+        query = select(metric_points.c.key, metric_points.c.step, metric_points.c.value).where(metric_points.c.run == run)
+        curves: dict[str, list[tuple[int, float]]] = {}
+        rows = self._database.read(lambda tx: tx.execute(query.order_by(metric_points.c.key, metric_points.c.step)).all())
+        for key, step, value in rows:
+            curves.setdefault(key, []).append((step, value))
+        return curves
+
+    def _load(self, flow: str) -> list[dict[str, Any]]:
+        if flow not in self._flows:
+            query = select(flow_events.c.event).where(flow_events.c.flow == flow).order_by(flow_events.c.number)
+            rows = self._database.read(lambda tx: tx.execute(query).scalars().all())
+            self._flows[flow] = [msgspec.json.decode(r) for r in rows]
+            while len(self._flows) > _KEPT:
+                self._flows.popitem(last=False)
+        return self._flows[flow]

@@ -1,0 +1,139 @@
+"""The data plane as a process: death, replacement, swaps under load, a start without a control plane."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import httpx
+import pytest
+
+from falaj.kernel.clock import set_replay
+from falaj.lifecycle.serving.plane.journal import iter_records, read_record
+from falaj.storage.blobs.local import blob_path
+from tests.lifecycle.serving.plane.fleet import Home, Plane, eventually, flight, flight_contract, flight_graph
+
+INFER = "/v2/models/flight-delay/infer"
+
+
+@pytest.fixture
+def planes() -> Iterator[list[Plane]]:
+    """Whatever a test starts is stopped."""
+    started: list[Plane] = []
+    yield started
+    for plane in started:
+        plane.stop()
+
+
+def test_what_was_answered_survives_kill_9_and_the_worker_is_replaced(home: Home, planes: list[Plane]) -> None:
+    headers = {"authorization": f"Bearer {home.token('shop', ('service',))}"}
+    home.materialise({"JFK": (datetime.now(UTC), (10.0, 1.0))})
+    home.publish(home.bundle(1, [home.release(home.package(flight_contract(), flight_graph()), "flight-delay@1")]))
+    plane = Plane(home)
+    planes.append(plane)
+    first = plane.status()["pid"]
+    answers = [plane.http.post(INFER, json=flight(), headers=headers).json() for _ in range(20)]
+    os.kill(first, signal.SIGKILL)
+    for answer in answers:
+        record = read_record(home.plane / "journal", answer["parameters"]["prediction_id"])
+        assert record.outputs["probability"] == answer["outputs"][0]["data"]
+
+    def replaced() -> bool:
+        try:
+            return plane.status()["pid"] != first and plane.http.get("/v2/health/ready").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    eventually(replaced, "the worker was not replaced")
+    assert plane.http.post(INFER, json=flight(), headers=headers).status_code == 200
+    assert plane.stop() == 0
+    assert sum(len(list(iter_records(s))) for s in (home.plane / "journal").glob("*.seg")) == 21
+
+
+def test_bundles_change_under_load_without_a_failed_request(home: Home, planes: list[Plane]) -> None:
+    headers = {"authorization": f"Bearer {home.token('shop', ('service',))}"}
+    home.materialise({"JFK": (datetime.now(UTC), (10.0, 1.0))})
+    versions = [home.release(home.package(flight_contract(), flight_graph(b)), f"flight-delay@{i}") for i, b in ((1, -9.0), (2, 9.0))]
+    home.publish(home.bundle(1, [versions[0]]))
+    plane = Plane(home)
+    planes.append(plane)
+    stop = threading.Event()
+    seen: list[tuple[int, str, bool]] = []
+
+    def load() -> None:
+        with httpx.Client(base_url=str(plane.http.base_url), headers=headers) as client:
+            while not stop.is_set():
+                response = client.post(INFER, json=flight())
+                body = response.json()
+                late = response.status_code == 200 and body["outputs"][0]["data"][0] > 0.5
+                seen.append((response.status_code, body.get("model_version", ""), late))
+
+    callers = [threading.Thread(target=load) for _ in range(4)]
+    for caller in callers:
+        caller.start()
+    for generation in range(2, 12):
+        home.publish(home.bundle(generation, [versions[generation % 2]]))
+        eventually(lambda wanted=generation: plane.status()["generation"] == wanted, "the bundle was not taken")  # type: ignore[misc]
+    stop.set()
+    for caller in callers:
+        caller.join()
+    assert {status for status, _, _ in seen} == {200}
+    assert {(version, late) for _, version, late in seen} == {("1", False), ("2", True)}  # never one version's name on another's answer
+    assert len(seen) > 50
+
+
+def test_it_starts_and_serves_without_a_control_plane(home: Home, planes: list[Plane]) -> None:
+    headers = {"authorization": f"Bearer {home.token('shop', ('service',))}"}
+    home.publish(home.bundle(7, [home.release(home.package(flight_contract(), flight_graph()), "flight-delay@1")]))
+    home.materialise({"JFK": (datetime.now(UTC), (10.0, 1.0))})
+    first = Plane(home)
+    planes.append(first)
+    assert first.stop() == 0
+    (home.plane / "bundle.json").unlink()
+    again = Plane(home)
+    planes.append(again)
+    response = again.http.post(INFER, json=flight(), headers=headers)
+    assert (response.status_code, response.json()["parameters"]["generation"]) == (200, 7)
+
+
+def test_a_refused_release_is_reported_and_the_home_s_clock_decides(home: Home, planes: list[Plane]) -> None:
+    """Flights of 2013: features and admissions are as fresh as the replayed hour says."""
+    hour = datetime(2013, 7, 1, 12, tzinfo=UTC)
+    set_replay(home.root, hour)
+    headers = {"authorization": f"Bearer {home.token('shop', ('service',))}"}
+    home.materialise({"JFK": (hour - timedelta(minutes=1), (10.0, 1.0)), "OLD": (hour - timedelta(days=1), (10.0, 1.0))})
+    good = home.package(flight_contract(), flight_graph())
+    bad = home.package(flight_contract(), flight_graph(1.0))
+    home.publish(home.bundle(1, [home.release(good, "flight-delay@1")]))
+    plane = Plane(home)
+    planes.append(plane)
+    for key, expected in (("JFK", "present"), ("OLD", "expired")):
+        body = plane.http.post(INFER, json=flight(origin=key), headers=headers).json()
+        assert body["parameters"]["features"][expected] == 1
+    path = blob_path(home.root / "blobs", next(f.sha256 for f in bad.files if f.path == "model.onnx"))
+    data = bytearray(path.read_bytes())
+    data[100] ^= 1
+    path.write_bytes(data)
+    home.publish(home.bundle(2, [home.release(bad, "flight-delay@2")]))
+    eventually(lambda: plane.status()["generation"] == 2, "the bundle was not taken")
+    refused, kept = plane.status()["releases"]
+    assert (refused["state"], refused["code"], kept["code"]) == ("refused", "blob_broken", "kept")
+    assert plane.http.post(INFER, json=flight(), headers=headers).json()["model_version"] == "1"
+
+
+def test_workers_end_with_their_supervisor(home: Home, planes: list[Plane]) -> None:
+    home.publish(home.bundle(1, [home.release(home.package(flight_contract(), flight_graph()), "flight-delay@1")]))
+    plane = Plane(home, workers=2)
+    planes.append(plane)
+    eventually(lambda: (home.plane / "status" / "2.json").exists(), "the second worker does not say how it is")
+    pids = [plane.status(worker)["pid"] for worker in (1, 2)]
+    plane.process.kill()
+    plane.process.wait()
+
+    def gone() -> bool:
+        return not any(os.path.exists(f"/proc/{pid}") for pid in pids)  # noqa: PTH110  # it is no file
+
+    eventually(gone, "a worker outlived its supervisor")
