@@ -34,7 +34,6 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "src")]
@@ -54,7 +53,7 @@ REQUEST_FEATURES = [f"f{i}" for i in range(15)]
 VIEW_FEATURES = [f"v{i}" for i in range(5)]
 VIEW = ViewUse("customer", sha256(b"customer"), "customer_id", 86400 * 365, tuple(VIEW_FEATURES))
 
-FASTAPI = '''
+FASTAPI = """
 import json, numpy as np, onnxruntime
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
@@ -68,15 +67,15 @@ async def predict(request: Request):
     row = np.array([body["row"]], dtype=np.float32)
     answer = session.run(["probabilities"], {"features": row})[0]
     return Response(json.dumps({"probability": float(answer[0, 1])}), media_type="application/json")
-'''
+"""
 
-CEILING = '''
+CEILING = """
 BODY = b"x" * SIZE
 HEADERS = [("content-type", "application/json")]
 async def app(scope, proto):
     await proto()
     proto.response_bytes(200, HEADERS, BODY)
-'''
+"""
 
 
 def graph() -> bytes:
@@ -194,7 +193,9 @@ def governed(root: Path, model: bytes) -> Iterator[tuple[int, bytes, int, str]]:
     home.publish(home.bundle(1, [home.release(package, "bench@1")]))
     plane = Plane(home)
     try:
-        inputs = [{"name": n, "shape": [1], "datatype": "FP32", "data": [0.25 * i]} for i, n in enumerate(REQUEST_FEATURES)]
+        inputs = [
+            {"name": n, "shape": [1], "datatype": "FP32", "data": [0.25 * i]} for i, n in enumerate(REQUEST_FEATURES)
+        ]
         inputs.append({"name": "customer_id", "shape": [1], "datatype": "BYTES", "data": ["customer-77"]})
         body = json.dumps({"inputs": inputs}).encode()
         sizes = [resident(pid) for pid in (plane.process.pid, plane.status()["pid"])]
@@ -224,9 +225,16 @@ def measure(rounds: int, seconds: float, root: Path) -> tuple[dict[str, list[tup
         with (
             server(root, [*granian, "--interface", "rsgi", "bare:app"]) as bare,
             server(root, [*granian, "--interface", "asgi", "fast:app"]) as fast,
-            server(root, ["uvicorn", "--port", "{port}", "--log-level", "warning", "--no-access-log", "fast:app"]) as slow,
+            server(
+                root, ["uvicorn", "--port", "{port}", "--log-level", "warning", "--no-access-log", "fast:app"]
+            ) as slow,
         ):
-            targets = {"ceiling": (bare, request), "plane": (port, request), "fastapi/granian": (fast, row), "fastapi/uvicorn": (slow, row)}
+            targets = {
+                "ceiling": (bare, request),
+                "plane": (port, request),
+                "fastapi/granian": (fast, row),
+                "fastapi/uvicorn": (slow, row),
+            }
             if os.cpu_count() != 1:
                 os.sched_setaffinity(0, range(1, os.cpu_count() or 2))  # the servers keep the first core
             found: dict[str, list[tuple[float, float]]] = {name: [] for name in targets}
@@ -259,7 +267,9 @@ def report(found: dict[str, list[tuple[float, float]]], memory: str, options: ar
     print(f"{options.rounds} shuffled rounds of {options.seconds:g} s, {CONNECTIONS} connections, {os.cpu_count()} cores, "
           + ", ".join(f"{p} {metadata.version(p)}" for p in ("granian", "onnxruntime", "msgspec", "lmdb", "fastapi", "uvicorn")))  # fmt: skip
     for name, runs in found.items():
-        print(f"{name:16} {statistics.median(r for r, _ in runs):8.0f} requests/s   p99 {statistics.median(p for _, p in runs):6.2f} ms")
+        print(
+            f"{name:16} {statistics.median(r for r, _ in runs):8.0f} requests/s   p99 {statistics.median(p for _, p in runs):6.2f} ms"
+        )
     for other in list(found)[:1] + list(found)[2:]:
         (speed, low, high), (tail, _, _) = ratio("plane", other, 0), ratio("plane", other, 1)
         print(f"plane / {other:16} {speed:5.2f} (rounds {low:.2f}–{high:.2f})   p99 {tail:5.2f}")

@@ -58,5 +58,15 @@ def test_the_supervisor_stays_small_and_a_worker_carries_no_database() -> None:
     supervisor = loaded("falaj.entrypoints.data_plane")
     assert not supervisor & {"numpy", "onnxruntime", "cryptography", "lmdb", "cedarpy", "falaj.bootstrap.data_plane"}
     worker = loaded("falaj.bootstrap.data_plane")
-    forbidden = {"falaj.workflow", "sqlalchemy", "dbos", "fastapi", "pandas", "polars", "deltalake", "sklearn", "model_signing"}
+    forbidden = {
+        "falaj.workflow",
+        "sqlalchemy",
+        "dbos",
+        "fastapi",
+        "pandas",
+        "polars",
+        "deltalake",
+        "sklearn",
+        "model_signing",
+    }
     assert not worker & (forbidden | {"pickle5", "securesystemslib", "onnx", "scipy"})

@@ -183,7 +183,7 @@ class ControlPlane:
         self.policy = default_policy()
         self.door = Door(self.database, CedarAuthoriser(self.policy, actions()), self.audit, self.clock)
         self.identity = IdentityService(self.database, SqlIdentityStore(), self.door, self.keys.pepper)
-        self.sessions = SessionService(self.identity, self.door)
+        self.sessions = SessionService(self.identity, SystemClock())
         self.lineage = LineageService(self.database, SqlLineageStore(), self.clock)
         self.changes = ChangeService(self.database, SqlApprovalStore(), self.door)
         self.guard = Guard(self.identity, self.door)
@@ -225,7 +225,7 @@ class ControlPlane:
             ),
             target,
         )  # fmt: skip
-        self.identity.on_change(lambda: self.serving.publish(SYSTEM.name))
+        self.identity.on_change(self._publish_access)
         self.monitoring = MonitoringService(self.serving)
         layout.online.mkdir(exist_ok=True, mode=0o700)
         self.probe = MeasuringPlanes(
@@ -235,6 +235,10 @@ class ControlPlane:
                 self.keys.pepper, self.clock, registry_model.MEASUREMENT,
             ),
         )  # fmt: skip
+
+    def _publish_access(self) -> None:
+        """Tokens or roles changed: tell the data plane, and give it a moment to follow."""
+        self.serving.settle(self.serving.publish(SYSTEM.name), 2.0)
 
     def _flows(self) -> None:
         limits = {"memory_mb": self.settings.step_memory_mb, "seconds": self.settings.step_seconds}

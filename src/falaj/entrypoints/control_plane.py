@@ -18,8 +18,15 @@ from typing import Any
 
 import msgspec
 import uvicorn
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
 
 from falaj.bootstrap.control_plane import ControlPlane
+from falaj.entrypoints.console import routes as console
+from falaj.entrypoints.console.home import ConsoleGuard, HomeReader, HomeSessions
+from falaj.entrypoints.console.security import LoopbackNames, SecurityHeaders
 from falaj.kernel.errors import FalajError, Unavailable
 from falaj.kernel.log import configure
 from falaj.kernel.settings import Settings, load_settings
@@ -61,7 +68,7 @@ def run(settings: Settings, *, private: bool) -> None:
                 address.unlink(missing_ok=True)
             plane.close()
 
-    app = plane.app()
+    app = application(plane)
     app.router.lifespan_context = lifespan
     config = uvicorn.Config(
         app, log_level="warning", access_log=False, timeout_graceful_shutdown=5, timeout_keep_alive=60, server_header=False
@@ -70,6 +77,25 @@ def run(settings: Settings, *, private: bool) -> None:
     if private:
         threading.Thread(target=_stop_with_parent, args=(server,), daemon=True).start()
     server.run(sockets=[listener])
+
+
+def application(plane: ControlPlane) -> FastAPI:
+    """The API and the console of an opened home, for loopback names only."""
+    app = plane.app([console.build(HomeReader(plane), HomeSessions(plane), ConsoleGuard(plane.door))])
+    as_json = app.exception_handlers[HTTPException]
+
+    async def nowhere(request: Request, error: Exception) -> Response:
+        """A page for people, JSON for programs."""
+        if "text/html" in request.headers.get("accept", "") and not request.url.path.startswith("/api/"):
+            return console.no_such_page(request)
+        answer = as_json(request, error)
+        return answer if isinstance(answer, Response) else await answer
+
+    app.add_exception_handler(404, nowhere)
+    app.add_exception_handler(405, nowhere)
+    app.add_middleware(LoopbackNames)
+    app.add_middleware(SecurityHeaders)
+    return app
 
 
 def say(message: dict[str, Any]) -> None:

@@ -103,6 +103,12 @@ class Door:
             )
         return decision
 
+    def allows(self, intent: Intent) -> bool:
+        """Whether `check` would pass, to decide what to offer or to leave out. Nothing is recorded."""
+        return self._authoriser.decide(
+            Question(intent.actor, intent.action.name, intent.resource, intent.context)
+        ).allowed
+
     def read(self, intent: Intent) -> None:
         """Authorise and audit the reading of something sensitive, before it is read."""
         self.check(intent)

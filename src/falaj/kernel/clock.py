@@ -67,6 +67,14 @@ def clock_at(home: Path) -> Clock:
     return ReplayClock(path) if path.exists() else SystemClock()
 
 
+def replay_of(home: Path) -> Replay | None:
+    """How a home's clock was moved; None when it shows the machine's time."""
+    try:
+        return msgspec.json.decode((home / "clock.json").read_bytes(), type=Replay)
+    except FileNotFoundError:
+        return None
+
+
 def set_replay(home: Path, shows: datetime, rate: float = 1.0) -> None:
     """Move a home's clock; every process of the home follows within 50 ms."""
     temporary = home / f"clock.json.{os.getpid()}"

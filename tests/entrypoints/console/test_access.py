@@ -26,7 +26,7 @@ def test_without_a_session_every_page_leads_to_signing_in(console: Any) -> None:
     assert ask(console, "POST", "/audit/verify", signed_in=False, headers=OURS).status_code == 303
     part = ask(console, "GET", "/audit", signed_in=False, headers={"HX-Request": "true"})
     assert (part.status_code, part.headers["hx-redirect"]) == (401, "/login")
-    assert console.home.viewers == []
+    assert console.home.reads == []
 
 
 def test_every_route_declares_an_action_and_pages_are_guarded_by_it(console: Any) -> None:
@@ -51,7 +51,7 @@ def test_a_forbidden_page_is_explained_and_nothing_is_read(console: Any) -> None
     )
     part = ask(console, "POST", "/audit/verify", headers={**OURS, "HX-Request": "true"})
     assert part.status_code == 403 and part.headers["hx-retarget"] == "#notice" and 'id="problem"' in part.text
-    assert console.home.viewers == []
+    assert console.home.reads == []
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_changes_from_elsewhere_are_refused(console: Any, headers: dict[str, str
     for path in ("/audit/verify", "/logout", "/login"):
         answer = ask(console, "POST", path, headers=headers, data={"code": "open"})
         assert answer.status_code == 403 and "cross_site" in answer.text, path
-    assert console.home.viewers == [] and "c" in console.codes.live and "open" in console.codes.codes
+    assert console.home.reads == [] and "c" in console.codes.live and "open" in console.codes.codes
 
 
 @pytest.mark.parametrize("headers", [OURS, {"Origin": "http://falaj.test"}])

@@ -223,7 +223,7 @@ def test_a_canary_stands_at_rollout_and_a_crowd_is_counted() -> None:
 
 
 def test_audit_filters_and_parts(console: Any) -> None:
-    whole = get(console, "/audit", params={"action": "approve", "outcome": "denied"})
+    whole = get(console, "/audit", params={"action": "registry.approve", "outcome": "denied"})
     assert len(re.findall(r'class="detail"', whole.text)) == 1 and "four-eyes" in whole.text
     part = get(console, "/audit?principal=falaj", headers={"HX-Request": "true", "HX-Target": "div#entries"})
     assert (

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError
 
 from falaj.entrypoints.cli import render
-from falaj.entrypoints.cli.commands import build, demo, govern, home, look, serve
+from falaj.entrypoints.cli.commands import build, govern, home, look, serve
+from falaj.entrypoints.cli.demo import command as demo
 from falaj.kernel.errors import FalajError
 
 app = App(

@@ -24,7 +24,8 @@ COOKIE = "falaj_session"
 
 
 class ConsoleReader(Protocol):
-    """Everything the pages show. Each method may raise any `FalajError`; `viewer` is who looks.
+    """Everything the pages show. Each method may raise any `FalajError`; `viewer` is who
+    looks, where what is shown or written down depends on it.
 
     Methods are called in worker threads, so they may block.
     """
@@ -41,11 +42,11 @@ class ConsoleReader(Protocol):
         """A model with its versions, newest first. Raises `NotFound`."""
         ...
 
-    def evidence(self, viewer: Principal, name: str, reference: str) -> EvidencePage:
+    def evidence(self, name: str, reference: str) -> EvidencePage:
         """The evidence of one version: `reference` is its number or the start of its digest. Raises `NotFound`."""
         ...
 
-    def run(self, viewer: Principal, run_id: str) -> RunPage:
+    def run(self, run_id: str) -> RunPage:
         """A training run. Raises `NotFound`."""
         ...
 
@@ -53,7 +54,7 @@ class ConsoleReader(Protocol):
         """Entries of the audit log, newest first. The reading itself is audited by whoever implements it."""
         ...
 
-    def verify(self, viewer: Principal) -> VerifyReport:
+    def verify(self) -> VerifyReport:
         """Recompute the audit log and compare it with its newest checkpoint."""
         ...
 

@@ -156,12 +156,12 @@ class _Desk:
 
     @_does(EVIDENCE_READ)
     def evidence(self, request: Request, name: Name, reference: Name) -> Response:
-        page = self._reader.evidence(_viewer(request), name, reference)
+        page = self._reader.evidence(name, reference)
         return self._page(request, "evidence.html", "model", page=page)
 
     @_does(RUN_READ)
     def run(self, request: Request, run_id: Name) -> Response:
-        return self._page(request, "run.html", "run", page=self._reader.run(_viewer(request), run_id))
+        return self._page(request, "run.html", "run", page=self._reader.run(run_id))
 
     @_does(AUDIT_READ)
     def audit(
@@ -181,7 +181,7 @@ class _Desk:
 
     @_does(AUDIT_VERIFY)
     def verify(self, request: Request) -> Response:
-        report = self._reader.verify(_viewer(request))
+        report = self._reader.verify()
         part = request.headers.get("hx-request") == "true"
         return self._page(request, "audit_report.html" if part else "verify.html", "audit", report=report)
 

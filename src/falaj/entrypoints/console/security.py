@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from urllib.parse import parse_qs, urlsplit
 
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from falaj.kernel.errors import Denied, Invalid
@@ -64,6 +66,35 @@ class SecurityHeaders:
             await send(message)
 
         await self._app(scope, receive, with_headers)
+
+
+_OWN_NAME = re.compile(r"(?:127\.0\.0\.1|localhost|\[::1\])(?::\d{1,5})?\Z", re.IGNORECASE)
+
+
+class LoopbackNames:
+    """ASGI middleware: answers only those who asked for 127.0.0.1, localhost or [::1], at any port.
+
+    A page elsewhere can let its own name resolve to this machine (DNS rebinding); then the browser takes
+    that page and this server for one site. The Host header still tells the name that was asked for.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        names = [value for name, value in scope["headers"] if name == b"host"]
+        if len(names) == 1 and _OWN_NAME.match(names[0].decode("latin-1")):
+            await self._app(scope, receive, send)
+            return
+        error = Denied(
+            "this address is not one of this server's names",
+            hint="open it as http://127.0.0.1 or http://localhost with its port; a proxy in front sends one of these as Host",
+            code="foreign_host",
+        )
+        await JSONResponse(error.as_dict(), status_code=error.status)(scope, receive, send)
 
 
 def same_origin(request: Request) -> None:

@@ -54,7 +54,7 @@ class Plane(msgspec.Struct, frozen=True):
     """The data plane as last heard: the generation it runs and the one that was published.
 
     current: runs the published bundle · behind: still an older one · refusing: refused the newest, `reason` says why ·
-    silent: has not reported for too long · absent: never reported.
+    silent: has not reported for too long · absent: none runs.
     """
 
     state: str  # current | behind | refusing | silent | absent
@@ -272,7 +272,7 @@ class RunPage(msgspec.Struct, frozen=True):
 
 
 class AuditQuery(msgspec.Struct, frozen=True):
-    """Which entries to show. Texts match anywhere, without case; empty matches all.
+    """Which entries to show. A text matches the whole field, letter for letter; empty matches all.
 
     `before` shows only entries with a smaller index; 0 starts at the newest.
     """
@@ -301,13 +301,18 @@ class AuditEntry(msgspec.Struct, frozen=True):
 
 
 class AuditPage(msgspec.Struct, frozen=True):
-    """`/audit`: entries, newest first. `older` is the `before` of the next page, 0 when there is none."""
+    """`/audit`: entries, newest first. `older` is the `before` of the next page, 0 when there is none.
+
+    `principals` and `actions` are offered as one types.
+    """
 
     query: AuditQuery
     entries: tuple[AuditEntry, ...] = ()
     size: int = 0
     older: int = 0
     checkpoint: Checkpoint | None = None
+    principals: tuple[str, ...] = ()
+    actions: tuple[str, ...] = ()
 
 
 class Check(msgspec.Struct, frozen=True):

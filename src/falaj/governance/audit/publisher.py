@@ -77,6 +77,17 @@ class Publisher:
         return signed.published.size if signed else 0
 
     @property
+    def newest(self) -> Published | None:
+        """The last checkpoint that this process signed or read; None before the first `publish`."""
+        signed = self._signed
+        return signed.published if signed else None
+
+    @property
+    def origin(self) -> str:
+        """The name of the log."""
+        return self._verifier.name
+
+    @property
     def failure(self) -> FalajError | None:
         """Why the last publication failed, for the health page; None while all is well."""
         return self._failure

@@ -14,7 +14,7 @@ from falaj.governance.identity.model import IDENTITY_GRANT, IDENTITY_REVOKE, che
 from falaj.governance.identity.ports import IdentityStore
 from falaj.governance.identity.verify import KnownToken, TokenVerifier, make_token, token_hash
 from falaj.kernel.access import Principal, Resource
-from falaj.kernel.clock import iso
+from falaj.kernel.clock import Clock, iso
 from falaj.kernel.errors import Denied, Invalid, NotFound
 from falaj.storage.sql.database import Database, Tx
 
@@ -113,11 +113,14 @@ class IdentityService:
 
 
 class SessionService:
-    """Console sessions: a one-time link becomes a cookie. Kept in memory, so a restart ends them all."""
+    """Console sessions: a one-time link becomes a cookie. Kept in memory, so a restart ends them all.
 
-    def __init__(self, identity: IdentityService, door: Door) -> None:
+    `clock` is the machine's: a home that replays another day must not end or prolong anyone's session.
+    """
+
+    def __init__(self, identity: IdentityService, clock: Clock) -> None:
         self._identity = identity
-        self._door = door
+        self._clock = clock
         self._links: dict[str, tuple[str, datetime]] = {}
         self._cookies: dict[str, tuple[str, datetime]] = {}
         self._lock = threading.Lock()
@@ -126,12 +129,12 @@ class SessionService:
         """A code that opens one session for `principal` within ten minutes."""
         code = secrets.token_urlsafe(24)
         with self._lock:
-            self._links[code] = (principal.name, self._door.clock.now() + _LINK)
+            self._links[code] = (principal.name, self._clock.now() + _LINK)
         return code
 
     def open(self, code: str) -> str:
         """Use a code up; returns the cookie's value. Raises `Denied`."""
-        now = self._door.clock.now()
+        now = self._clock.now()
         with self._lock:
             name, until = self._links.pop(code, ("", now))
             if not name or now >= until:
@@ -146,9 +149,10 @@ class SessionService:
 
     def principal(self, cookie: str) -> Principal | None:
         """Whose session it is, with the roles that hold now; None when it has ended."""
+        now = self._clock.now()
         with self._lock:
-            name, until = self._cookies.get(cookie, ("", self._door.clock.now()))
-        if not name or self._door.clock.now() >= until:
+            name, until = self._cookies.get(cookie, ("", now))
+        if not name or now >= until:
             return None
         return self._identity.principal(name)
 

@@ -42,8 +42,12 @@ class DataService:
         return found
 
     def log(self, name: str) -> list[DatasetVersion]:
-        """All versions, newest first."""
+        """All versions, newest first. Raises `NotFound` for a source that is not defined now."""
         self._p.sources.source(name)
+        return self.versions(name)
+
+    def versions(self, name: str) -> list[DatasetVersion]:
+        """All versions of a dataset, newest first, whether or not its source is still defined."""
         return self._p.database.read(lambda tx: self._p.store.log(tx, name))
 
     def heads(self) -> list[DatasetVersion]:

@@ -87,6 +87,16 @@ class EvidenceService:
         """
         return [(s, _finding(self._verified(digest, s))) for s in self.statements(digest)]
 
+    def examined(self, digest: str) -> list[tuple[Statement, Finding | FalajError | None]]:
+        """As `findings`, with what is wrong in the place of each finding whose envelope does not hold."""
+        found: list[tuple[Statement, Finding | FalajError | None]] = []
+        for statement in self.statements(digest):
+            try:
+                found.append((statement, _finding(self._verified(digest, statement))))
+            except FalajError as e:
+                found.append((statement, e))
+        return found
+
     def verdicts(self, digest: str) -> tuple[dict[str, Verdict], str]:
         """Verdict by gate, each from an envelope whose signature and subject were verified now, and the set's digest.
 

@@ -31,6 +31,10 @@ class VersionStore(Protocol):
         """The newest admission with its envelope's blob digest."""
         ...
 
+    def admissions(self, tx: Tx, digest: str) -> list[tuple[Admission, str]]:
+        """All admissions of a version, newest first, each with its envelope's blob digest."""
+        ...
+
 
 class Blobs(Protocol):
     def put(self, plain: bytes) -> str: ...

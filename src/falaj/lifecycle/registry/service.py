@@ -81,6 +81,10 @@ class RegistryService:
         found = self._p.database.read(lambda tx: self._p.store.admission(tx, digest, environment))
         return (found[0], msgspec.json.decode(self._p.blobs.get(found[1]))) if found else None
 
+    def admissions(self, digest: str) -> list[tuple[Admission, str]]:
+        """All admissions of a version, newest first, each with the digest of its envelope."""
+        return self._p.database.read(lambda tx: self._p.store.admissions(tx, digest))
+
     def signature(self, version: ModelVersion) -> dict[str, Any]:
         """The OpenSSF signature bundle. Raises `Integrity` when there is none."""
         if not version.signature or not self._p.blobs.exists(version.signature):
@@ -140,7 +144,6 @@ class RegistryService:
         def do(tx: Tx) -> Done[dict[str, Any]]:
             number = self._p.store.next_number(tx, version.model)
             self._p.store.move(tx, digest, number=number, state="awaiting approval", evidence=evidence, reason="")
-            self._p.lineage.record(tx, Node("version", digest), [Node("evidence", evidence)])
             alias = f"{version.model}@{number}"
             result = {"version": alias, "digest": digest, "state": "awaiting approval", "already": False}
             return Done(result, {"version": alias})
@@ -190,7 +193,7 @@ class RegistryService:
                 raise Conflict(f"{version.alias} changed meanwhile", hint="look at it again and repeat", code="changed_meanwhile")
             self._p.store.add_admission(tx, admission, envelope)
             node = Node("admission", f"{environment}:{digest}")
-            self._p.lineage.record(tx, node, [Node("version", digest)])
+            self._p.lineage.record(tx, node, [Node("version", digest), Node("evidence", facts.evidence)])
             return Done(msgspec.to_builtins(admission), {"envelope": envelope, "expires_at": admission.expires_at})
 
         return msgspec.convert(self._door.change(intent, do), Admission)

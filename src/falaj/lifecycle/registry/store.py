@@ -85,6 +85,11 @@ class SqlVersionStore:
         row = tx.execute(query.order_by(c.id.desc()).limit(1)).first()
         return (msgspec.json.decode(row.admission, type=Admission), row.envelope) if row else None
 
+    def admissions(self, tx: Tx, digest: str) -> list[tuple[Admission, str]]:
+        c = admissions.c
+        rows = tx.execute(select(c.admission, c.envelope).where(c.digest == digest).order_by(c.id.desc()))
+        return [(msgspec.json.decode(row.admission, type=Admission), row.envelope) for row in rows]
+
 
 def _version(row: Row[Any]) -> ModelVersion:
     values = dict(row._mapping)

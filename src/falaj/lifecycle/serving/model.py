@@ -18,7 +18,10 @@ from falaj.lifecycle.rollout.model import TrafficPlan
 BUNDLE_PUBLISH = Action("serving.publish", "system", "DataPlane", "hand a signed bundle to the data plane")
 LOAD_REFUSED = Action("serving.load", "system", "ModelVersion", "a data plane loads a version")
 PREDICTION_READ = Action("serving.read_prediction", "audit", "Prediction", "read the record of one prediction")
-ACTIONS = (BUNDLE_PUBLISH, LOAD_REFUSED, PREDICTION_READ)
+PREDICT = Action("serving.predict", "inference", "Model", "ask a model for predictions, and what it wants to be asked")
+OBSERVE = Action("serving.observe", "read", "DataPlane", "read a data plane's status and metrics")
+PLANE_ACTIONS = (PREDICT, OBSERVE)
+ACTIONS = (BUNDLE_PUBLISH, LOAD_REFUSED, PREDICTION_READ, *PLANE_ACTIONS)
 
 BUNDLE_TYPE = "application/vnd.falaj.bundle+json"
 PEPPER = "falaj/pepper"

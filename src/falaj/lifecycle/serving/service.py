@@ -105,19 +105,21 @@ class ServingService:
         """What the live workers of a data plane say of themselves; empty when none runs."""
         return live_workers(Path((target or self.target).folder))
 
+    def settle(self, generation: int, seconds: float, target: Target | None = None) -> list[PlaneStatus]:
+        """Wait until every live worker has taken or refused `generation`, or the time is over; returns the workers."""
+        deadline = time.monotonic() + seconds
+        workers = self.workers(target)
+        while time.monotonic() < deadline and any(w.generation < generation and not w.refused_bundle for w in workers):
+            time.sleep(0.02)
+            workers = self.workers(target)
+        return workers
+
     def observe(self, generation: int, digest: str, seconds: float, target: Target | None = None) -> LoadReport | None:
         """Wait until every live worker has taken `generation`; returns its report of `digest`.
 
         None when no data plane runs. Raises `Unavailable` when it does not follow in time.
         """
-        deadline = time.monotonic() + seconds
-        workers = self.workers(target)
-        while workers and time.monotonic() < deadline:
-            behind = [w for w in workers if w.generation < generation and not w.refused_bundle]
-            if not behind:
-                break
-            time.sleep(0.02)
-            workers = self.workers(target)
+        workers = self.settle(generation, seconds, target)
         if not workers:
             return None
         refused = [w.refused_bundle for w in workers if w.refused_bundle]

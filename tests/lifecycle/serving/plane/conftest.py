@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.lifecycle.serving.plane.fleet import Home, Plane, flight_contract, flight_graph, overflow_contract, overflow_graph
+from tests.lifecycle.serving.plane.fleet import (
+    Home,
+    Plane,
+    flight_contract,
+    flight_graph,
+    overflow_contract,
+    overflow_graph,
+)
 
 
 class Running:

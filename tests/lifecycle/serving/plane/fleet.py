@@ -5,7 +5,6 @@ Used by the tests of the data plane and by the serving benchmark.
 
 from __future__ import annotations
 
-import base64
 import os
 import signal
 import socket
@@ -149,7 +148,9 @@ class Home:
         """A token that the bundles from now on know."""
         identifier, token = make_token()
         expires = iso(datetime.now(UTC) + lasts)
-        self.tokens.append(KnownToken(identifier, token_hash(token, self.ring.pepper), principal, "service", roles, expires))
+        self.tokens.append(
+            KnownToken(identifier, token_hash(token, self.ring.pepper), principal, "service", roles, expires)
+        )
         return token
 
     def package(self, contract: ModelContract, graph: bytes, files: dict[str, bytes] | None = None) -> PackageOutcome:
@@ -162,7 +163,9 @@ class Home:
             self.blobs.put(data)
         return steps.run(PackageTask(str(folder), str(self.ring.model_path)), Silent())
 
-    def release(self, package: PackageOutcome, alias: str, signer: EnvelopeSigner | None = None, /, **changed: Any) -> Release:
+    def release(
+        self, package: PackageOutcome, alias: str, signer: EnvelopeSigner | None = None, /, **changed: Any
+    ) -> Release:
         """Admit a package (`changed` are fields of the admission) and seal its keys to the data plane."""
         now = datetime.now(UTC)
         admission = Admission(
@@ -180,7 +183,9 @@ class Home:
             admission=(signer or self.signer).sign_statement(statement),
         )
 
-    def bundle(self, generation: int, releases: Iterable[Release], plans: Iterable[TrafficPlan] | None = None) -> Bundle:
+    def bundle(
+        self, generation: int, releases: Iterable[Release], plans: Iterable[TrafficPlan] | None = None
+    ) -> Bundle:
         """A bundle; without plans, each model's last release gets all of its traffic."""
         releases = tuple(releases)
         if plans is None:
@@ -219,7 +224,15 @@ class Plane:
         self.port = _free_port()
         self.log = home.root / "plane.log"
         environ = {**os.environ, "PYTHONPATH": str(SOURCE)}
-        command = [sys.executable, "-m", "falaj.entrypoints.data_plane", "--port", str(self.port), "--workers", str(workers)]
+        command = [
+            sys.executable,
+            "-m",
+            "falaj.entrypoints.data_plane",
+            "--port",
+            str(self.port),
+            "--workers",
+            str(workers),
+        ]
         for flag, folder in (("--dir", home.plane), ("--blobs", home.root / "blobs"), ("--online", home.root / "online"),
                              ("--home", home.root)):  # fmt: skip
             command += [flag, str(folder)]
@@ -258,7 +271,12 @@ def eventually(true: Callable[[], bool], otherwise: str, seconds: float = 20) ->
 
 def flight(rows: int = 1, **changed: Any) -> dict[str, Any]:
     """An infer request for the flight model."""
-    columns = {"distance": ("FP64", 500.0), "hour": ("INT64", 9), "carrier": ("BYTES", "AA"), "origin": ("BYTES", "JFK")}
+    columns = {
+        "distance": ("FP64", 500.0),
+        "hour": ("INT64", 9),
+        "carrier": ("BYTES", "AA"),
+        "origin": ("BYTES", "JFK"),
+    }
     return {
         "id": "request-1",
         "inputs": [

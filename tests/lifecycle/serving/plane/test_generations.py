@@ -19,8 +19,7 @@ from falaj.kernel.clock import iso
 from falaj.kernel.errors import NotFound, Unauthenticated, Unavailable
 from falaj.lifecycle.registry.model import Admission, PackageOutcome, admission_statement
 from falaj.lifecycle.rollout.model import Route, TrafficPlan
-from falaj.lifecycle.serving.model import LoadReport, Release
-from falaj.lifecycle.serving.plane.app import ACTIONS, PREDICT
+from falaj.lifecycle.serving.model import PLANE_ACTIONS, PREDICT, LoadReport, Release
 from falaj.lifecycle.serving.plane.generations import Generations
 from falaj.lifecycle.serving.plane.loading import Loader
 from falaj.lifecycle.serving.plane.verify import read_trust
@@ -42,7 +41,7 @@ class Settable:
 def generations(home: Home, clock: Settable | None = None) -> Generations:
     trust = read_trust(home.plane / "trust.json")
     loader = Loader(trust, home.plane_key, home.root / "blobs")
-    started = Generations(home.plane, trust, home.plane_key, loader, clock or Settable(), ACTIONS)
+    started = Generations(home.plane, trust, home.plane_key, loader, clock or Settable(), PLANE_ACTIONS)
     started.start()
     return started
 
@@ -205,7 +204,10 @@ def test_a_refused_release_leaves_the_previous_version_in_service(home: Home, sp
     home.publish(home.bundle(2, [second]))
     found.poll()
     assert serving(found) == "flight-delay@1"
-    assert [(r.alias, r.state) for r in found.state.reports] == [("flight-delay@2", "refused"), ("flight-delay@1", "loaded")]
+    assert [(r.alias, r.state) for r in found.state.reports] == [
+        ("flight-delay@2", "refused"),
+        ("flight-delay@1", "loaded"),
+    ]
     assert found.state.reports[1].code == "kept"
     assert found.state.generation == 2
     again = generations(home)  # a restart comes to the same
@@ -218,9 +220,18 @@ def test_a_refused_release_leaves_the_previous_version_in_service(home: Home, sp
         (msgspec.structs.replace(flight_contract(), model="other"), "bad_contract"),
         (msgspec.structs.replace(flight_contract(), inputs=flight_contract().inputs[:4]), "contract_and_graph_differ"),
         (msgspec.structs.replace(flight_contract(), tensor="x"), "contract_and_graph_differ"),
-        (msgspec.structs.replace(flight_contract(), outputs=(Output("y", "FP32", "nothing"),)), "contract_and_graph_differ"),
-        (msgspec.structs.replace(flight_contract(), outputs=(Output("y", "FP32", "probabilities", 2),)), "contract_and_graph_differ"),
-        (msgspec.structs.replace(flight_contract(), outputs=(Output("y", "INT64", "probabilities", 1),)), "contract_and_graph_differ"),
+        (
+            msgspec.structs.replace(flight_contract(), outputs=(Output("y", "FP32", "nothing"),)),
+            "contract_and_graph_differ",
+        ),
+        (
+            msgspec.structs.replace(flight_contract(), outputs=(Output("y", "FP32", "probabilities", 2),)),
+            "contract_and_graph_differ",
+        ),
+        (
+            msgspec.structs.replace(flight_contract(), outputs=(Output("y", "INT64", "probabilities", 1),)),
+            "contract_and_graph_differ",
+        ),
         (msgspec.structs.replace(flight_contract(), views=()), "bad_contract"),
         (msgspec.structs.replace(flight_contract(), keys=()), "bad_contract"),
     ],
@@ -244,9 +255,11 @@ def test_bundles_that_are_not_good_change_nothing(home: Home) -> None:
     good = found.state
     other = msgspec.structs.replace(home.bundle(6, releases), environment="staging")
     bad_policy = home.bundle(6, releases)
-    bad_policy = msgspec.structs.replace(bad_policy, access=msgspec.structs.replace(bad_policy.access, policy="permit ("))
+    bad_policy = msgspec.structs.replace(
+        bad_policy, access=msgspec.structs.replace(bad_policy.access, policy="permit (")
+    )
     bad_plan = home.bundle(6, releases, [TrafficPlan("flight-delay", (Route(releases[0].digest, 60),))])
-    cases = [
+    cases: list[tuple[Callable[[], None], str]] = [
         (lambda: home.publish(home.bundle(4, releases)), "older_generation"),
         (lambda: home.publish(home.bundle(5, [])), "generation_reused"),
         (lambda: home.publish(home.bundle(6, releases), EnvelopeSigner(Ed25519PrivateKey.generate())), "bad_signature"),
@@ -376,7 +389,9 @@ def test_traffic_follows_the_weights_and_a_routing_key_stays(home: Home) -> None
 
 def test_the_statement_is_what_the_coordinator_signs() -> None:
     now = datetime.now(UTC)
-    admission = Admission("sha256:" + "1" * 64, "m", "m@1", "production", (), "sha256:" + "2" * 64, (), iso(now), iso(now))
+    admission = Admission(
+        "sha256:" + "1" * 64, "m", "m@1", "production", (), "sha256:" + "2" * 64, (), iso(now), iso(now)
+    )
     statement = admission_statement(admission)
     assert statement["subject"] == [{"name": "m@1", "digest": {"sha256": "1" * 64}}]
     assert statement["predicate"]["properties"] == ["FALAJ_ADMITTED"]

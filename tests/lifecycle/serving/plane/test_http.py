@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from falaj.kernel.access import Action
 from falaj.kernel.errors import Invalid
-from falaj.lifecycle.serving.plane.app import ACTIONS, ROUTES, Public, Route, live
+from falaj.lifecycle.serving.model import PLANE_ACTIONS
+from falaj.lifecycle.serving.plane.app import ROUTES, Public, Route, live
 from falaj.lifecycle.serving.plane.journal import iter_records, read_record
 from tests.lifecycle.serving.plane.conftest import Running
 from tests.lifecycle.serving.plane.fleet import eventually, flight
@@ -52,11 +53,20 @@ def test_an_answer_is_in_the_journal_as_it_was_given(running: Running) -> None:
     assert record.features == {"wind": [10.0], "gusty": [1.0]}
     assert record.statuses == {"airport_weather": ["present"]}
     assert record.outputs == {o["name"]: o["data"] for o in body["outputs"]}
-    assert (record.digest, record.principal, record.generation, record.request) == (running.digest, "shop", 1, "request-1")
+    assert (record.digest, record.principal, record.generation, record.request) == (
+        running.digest,
+        "shop",
+        1,
+        "request-1",
+    )
 
 
-@pytest.mark.parametrize("key", [("OLD", "expired"), ("FUTURE", "expired"), ("LAX", "missing"), (None, "missing"), ("", "missing")])
-def test_features_that_are_stale_or_not_there_are_not_used_and_counted(running: Running, key: tuple[str | None, str]) -> None:
+@pytest.mark.parametrize(
+    "key", [("OLD", "expired"), ("FUTURE", "expired"), ("LAX", "missing"), (None, "missing"), ("", "missing")]
+)
+def test_features_that_are_stale_or_not_there_are_not_used_and_counted(
+    running: Running, key: tuple[str | None, str]
+) -> None:
     body = infer(running, flight(origin=key[0])).json()
     assert body["parameters"]["features"] == {"present": 0, "expired": 0, "missing": 0} | {key[1]: 1}
     assert body["outputs"][0]["data"] == pytest.approx([0.64336514], abs=1e-6)  # 0.59, without weather
@@ -76,7 +86,10 @@ def test_a_caller_may_ask_for_one_output(running: Running) -> None:
 def test_versions_are_addressed_by_number_and_by_digest(running: Running) -> None:
     for version in ("1", running.digest):
         assert infer(running, flight(), f"/v2/models/flight-delay/versions/{version}/infer").status_code == 200
-        assert running.http.get(f"/v2/models/flight-delay/versions/{version}", headers=running.headers()).status_code == 200
+        assert (
+            running.http.get(f"/v2/models/flight-delay/versions/{version}", headers=running.headers()).status_code
+            == 200
+        )
     assert infer(running, flight(), "/v2/models/flight-delay/versions/2/infer").json()["code"] == "version_not_found"
 
 
@@ -113,7 +126,9 @@ def test_a_model_without_a_finite_answer_gives_none_and_is_blamed(running: Runni
 def test_metrics_count_what_happened(running: Running) -> None:
     def count() -> float:
         text = running.http.get("/metrics", headers=running.headers(running.viewer)).text
-        found = re.search(r'^falaj_predict_requests_total\{worker="1",model="flight-delay",[^}]*\} (\S+)$', text, re.MULTILINE)
+        found = re.search(
+            r'^falaj_predict_requests_total\{worker="1",model="flight-delay",[^}]*\} (\S+)$', text, re.MULTILINE
+        )
         assert found, text
         return float(found[1])
 
@@ -135,12 +150,14 @@ def test_the_status_file_says_what_is_served(running: Running) -> None:
 
 def test_every_route_has_an_action_and_none_can_be_made_without() -> None:
     for route in ROUTES:
-        assert route.access in ACTIONS or isinstance(route.access, Public)
+        assert route.access in PLANE_ACTIONS or isinstance(route.access, Public)
     with pytest.raises(Invalid):
         Route("GET", "/open", None, live)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("route", [r for r in ROUTES if isinstance(r.access, Action)], ids=lambda r: f"{r.method} {r.path}")
+@pytest.mark.parametrize(
+    "route", [r for r in ROUTES if isinstance(r.access, Action)], ids=lambda r: f"{r.method} {r.path}"
+)
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"])
 def test_nothing_answers_without_a_token(running: Running, route: Route, method: str) -> None:
     path = route.path.replace("{model}", "flight-delay").replace("{version}", "1")
@@ -152,8 +169,17 @@ def test_nothing_answers_without_a_token(running: Running, route: Route, method:
 def test_tokens_that_are_not_good_are_refused(running: Running) -> None:
     good = running.predictor
     other = running.home.token("unpublished", ("service",))
-    for token in (running.expired, other, good[:-1], good.upper(), good[:40] + "A" + good[41:], "x", "é", good + " " + good):
-        response = running.http.post(INFER, json=flight(), headers={"authorization": f"Bearer {token}".encode()})
+    for token in (
+        running.expired,
+        other,
+        good[:-1],
+        good.upper(),
+        good[:40] + "A" + good[41:],
+        "x",
+        "é",
+        good + " " + good,
+    ):
+        response = running.http.post(INFER, json=flight(), headers={b"authorization": f"Bearer {token}".encode()})
         assert response.status_code == 401, token
     for header in (good, f"Basic {good}", f"Bearer{good}", "Bearer"):
         assert running.http.post(INFER, json=flight(), headers={"authorization": header}).status_code == 401
@@ -171,7 +197,12 @@ def test_wrong_method_unknown_path_unknown_model(running: Running) -> None:
     assert (response.status_code, response.headers["allow"]) == (405, "POST")
     assert running.http.get("/v3", headers=running.headers()).status_code == 404
     assert infer(running, flight(), "/v2/models/nothing/infer").json()["code"] == "model_not_found"
-    for path in ("/v2/models/..%2f..%2fetc/infer", "/v2/models/%00/infer", "/v2//infer", "/v2/models/flight-delay/infer/"):
+    for path in (
+        "/v2/models/..%2f..%2fetc/infer",
+        "/v2/models/%00/infer",
+        "/v2//infer",
+        "/v2/models/flight-delay/infer/",
+    ):
         assert running.http.post(path, json=flight(), headers=running.headers()).status_code == 404
 
 
@@ -202,7 +233,12 @@ def test_a_compressed_body_is_refused(running: Running) -> None:
 def test_broken_http_and_slow_bodies_keep_nobody_waiting(running: Running) -> None:
     head = f"POST {INFER} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {running.predictor}\r\n"
     slow = []
-    for start in ("content-length: 100\r\n\r\n{", "transfer-encoding: chunked\r\n\r\n5\r\n{", "content-length: nan\r\n\r\n", "x" * 9000):
+    for start in (
+        "content-length: 100\r\n\r\n{",
+        "transfer-encoding: chunked\r\n\r\n5\r\n{",
+        "content-length: nan\r\n\r\n",
+        "x" * 9000,
+    ):
         connection = socket.create_connection(("127.0.0.1", running.plane.port))
         connection.sendall((head + start).encode())
         slow.append(connection)
@@ -221,13 +257,27 @@ JSON = st.recursive(
 NAMES = st.sampled_from(["distance", "hour", "carrier", "origin", "wind"]) | st.text(max_size=6)
 DATATYPES = st.sampled_from(["FP64", "FP16", "INT64", "UINT8", "BOOL", "BYTES", "FP8", ""])
 TENSOR = st.fixed_dictionaries(
-    {"name": NAMES, "shape": st.lists(st.integers(-2, 3), max_size=3) | JSON, "datatype": DATATYPES, "data": st.lists(JSON, max_size=3)},
+    {
+        "name": NAMES,
+        "shape": st.lists(st.integers(-2, 3), max_size=3) | JSON,
+        "datatype": DATATYPES,
+        "data": st.lists(JSON, max_size=3),
+    },
     optional={"parameters": JSON},
 )
-REQUEST = st.fixed_dictionaries({"inputs": st.lists(TENSOR, max_size=5)}, optional={"id": JSON, "parameters": JSON, "outputs": JSON})
+REQUEST = st.fixed_dictionaries(
+    {"inputs": st.lists(TENSOR, max_size=5)}, optional={"id": JSON, "parameters": JSON, "outputs": JSON}
+)
 VALUES = st.none() | st.floats(width=64) | st.integers() | st.text(max_size=5) | st.booleans()
-LIKELY = {"distance": st.floats(width=32) | st.integers(), "hour": st.integers(), "carrier": st.text(), "origin": st.text()}
-NEARLY = st.fixed_dictionaries({}, optional={n: likely | VALUES for n, likely in LIKELY.items()}).map(lambda c: flight(**c))
+LIKELY: dict[str, st.SearchStrategy[Any]] = {
+    "distance": st.floats(width=32) | st.integers(),
+    "hour": st.integers(),
+    "carrier": st.text(),
+    "origin": st.text(),
+}
+NEARLY = st.fixed_dictionaries({}, optional={n: likely | VALUES for n, likely in LIKELY.items()}).map(
+    lambda values: flight(1, **values)
+)
 
 
 def never_at_fault(running: Running, content: bytes) -> None:

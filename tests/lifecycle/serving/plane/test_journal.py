@@ -110,7 +110,9 @@ def test_an_unknown_segment_is_not_found(tmp_path: Path) -> None:
         read_record(tmp_path, "p_" + "0" * 26 + "_8")
 
 
-def test_a_disk_that_is_full_refuses_and_leaves_the_segment_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_is_full_refuses_and_leaves_the_segment_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     journal = Journal(tmp_path, SystemClock())
     first = record(journal)
     journal.append(first)

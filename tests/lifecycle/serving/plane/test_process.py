@@ -56,7 +56,10 @@ def test_what_was_answered_survives_kill_9_and_the_worker_is_replaced(home: Home
 def test_bundles_change_under_load_without_a_failed_request(home: Home, planes: list[Plane]) -> None:
     headers = {"authorization": f"Bearer {home.token('shop', ('service',))}"}
     home.materialise({"JFK": (datetime.now(UTC), (10.0, 1.0))})
-    versions = [home.release(home.package(flight_contract(), flight_graph(b)), f"flight-delay@{i}") for i, b in ((1, -9.0), (2, 9.0))]
+    versions = [
+        home.release(home.package(flight_contract(), flight_graph(b)), f"flight-delay@{i}")
+        for i, b in ((1, -9.0), (2, 9.0))
+    ]
     home.publish(home.bundle(1, [versions[0]]))
     plane = Plane(home)
     planes.append(plane)
@@ -81,7 +84,10 @@ def test_bundles_change_under_load_without_a_failed_request(home: Home, planes: 
     for caller in callers:
         caller.join()
     assert {status for status, _, _ in seen} == {200}
-    assert {(version, late) for _, version, late in seen} == {("1", False), ("2", True)}  # never one version's name on another's answer
+    assert {(version, late) for _, version, late in seen} == {
+        ("1", False),
+        ("2", True),
+    }  # never one version's name on another's answer
     assert len(seen) > 50
 
 
@@ -104,7 +110,9 @@ def test_a_refused_release_is_reported_and_the_home_s_clock_decides(home: Home, 
     hour = datetime(2013, 7, 1, 12, tzinfo=UTC)
     set_replay(home.root, hour)
     headers = {"authorization": f"Bearer {home.token('shop', ('service',))}"}
-    home.materialise({"JFK": (hour - timedelta(minutes=1), (10.0, 1.0)), "OLD": (hour - timedelta(days=1), (10.0, 1.0))})
+    home.materialise(
+        {"JFK": (hour - timedelta(minutes=1), (10.0, 1.0)), "OLD": (hour - timedelta(days=1), (10.0, 1.0))}
+    )
     good = home.package(flight_contract(), flight_graph())
     bad = home.package(flight_contract(), flight_graph(1.0))
     home.publish(home.bundle(1, [home.release(good, "flight-delay@1")]))
@@ -128,7 +136,7 @@ def test_workers_end_with_their_supervisor(home: Home, planes: list[Plane]) -> N
     home.publish(home.bundle(1, [home.release(home.package(flight_contract(), flight_graph()), "flight-delay@1")]))
     plane = Plane(home, workers=2)
     planes.append(plane)
-    eventually(lambda: (home.plane / "status" / "2.json").exists(), "the second worker does not say how it is")
+    eventually((home.plane / "status" / "2.json").exists, "the second worker does not say how it is")
     pids = [plane.status(worker)["pid"] for worker in (1, 2)]
     plane.process.kill()
     plane.process.wait()

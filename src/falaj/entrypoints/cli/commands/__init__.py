@@ -5,5 +5,4 @@
 `look`    versions, runs, evidence, lineage
 `govern`  approve, reject, admit, audit
 `serve`   predict
-`demo`    the whole channel on real flights
 """

@@ -13,13 +13,13 @@ from time import perf_counter
 from typing import Any, Protocol
 
 import msgspec
-from granian.rsgi import ProtocolClosed
+from granian.rsgi import ProtocolClosed  # type: ignore[attr-defined]  # public, but not said so to type checkers
 
 from falaj.kernel.access import Action
 from falaj.kernel.clock import Clock
 from falaj.kernel.errors import FalajError, Invalid, NotFound, Unauthenticated
 from falaj.kernel.log import logger
-from falaj.lifecycle.serving.model import PlaneStatus
+from falaj.lifecycle.serving.model import OBSERVE, PREDICT, PlaneStatus
 from falaj.lifecycle.serving.plane.generations import Generations
 from falaj.lifecycle.serving.plane.inference import Inference
 from falaj.lifecycle.serving.plane.metrics import CONTENT_TYPE, exposition
@@ -27,10 +27,6 @@ from falaj.lifecycle.serving.plane.protocol import metadata, read_request
 
 MAX_BODY = 4 << 20
 BODY_SECONDS = 5.0
-
-PREDICT = Action("serving.predict", "inference", "Model", "ask a model for predictions, and what it wants to be asked")
-OBSERVE = Action("serving.observe", "read", "DataPlane", "read a data plane's status and metrics")
-ACTIONS: tuple[Action, ...] = (PREDICT, OBSERVE)
 
 
 class Public(msgspec.Struct, frozen=True):
@@ -318,12 +314,26 @@ class Bodies:
         self._timer = asyncio.get_running_loop().call_later(1.0, self._give_up) if self._reading else None
 
 
-def _too_large() -> TooLarge:
-    return TooLarge(
-        f"the body is larger than {MAX_BODY} bytes",
-        hint="send fewer rows in a request, or score in batch",
-        code="too_large",
-    )
+async def _in_parts(proto: Any) -> bytes:
+    """A body whose length is not known or too large. Somewhat more than fits is read and dropped, because a
+    caller that is still sending would not see the answer."""
+    parts: list[bytes] = []
+    size = 0
+    async for part in proto:
+        size += len(part)
+        if size <= MAX_BODY:
+            parts.append(bytes(part))
+        else:
+            parts.clear()
+        if size > 4 * MAX_BODY:
+            break
+    if size > MAX_BODY:
+        raise TooLarge(
+            f"the body is larger than {MAX_BODY} bytes",
+            hint="send fewer rows in a request, or score in batch",
+            code="too_large",
+        )
+    return b"".join(parts)
 
 
 def _refusal(error: FalajError) -> Reply:

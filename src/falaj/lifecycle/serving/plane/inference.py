@@ -99,7 +99,7 @@ class Inference:
         key = routing_key(request)
         version = traffic.version(label) if label else traffic.pick(key)
         outputs_wanted = requested_outputs(version.contract, request)
-        rows, columns = read_columns(version.wanted, request.inputs)
+        rows, columns = read_columns(version.wanted, version.required, request.inputs)
         moment = int(self._clock.now().timestamp() * 1_000_000)
         features = look_up(self._store, version.contract, columns, moment)
         matrix = self._matrix(version, rows, {**columns, **features.values} if features.values else columns)

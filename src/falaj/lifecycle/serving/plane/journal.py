@@ -10,7 +10,7 @@ So a prediction is found with one seek, and the name of a row in it is `<predict
 What is written survives the death of the process at once (it is in the kernel before the answer
 leaves) and a power cut after at most one second (a thread calls fdatasync; if that fails the process
 ends, because what was not flushed can no longer be told from what was). A cut may tear the last
-record: readers stop before it. Segments hold what callers sent, in clear: they are as confidential
+record: readers stop before it (and cannot tell a length that was damaged from a cut). Segments hold what callers sent, in clear: they are as confidential
 as the requests.
 """
 

@@ -51,6 +51,7 @@ class Version:
         self.label = alias.rpartition("@")[2]
         self.contract = contract
         self.wanted: dict[str, Wanted] = wanted_inputs(contract)
+        self.required = tuple(w.name for w in self.wanted.values() if w.source == "request")
         self.encoder = Encoder(contract)
         self.counts = Counts(contract.model, alias, digest)
         ranks = {o.name: len(o.shape) for o in session.get_outputs()}

@@ -45,7 +45,7 @@ _TYPES = {
     "BYTES": frozenset({str, type(None)}),
 }
 
-_USUAL: dict[str, dict[str, type]] = {
+_USUAL: dict[str, dict[str, object]] = {
     "float": dict.fromkeys(_FLOATS, float),
     "integer": {"INT64": int},
     "boolean": {"BOOL": bool},
@@ -82,13 +82,13 @@ class InferRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Wanted(msgspec.Struct, frozen=True):
-    """What a request must bring under a name."""
+    """What a request must bring under a name; what comes from a view, it must not bring."""
 
     name: str
     type: str
     is_key: bool
     source: str  # request | view
-    usual: dict[str, type]
+    usual: dict[str, object]  # see _USUAL
 
 
 _decoder = msgspec.json.Decoder(InferRequest)
@@ -126,9 +126,14 @@ def read_request(body: bytes) -> InferRequest:
     return request
 
 
-def read_columns(wanted: dict[str, Wanted], inputs: list[Tensor]) -> tuple[int, dict[str, list[Any]]]:
-    """(rows, values by name). Raises `Invalid` unless exactly the wanted inputs are there, each with one
-    value a row, of its type and within its datatype's range."""
+def read_columns(
+    wanted: dict[str, Wanted], required: tuple[str, ...], inputs: list[Tensor]
+) -> tuple[int, dict[str, list[Any]]]:
+    """(rows, values by name). `required` are the names that are wanted from the request.
+
+    Raises `Invalid` unless exactly these inputs are there, each with one value a row, of its type and
+    within its datatype's range.
+    """
     columns: dict[str, list[Any]] = {}
     rows = -1
     for tensor in inputs:
@@ -137,8 +142,13 @@ def read_columns(wanted: dict[str, Wanted], inputs: list[Tensor]) -> tuple[int, 
         if want is None or want.source == "view":
             raise _unknown(name, want, wanted)
         data = tensor.data
-        plain = len(data) == 1 and tensor.shape == _ONE and tensor.parameters is UNSET
-        if not plain or not _is_usual(data[0], tensor.datatype, want):
+        if (
+            len(data) != 1
+            or tensor.shape != _ONE
+            or want.usual.get(tensor.datatype) is not type(data[0])
+            or tensor.parameters is not UNSET
+            or not _is_small(data[0])
+        ):
             data = _values(tensor, want)
         if rows < 0:
             rows = len(data)
@@ -151,7 +161,7 @@ def read_columns(wanted: dict[str, Wanted], inputs: list[Tensor]) -> tuple[int, 
         columns[name] = data
     if len(columns) != len(inputs):
         raise Invalid("an input comes twice", hint="send each input once", code="duplicate_input")
-    missing = [w.name for w in wanted.values() if w.source == "request" and w.name not in columns]
+    missing = [name for name in required if name not in columns] if len(columns) != len(required) else None
     if missing:
         raise Invalid(
             f"the request lacks {', '.join(missing)}",
@@ -164,16 +174,14 @@ def read_columns(wanted: dict[str, Wanted], inputs: list[Tensor]) -> tuple[int, 
     return rows, columns
 
 
-def _is_usual(value: Any, datatype: str, want: Wanted) -> bool:
-    """Whether a single value is of the usual type and certainly within its range."""
+def _is_small(value: Any) -> bool:
+    """Whether a single value of its usual type is certainly within its range."""
     kind = type(value)
-    if want.usual.get(datatype) is not kind:
-        return False
     if kind is float:
-        return -_FLOAT32 <= value <= _FLOAT32
+        return bool(-_FLOAT32 <= value <= _FLOAT32)
     if kind is str:
         return len(value) <= _MAX_TEXT
-    return kind is bool or -(1 << 63) <= value < 1 << 63
+    return kind is bool or bool(-(1 << 63) <= value < 1 << 63)
 
 
 def _values(tensor: Tensor, want: Wanted) -> list[Any]:

@@ -17,8 +17,8 @@ from falaj.governance.signing.keys import plane_key
 from falaj.kernel.clock import Clock, iso
 from falaj.kernel.errors import Conflict
 from falaj.kernel.log import logger
-from falaj.lifecycle.serving.model import PlaneStatus
-from falaj.lifecycle.serving.plane.app import ACTIONS, App
+from falaj.lifecycle.serving.model import PLANE_ACTIONS, PlaneStatus
+from falaj.lifecycle.serving.plane.app import App
 from falaj.lifecycle.serving.plane.enrich import OnlineValues
 from falaj.lifecycle.serving.plane.generations import Generations, replace_file
 from falaj.lifecycle.serving.plane.inference import Inference
@@ -46,7 +46,7 @@ class Worker:
         key = plane_key(folder)
         self._environment = trust.environment
         self._journal = Journal(folder / "journal", clock)
-        self._generations = Generations(folder, trust, key, Loader(trust, key, blobs), clock, ACTIONS)
+        self._generations = Generations(folder, trust, key, Loader(trust, key, blobs), clock, PLANE_ACTIONS)
         self._inference = Inference(online, self._journal, clock, self.name)
         self.app = App(self._generations, self._inference, clock, _release(), self)
         self._keeper = threading.Thread(target=self._keep, name="keeper", daemon=True)

@@ -1,0 +1,10 @@
+"""`falaj demo`: the whole channel on real flights, told as it happens.
+
+`command`   the command itself
+`story`     the acts, in the channel's order
+`stage`     what the acts share: clients, screen, clock
+`screen`    the timeline on a terminal, or one JSON object an event
+`flights`   the recorded flights as files and as requests
+`refusals`  what is not let through
+`proof`     the closing table, lineage, and the log under attack
+"""

@@ -1,0 +1,126 @@
+"""What the acts share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import date, datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from falaj.entrypoints.cli.client import Client, token_path
+from falaj.entrypoints.cli.commands.home import write_token
+from falaj.entrypoints.cli.demo.screen import Event, Screen
+from falaj.kernel.clock import parse_iso
+from falaj.kernel.errors import FalajError
+from falaj.kernel.settings import Settings
+
+PRINCIPALS = {
+    "engineer": ("person", ("ml-engineer",)),
+    "risk-officer": ("person", ("risk-officer",)),
+    "timetable": ("service", ("service",)),
+}
+
+
+class Stage:
+    """Clients for each principal, the screen, the project's folder, and what was learnt on the way. `new`: the home is."""
+
+    def __init__(self, settings: Settings, screen: Screen, control: str, plane: str, *, new: bool) -> None:
+        self.settings = settings
+        self.screen = screen
+        self.plane = plane
+        self.control = control
+        self.folder = settings.project
+        self.new = new
+        self._clients: dict[str, Client] = {}
+        self.act = ""
+        self.facts: dict[str, Any] = {}
+
+    def client(self, principal: str = "owner") -> Client:
+        """A client that acts as a principal of this home."""
+        if principal not in self._clients:
+            self._clients[principal] = Client(self.control, self.token(principal))
+        return self._clients[principal]
+
+    def token(self, principal: str) -> str:
+        """A principal's token; the owner grants it when the home keeps none yet."""
+        path = token_path(self.settings.home, principal)
+        if not path.exists():
+            kind, roles = PRINCIPALS[principal]
+            body = {"name": principal, "kind": kind, "roles": roles, "days": 366}
+            write_token(path, self.client().post("/api/v1/tokens", body)["token"])
+        return path.read_text("ascii").strip()
+
+    def now(self) -> datetime:
+        """The home's time."""
+        return parse_iso(self.client().get("/api/v1/status")["now"])
+
+    def set_clock(self, moment: datetime) -> None:
+        self.client().post("/api/v1/clock", {"shows": moment.isoformat()})
+
+    def begin(self, act: str, title: str, about: str) -> None:
+        self.act = act
+        self.screen.show(Event(act, "begin", title, detail={"about": about}))
+
+    def done(self, subject: str, digest: str = "", seconds: float = 0.0, **detail: Any) -> None:
+        self.screen.show(Event(self.act, "done", subject, digest, round(seconds, 3), detail))
+
+    def note(self, subject: str, **detail: Any) -> None:
+        self.screen.show(Event(self.act, "note", subject, detail=detail))
+
+    def refused(self, what: str, error: FalajError, seconds: float = 0.0) -> None:
+        """One line for a refusal: what, why, and the next step."""
+        detail = {"code": error.code, "reason": error.message, "hint": error.hint}
+        lines = [error.message, f"next: {error.hint}"]
+        self.screen.show(Event(self.act, "refused", what, "", round(seconds, 3), {**detail, "lines": lines}))
+
+    def flows(self, starts: list[tuple[str, dict[str, Any]]], principal: str = "engineer") -> list[Followed]:
+        """Start flows together and wait for each, in order."""
+        client, began = self.client(principal), time.perf_counter()
+        ids = [client.post(path, body)["flow"] for path, body in starts]
+        results = []
+        for flow in ids:
+            events: list[dict[str, Any]] = []
+            with self.screen.progress() as show:
+
+                def on_event(event: dict[str, Any], keep: Callable[[dict[str, Any]], None] = events.append, say: Any = show) -> None:
+                    keep(event)
+                    say(event)
+
+                result = client.follow(flow, on_event)
+            results.append(Followed(result, tuple(events), time.perf_counter() - began))
+        return results
+
+    def flow(self, path: str, body: dict[str, Any], principal: str = "engineer") -> Followed:
+        """Start one flow and wait for it."""
+        return self.flows([(path, body)], principal)[0]
+
+
+class Followed(msgspec.Struct, frozen=True):
+    """What a flow came to, with its events and how long it took in seconds."""
+
+    result: Any
+    events: tuple[dict[str, Any], ...]
+    seconds: float
+
+    @property
+    def steps(self) -> dict[str, dict[str, float]]:
+        """Step process → seconds and peak memory in MB."""
+        return {
+            e["step"]: {"seconds": round(e["seconds"], 2), "peak_mb": round(e["peak_mb"], 1)}
+            for e in self.events
+            if e.get("type") == "step"
+        }
+
+
+@contextmanager
+def timed() -> Iterator[Callable[[], float]]:
+    """Seconds since the start of the context."""
+    started = time.perf_counter()
+    yield lambda: time.perf_counter() - started
+
+
+def days_after(day: date, count: int) -> list[date]:
+    return [day + timedelta(days=n) for n in range(count)]

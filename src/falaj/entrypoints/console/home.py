@@ -1,0 +1,378 @@
+"""The console over a real home: what the pages show, from the services of an opened control plane."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import msgspec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from fastapi import Request
+
+from falaj.bootstrap.control_plane import ControlPlane, actions
+from falaj.entrypoints.console import facts
+from falaj.entrypoints.console.logbook import LogBook
+from falaj.entrypoints.console.reader import COOKIE
+from falaj.entrypoints.console.views import (
+    AdmissionFact,
+    Approval,
+    AuditPage,
+    AuditQuery,
+    Dataset,
+    EvidencePage,
+    Frame,
+    Gate,
+    Input,
+    LatestRun,
+    ModelPage,
+    Overview,
+    Plane,
+    Replay,
+    RunPage,
+    Served,
+    Signature,
+    StageFact,
+    VerifyReport,
+    Version,
+)
+from falaj.governance.door import Door, Intent
+from falaj.kernel.access import SYSTEM, Action, Principal, Resource
+from falaj.kernel.clock import iso, replay_of
+from falaj.kernel.digests import sha256
+from falaj.kernel.errors import FalajError, NotFound
+from falaj.lifecycle.evidence.model import GateSpec, judge, worst
+from falaj.lifecycle.loop.model import ModelDefinition
+from falaj.lifecycle.monitoring.model import PlaneHealth
+from falaj.lifecycle.registry.model import ModelVersion
+from falaj.lifecycle.rollout.model import TrafficPlan
+from falaj.lifecycle.training.model import ModelContract, Run, ViewUse
+
+RECENT = 8
+"""Refusals on the overview, and on a model's page."""
+ACTION_NAMES = tuple(sorted(a.name for a in actions()))
+SIGNATURE = "OpenSSF model signature (Sigstore bundle, ECDSA P-256)"
+_NUMBER = re.compile(r"[1-9]\d{0,8}\Z")
+_START = re.compile(r"[0-9a-f]{7,64}\Z")
+
+
+class HomeReader:
+    """A `ConsoleReader` over the services of one home. Reads only; what it reads of the log is audited there."""
+
+    def __init__(self, plane: ControlPlane) -> None:
+        self._p = plane
+        self._log = LogBook(plane.audit, plane.publisher, plane.door)
+
+    def frame(self) -> Frame:
+        p = self._p
+        applied, moved = p.definitions.newest(), replay_of(p.layout.home)
+        return Frame(
+            home=applied.definition.name if applied else p.layout.home.name,
+            environment=p.settings.environment,
+            now=iso(p.clock.now()),
+            replay=Replay(iso(moved.shows), moved.rate) if moved else None,
+        )
+
+    def overview(self, viewer: Principal) -> Overview:
+        health = self._p.monitoring.plane()
+        names = self._models()
+        served = [self._served(name, health) for name in sorted(names)]
+        served.sort(key=lambda s: s.health == "idle")
+        return Overview(
+            models=tuple(served),
+            plane=_plane(health),
+            datasets=self._datasets(),
+            refusals=self._log.refusals(viewer, RECENT, names),
+            checkpoint=self._log.checkpoint(),
+        )
+
+    def model(self, viewer: Principal, name: str) -> ModelPage:
+        p = self._p
+        if name not in self._models():
+            raise NotFound(
+                f"there is no model {name[:80]!r}",
+                hint="the overview lists the models of this home",
+                code="no_such_model",
+            )
+        versions, runs, plan = self._versions(name), p.training.runs(name), p.rollout.plan(name)
+        definition = self._definition(name)
+        contract = self._contract(versions[0]) if versions and definition is None else None
+        about = definition or contract
+        return ModelPage(
+            name=name,
+            task=about.task if about else "",
+            label=about.label if about else "",
+            purpose=about.purpose if about else "",
+            stages=self._stages(name, versions, runs),
+            versions=tuple(self._version(v, plan) for v in versions),
+            refusals=self._log.refusals_of(viewer, name, RECENT),
+            run=self._latest(runs[0]) if runs else None,
+        )
+
+    def evidence(self, name: str, reference: str) -> EvidencePage:
+        version = self._found(name, reference)
+        gates = self._gates(version)
+        newest: dict[str, AdmissionFact] = {}
+        for a, envelope in self._p.registry.admissions(version.digest):
+            newest.setdefault(a.environment, AdmissionFact(a.environment, a.issued_at, a.expires_at, envelope))
+        return EvidencePage(
+            model=name,
+            version=self._version(version, self._p.rollout.plan(name)),
+            verdict=worst([g.finding.verdict for g in gates]),
+            gates=gates,
+            evidence=version.evidence or self._p.evidence.verdicts(version.digest)[1],
+            signature=self._signature(version),
+            admissions=tuple(newest.values()),
+            files=version.files,
+            contract=self._contract(version),
+        )
+
+    def run(self, run_id: str) -> RunPage:
+        p = self._p
+        run = p.training.run(run_id)
+        plan = p.rollout.plan(run.model)
+        inputs = []
+        for name, number in run.datasets.items():
+            digest = next((d.digest for d in p.data.versions(name) if d.version == number), "")
+            inputs.append(Input(name, "dataset", digest, number))
+        inputs += [Input(name, "view", digest) for name, digest in run.views.items()]
+        became = [v for v in self._versions(run.model) if v.run == run.id]
+        return RunPage(
+            run=run,
+            curves=facts.curves(p.training.curves(run.id)),
+            inputs=tuple(inputs),
+            versions=tuple(self._version(v, plan) for v in became),
+        )
+
+    def audit(self, viewer: Principal, query: AuditQuery) -> AuditPage:
+        page = self._log.page(viewer, query)
+        people = sorted({SYSTEM.name, *(p.name for p in self._p.identity.principals())})
+        return msgspec.structs.replace(page, principals=tuple(people), actions=ACTION_NAMES)
+
+    def verify(self) -> VerifyReport:
+        return self._log.verify()
+
+    # what several pages need
+
+    def _models(self) -> frozenset[str]:
+        """Every model that is defined or has a version."""
+        applied = self._p.definitions.newest()
+        defined = [m.name for m in applied.definition.models] if applied else []
+        return frozenset((*self._p.registry.models(), *defined))
+
+    def _definition(self, name: str) -> ModelDefinition | None:
+        applied = self._p.definitions.newest()
+        return next((m for m in applied.definition.models if m.name == name), None) if applied else None
+
+    def _versions(self, name: str) -> list[ModelVersion]:
+        """Newest first."""
+        return self._p.registry.versions(name)[::-1]
+
+    def _found(self, name: str, reference: str) -> ModelVersion:
+        """A version by its number or by the start of its digest."""
+        if name in self._models():
+            versions = self._versions(name)
+            if _NUMBER.match(reference):
+                found = [v for v in versions if v.number == int(reference)]
+            else:
+                start = f"sha256:{reference}" if _START.match(reference) else "none"
+                found = [v for v in versions if v.digest.startswith(start)]
+            if len(found) == 1:
+                return found[0]
+        raise NotFound(
+            f"there is no version {name[:80]}@{reference[:80]}",
+            hint=f"`falaj versions {name[:80]}` lists them, and so does the model's page",
+            code="no_such_version",
+        )
+
+    def _version(self, version: ModelVersion, plan: TrafficPlan | None) -> Version:
+        route = next((r for r in plan.routes if r.digest == version.digest), None) if plan else None
+        decisions = [a for a in self._p.changes.of(version.digest) if a.evidence == version.evidence]
+        return Version(
+            alias=version.alias,
+            reference=version.alias.rpartition("@")[2],
+            digest=version.digest,
+            state=version.state,
+            author=version.author,
+            created_at=version.created_at,
+            run=version.run,
+            approvals=tuple(Approval(a.principal, a.decision, a.at, a.reason) for a in decisions),
+            reason=version.reason,
+            hint=self._log.hint_of(version.alias) if version.state == "refused" else "",
+            role=route.role if route else "",
+            weight=route.weight if route else None,
+        )
+
+    def _contract(self, version: ModelVersion) -> ModelContract | None:
+        """`signature.json` among the version's files; None when it is not there or cannot be read."""
+        file = next((f for f in version.files if f.path == "signature.json"), None)
+        if file is None:
+            return None
+        try:
+            return msgspec.json.decode(self._p.blobs.get(file.sha256), type=ModelContract)
+        except (FalajError, msgspec.MsgspecError):
+            return None
+
+    # overview
+
+    def _served(self, name: str, health: PlaneHealth) -> Served:
+        plan = self._p.rollout.plan(name)
+        versions = self._versions(name)
+        definition = self._definition(name)
+        contract = self._contract(versions[0]) if versions and definition is None else None
+        about = definition or contract
+        stable = next((r.digest for r in plan.routes if r.role == "stable"), "") if plan else ""
+        serving = next((v for v in versions if v.digest == stable), None)
+        seen = self._seen(plan, health)
+        state, reason = facts.model_health(plan, health, seen)
+        change, at = self._log.last_change(name, versions[0].alias if versions else "")
+        return Served(
+            model=name,
+            health=state,
+            health_reason=reason,
+            alias=serving.alias if serving else "",
+            digest=stable,
+            state=versions[0].state if versions else "",
+            task=about.task if about else "",
+            requests=seen.requests,
+            errors=seen.errors,
+            p50_ms=facts.quantile_ms(seen.latency, 0.5),
+            p99_ms=facts.quantile_ms(seen.latency, 0.99),
+            change=change,
+            changed_at=at,
+        )
+
+    @staticmethod
+    def _seen(plan: TrafficPlan | None, health: PlaneHealth) -> facts.Traffic:
+        digests = {r.digest for r in plan.routes} if plan else set()
+        return facts.traffic((c for w in health.workers for c in w.versions), digests)
+
+    def _datasets(self) -> tuple[Dataset, ...]:
+        applied = self._p.definitions.newest()
+        regions = {s.name: s.region for s in applied.definition.sources} if applied else {}
+        shown = []
+        for head in self._p.data.heads():
+            versions = self._p.data.versions(head.name)
+            reasons: dict[str, int] = {}
+            for version in versions:
+                for rule, rows in version.reasons.items():
+                    reasons[rule] = reasons.get(rule, 0) + rows
+            shown.append(
+                Dataset(
+                    name=head.name,
+                    version=head.version,
+                    versions=len(versions),
+                    digest=head.digest,
+                    rows=head.rows,
+                    quarantined=sum(v.quarantined for v in versions),
+                    reasons=dict(sorted(reasons.items(), key=lambda item: -item[1])),
+                    created_at=head.created_at,
+                    region=regions.get(head.name, ""),
+                )
+            )
+        return tuple(shown)
+
+    # model
+
+    def _stages(self, name: str, versions: list[ModelVersion], runs: list[Run]) -> tuple[StageFact, ...]:
+        p = self._p
+        definition = self._definition(name)
+        heads = {h.name: h for h in p.data.heads()}
+        filled = {m.view: m for m in p.features.newest()}
+        views: tuple[ViewUse, ...] = definition.views if definition else ()
+        requested = sum(i.source == "request" for i in definition.inputs) if definition else 0
+        registered = [v for v in versions if v.number]
+        plan, health = p.rollout.plan(name), p.monitoring.plane()
+        seen = self._seen(plan, health)
+        references = {v.digest: v.alias.rpartition("@")[2] for v in versions}
+        return (
+            facts.data_fact(self._sources(definition, runs), heads),
+            facts.features_fact(views, requested, filled),
+            facts.training_fact(definition.task if definition else "", runs),
+            facts.evidence_fact(self._judged(versions[0]) if versions else None),
+            facts.registry_fact(registered, self._judged(registered[0]) if registered else None),
+            facts.rollout_fact(plan, references, registered[0] if registered else None),
+            facts.serving_fact(plan, health, seen),
+            facts.monitoring_fact(plan, health, seen),
+        )
+
+    def _sources(self, definition: ModelDefinition | None, runs: list[Run]) -> tuple[str, ...]:
+        """What the model reads, by its definition, else by its newest run."""
+        if definition is None:
+            return tuple(runs[0].datasets) if runs else ()
+        used = {v.name for v in definition.views}
+        return tuple(
+            dict.fromkeys((definition.spine, *(v.source for v in self._p.definitions.views() if v.name in used)))
+        )
+
+    def _judged(self, version: ModelVersion) -> facts.Judged:
+        verdicts, _ = self._p.evidence.verdicts(version.digest)
+        counting = self._p.changes.counting(self._p.registry.subject(version))
+        return facts.Judged(version, verdicts, len(counting))
+
+    def _latest(self, run: Run) -> LatestRun:
+        main = facts.main_curve(facts.curves(self._p.training.curves(run.id)))
+        return LatestRun(run.id, run.state, run.started_at, run.metrics, main)
+
+    # evidence
+
+    def _gates(self, version: ModelVersion) -> tuple[Gate, ...]:
+        """The version's gates in their order, each with the finding of a statement that was verified now."""
+        examined = self._p.evidence.examined(version.digest)
+        found = {s.gate: facts.gate(s, content) for s, content in examined if content is not None}
+        missing = (g for g in version.gates if g not in found)
+        found |= {g: Gate(judge(GateSpec(g), None), mandatory=g in facts.MANDATORY_NAMES) for g in missing}
+        order = {g: i for i, g in enumerate(version.gates)}
+        return tuple(found[g] for g in sorted(found, key=lambda g: order.get(g, len(order))))
+
+    def _signature(self, version: ModelVersion) -> Signature | None:
+        if not version.signature:
+            return None
+        wrong = self._p.registry.facts(version).signature
+        public = self._p.keys.model.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        return Signature(SIGNATURE, sha256(public), version.signature, wrong is None, wrong.message if wrong else "")
+
+
+class HomeSessions:
+    """`Sessions` over the home's own; whose tokens were all revoked is out, whatever the cookie says."""
+
+    def __init__(self, plane: ControlPlane) -> None:
+        self._p = plane
+
+    def principal(self, request: Request) -> Principal | None:
+        found = self._p.sessions.principal(request.cookies.get(COOKIE, ""))
+        if found is None or all(t.principal != found.name for t in self._p.identity.known_tokens()):
+            return None
+        return found
+
+    def login(self, code: str) -> str:
+        return self._p.sessions.open(code)
+
+    def logout(self, cookie: str) -> None:
+        self._p.sessions.close(cookie)
+
+
+class ConsoleGuard:
+    """`Guard` by the door: the same actions on the same resources as over the API; a denial is audited."""
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
+
+    def page(self, action: Action) -> Callable[[Request], None]:
+        def check(request: Request) -> None:
+            name = next(iter(request.path_params.values()), "*")
+            self._door.check(Intent(request.state.principal, action, Resource(action.resource, str(name))))
+
+        return check
+
+
+def _plane(health: PlaneHealth) -> Plane:
+    workers = health.workers
+    return Plane(
+        state=health.state,
+        generation=health.generation,
+        published=health.published,
+        bundle_issued_at=min((w.bundle_issued_at for w in workers), default=""),
+        heard_at=max((w.updated_at for w in workers), default=""),
+        workers=len(workers),
+        reason="" if health.state == "current" else health.reason,
+    )
