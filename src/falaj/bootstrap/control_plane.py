@@ -210,7 +210,14 @@ class ControlPlane:
         self.registry = registry.RegistryService(
             door,
             registry.Ports(
-                database, SqlVersionStore(), self.blobs, self.evidence, self.changes, lineage, self.signer, (load_public_key(model),)
+                database,
+                SqlVersionStore(),
+                self.blobs,
+                self.evidence,
+                self.changes,
+                lineage,
+                self.signer,
+                (load_public_key(model),),
             ),
         )
         environment = self.settings.environment

@@ -24,9 +24,9 @@ def make_app(routers: Sequence[APIRouter], guard: Guard) -> FastAPI:
 
     for router in (open_routes.router, *routers):
         app.include_router(router)
-    app.add_exception_handler(FalajError, _falaj_error)
-    app.add_exception_handler(RequestValidationError, _validation_error)
-    app.add_exception_handler(HTTPException, _http_error)
+    app.exception_handler(FalajError)(_falaj_error)
+    app.exception_handler(RequestValidationError)(_validation_error)
+    app.exception_handler(HTTPException)(_http_error)
     undeclared = guard.undeclared(app)
     if undeclared:
         raise Invalid(
@@ -37,13 +37,11 @@ def make_app(routers: Sequence[APIRouter], guard: Guard) -> FastAPI:
     return app
 
 
-def _falaj_error(_request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, FalajError)
+def _falaj_error(_request: Request, error: FalajError) -> JSONResponse:
     return JSONResponse(error.as_dict(), status_code=error.status)
 
 
-def _validation_error(_request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, RequestValidationError)
+def _validation_error(_request: Request, error: RequestValidationError) -> JSONResponse:
     first = error.errors()[0] if error.errors() else {}
     place = ".".join(str(p) for p in first.get("loc", ())[1:])
     told = Invalid(
@@ -54,7 +52,6 @@ def _validation_error(_request: Request, error: Exception) -> JSONResponse:
     return JSONResponse(told.as_dict(), status_code=told.status)
 
 
-def _http_error(_request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, HTTPException)
+def _http_error(_request: Request, error: HTTPException) -> JSONResponse:
     told = NotFound(f"there is nothing here ({error.detail})", hint="check the path and the method", code="no_route")
     return JSONResponse(told.as_dict(), status_code=error.status_code)

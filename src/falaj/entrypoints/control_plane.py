@@ -71,7 +71,12 @@ def run(settings: Settings, *, private: bool) -> None:
     app = application(plane)
     app.router.lifespan_context = lifespan
     config = uvicorn.Config(
-        app, log_level="warning", access_log=False, timeout_graceful_shutdown=5, timeout_keep_alive=60, server_header=False
+        app,
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=5,
+        timeout_keep_alive=60,
+        server_header=False,
     )
     server = uvicorn.Server(config)
     if private:

@@ -124,8 +124,10 @@ class Door:
         The result must survive JSON: it is stored, and a repeated operation gets the stored one.
         Raises `Denied` by policy; whatever `FalajError` `do` raises is audited as refused.
         """
-        intent = intent if intent.operation_id else msgspec.structs.replace(
-            intent, operation_id=new_id("op", self.clock.now())
+        intent = (
+            intent
+            if intent.operation_id
+            else msgspec.structs.replace(intent, operation_id=new_id("op", self.clock.now()))
         )
         self.check(intent)
 

@@ -65,7 +65,8 @@ def manifest(root: Path) -> tuple[FileEntry, ...]:
             continue
         if path.is_symlink() or not path.is_file():
             raise Invalid(
-                f"{path.name} is not a regular file", hint="a model holds regular files only; copy what a link points to"
+                f"{path.name} is not a regular file",
+                hint="a model holds regular files only; copy what a link points to",
             )
         entries.append(FileEntry(path.relative_to(root).as_posix(), path.stat().st_size, sha256_file(path)))
     return tuple(sorted(entries))

@@ -20,7 +20,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     home: Path = Path(".falaj")
     """Where all state lives."""
-    project: Path = Path(".")
+    project: Path = Path()
     """The project's folder: its code and, below it, the files that its sources name."""
     server: str = ""
     """Address of a running control plane; empty means the one of this home, or none."""
@@ -77,7 +77,9 @@ def load_settings(environ: Mapping[str, str], folder: Path, **overrides: Any) ->
     try:
         settings = msgspec.convert(values, Settings, strict=False, dec_hook=_path)
     except msgspec.ValidationError as e:
-        raise Invalid(f"a setting is wrong: {e}", hint="see the settings reference in docs/reference", code="bad_setting") from e
+        raise Invalid(
+            f"a setting is wrong: {e}", hint="see the settings reference in docs/reference", code="bad_setting"
+        ) from e
     return msgspec.structs.replace(
         settings, home=(folder / settings.home).resolve(), project=(folder / settings.project).resolve()
     )
@@ -87,7 +89,9 @@ def _from_file(file: Path) -> dict[str, Any]:
     try:
         table = tomllib.loads(file.read_text("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
-        raise Invalid(f"{file.name} cannot be read: {e}", hint="mend the file; it is TOML", code="bad_settings_file") from e
+        raise Invalid(
+            f"{file.name} cannot be read: {e}", hint="mend the file; it is TOML", code="bad_settings_file"
+        ) from e
     values = dict(table.get("falaj", {}))
     values.setdefault("project", ".")
     values.setdefault("home", ".falaj")

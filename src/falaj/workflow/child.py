@@ -80,7 +80,8 @@ class ChildRunner:
     async def _converse(
         self, process: asyncio.subprocess.Process, task: StepTask, on_event: Callable[[dict[str, Any]], None]
     ) -> dict[str, Any]:
-        assert process.stdin is not None and process.stdout is not None
+        if process.stdin is None or process.stdout is None:
+            raise _died(task.kind, None, Path(task.workspace) / f"{task.kind}.log")
         with contextlib.suppress(ConnectionError):  # a child that died at once is explained by its exit status
             process.stdin.write(msgspec.json.encode(task) + b"\n")
             await process.stdin.drain()

@@ -73,7 +73,9 @@ class DbosWorkflows:
             raise NotFound(f"there is no flow {flow_id}", hint="the id was printed when it was started")
         deadline = time.monotonic() + 5
         # The `end` event comes a moment before the engine has written the result down.
-        while status.status == "PENDING" and any(e.get("type") == "end" for e in events) and time.monotonic() < deadline:
+        while (
+            status.status == "PENDING" and any(e.get("type") == "end" for e in events) and time.monotonic() < deadline
+        ):
             time.sleep(0.005)
             status = DBOS.get_workflow_status(flow_id) or status
         if status.status in ("PENDING", "ENQUEUED", "DELAYED"):

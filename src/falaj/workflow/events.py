@@ -43,9 +43,11 @@ class EventLog:
         self._clock = clock
         self._flows: OrderedDict[str, list[dict[str, Any]]] = OrderedDict()
         self._changed = threading.Condition()
-        database.change(lambda tx: metadata.create_all(tx))
+        database.change(metadata.create_all)
 
     def append(self, flow: str, event: dict[str, Any]) -> None:
+        """Keep an event. A metric that names its run is a point of that run's curves too, unless it is not a number
+        (JSON has no NaN: it comes as null)."""
         with self._changed:
             events = self._load(flow)
             event = {"number": len(events) + 1, "at": iso(self._clock.now()), **event}
@@ -53,6 +55,8 @@ class EventLog:
             row = {"flow": flow, "number": event["number"], "event": msgspec.json.encode(event).decode()}
             self._database.submit(lambda tx: tx.execute(insert(flow_events).prefix_with("OR REPLACE"), row))
             self._changed.notify_all()
+        if event.get("type") == "metric" and event.get("run") and isinstance(event.get("value"), float | int):
+            self.points(event["run"], [(event["key"], event["step"], event["value"])])
 
     def wait(self, flow: str, after: int, seconds: float) -> tuple[dict[str, Any], ...]:
         """Events after number `after`; waits up to `seconds` for the first."""
@@ -68,9 +72,13 @@ class EventLog:
 
     def curves(self, run: str) -> dict[str, list[tuple[int, float]]]:
         """Learning curves of a run: key → [(step, value)]."""
-        query = select(metric_points.c.key, metric_points.c.step, metric_points.c.value).where(metric_points.c.run == run)
+        query = select(metric_points.c.key, metric_points.c.step, metric_points.c.value).where(
+            metric_points.c.run == run
+        )
         curves: dict[str, list[tuple[int, float]]] = {}
-        rows = self._database.read(lambda tx: tx.execute(query.order_by(metric_points.c.key, metric_points.c.step)).all())
+        rows = self._database.read(
+            lambda tx: tx.execute(query.order_by(metric_points.c.key, metric_points.c.step)).all()
+        )
         for key, step, value in rows:
             curves.setdefault(key, []).append((step, value))
         return curves

@@ -1,6 +1,6 @@
 """`falaj`: the commands, and what their ends mean.
 
-    0 done · 1 refused or failed · 2 wrong usage · 3 unavailable · 4 integrity broken · 130 interrupted
+0 done · 1 refused or failed · 2 wrong usage · 3 unavailable · 4 integrity broken · 130 interrupted
 """
 
 from __future__ import annotations
@@ -11,9 +11,35 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError
 
 from falaj.entrypoints.cli import render
-from falaj.entrypoints.cli.commands import build, govern, home, look, serve
-from falaj.entrypoints.cli.demo import command as demo
 from falaj.kernel.errors import FalajError
+
+_HERE = "falaj.entrypoints.cli"
+COMMANDS = {
+    "demo": ("demo.command:demo", "Carry a model from raw flights to signed, approved serving, and show what is refused on the way."),
+    "init": ("commands.home:init", "Make a new project that runs as it is: a sample of real flights, features, a model, gates."),
+    "up": ("commands.home:up", "Start the control plane and the data plane of this home; again does nothing."),
+    "status": ("commands.home:status", "Show what runs, what serves, and whether it is well."),
+    "down": ("commands.home:down", "Stop both planes; what is in flight is finished first."),
+    "console": ("commands.home:console", "Print a one-time link into the console; it works for ten minutes."),
+    "token": ("commands.home:token_app", "Who may act, and with which token."),
+    "plan": ("commands.build:plan", "Show what applying the project would change."),
+    "apply": ("commands.build:apply", "Make the project's definition the one that holds."),
+    "ingest": ("commands.build:ingest", "Load the new files of a source; bad rows go to quarantine with their reasons."),
+    "data": ("commands.build:data_app", "Versions of datasets."),
+    "features": ("commands.build:features_app", "Fill and read the online store."),
+    "train": ("commands.build:train", "Train, convert, measure, sign; ends in a registered version, or in a refusal with its reason."),
+    "versions": ("commands.look:versions", "List a model's versions: state, digest, author, and why it was refused."),
+    "evidence": ("commands.look:evidence_app", "What speaks for a version."),
+    "runs": ("commands.look:runs_app", "Training runs."),
+    "lineage": ("commands.look:lineage", "Show what something was made from."),
+    "approve": ("commands.govern:approve", "Approve a version on its evidence. The last approval that it needs starts its release."),
+    "reject": ("commands.govern:reject", "Reject a version for good."),
+    "admit": ("commands.govern:admit", "Sign an admission of a version to an environment, if everything that it needs is there."),
+    "audit": ("commands.govern:audit_app", "The log of everything that anyone did."),
+    "predict": ("commands.serve:predict", "Predict, with the features looked up by their keys. Starts a data plane for the moment if none runs."),
+}  # fmt: skip
+"""Every command: where it is, and what it does in one line. A command's module is imported when it is
+called, so `falaj --help` answers without the libraries that the others need."""
 
 app = App(
     name="falaj",
@@ -21,8 +47,8 @@ app = App(
     version_flags=["--version"],
     version="0.1.0",
 )
-for module in (home, build, govern, serve, look, demo):
-    module.register(app)
+for _name, (_where, _help) in COMMANDS.items():
+    app.command(f"{_HERE}.{_where}", name=_name, help=_help)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -47,8 +73,8 @@ def _tell(error: FalajError, as_json: bool) -> None:
         render.show_json(error.as_dict())
         return
     word = "refused" if error.kind == "denied" else error.kind.replace("_", " ")
-    render.err.print(f"[bold red]{word}[/] {render.escape(error.message)}")
-    render.err.print(f"[dim]next:[/] {render.escape(error.hint)}")
+    render.err.print(f"[bold red]{word}[/] {render.plain(error.message)}")
+    render.err.print(f"[dim]next:[/] {render.plain(error.hint)}")
 
 
 if __name__ == "__main__":

@@ -52,7 +52,9 @@ def stop_plane(settings: Settings) -> bool:
     deadline = time.monotonic() + 15
     while _alive(running.pid):
         if time.monotonic() > deadline:
-            raise Unavailable("the data plane does not stop", hint=f"end process {running.pid} yourself", code="does_not_stop")
+            raise Unavailable(
+                "the data plane does not stop", hint=f"end process {running.pid} yourself", code="does_not_stop"
+            )
         time.sleep(0.05)
     return True
 

@@ -29,9 +29,14 @@ def show_json(value: Any) -> None:
     sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
 
 
+def plain(text: str) -> str:
+    """Text in which nothing is taken for markup."""
+    return escape(text)
+
+
 def line(text: str) -> None:
     """A line of text; what it holds is never taken for markup."""
-    out.print(escape(text))
+    out.print(plain(text))
 
 
 def styled(value: object) -> str:
@@ -69,7 +74,9 @@ class Steps:
         if self._progress is None or self._task is None or event.get("type") != "progress":
             return
         total = event.get("total") or None
-        self._progress.update(self._task, description=escape(str(event["text"]))[:60], completed=event.get("done", 0), total=total)
+        self._progress.update(
+            self._task, description=escape(str(event["text"]))[:60], completed=event.get("done", 0), total=total
+        )
 
 
 @contextmanager

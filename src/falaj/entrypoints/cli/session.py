@@ -26,7 +26,11 @@ class Common:
 
     def settings(self) -> Settings:
         """The settings for the present folder, with these options on top."""
-        given = {"home": str(self.home.absolute()) if self.home else None, "server": self.server, "principal": self.principal}
+        given = {
+            "home": str(self.home.absolute()) if self.home else None,
+            "server": self.server,
+            "principal": self.principal,
+        }
         return load_settings(os.environ, Path.cwd(), **given)
 
 

@@ -9,7 +9,12 @@ from pathlib import Path
 from falaj.kernel.errors import Conflict, Invalid
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,40}\Z")
-_TEMPLATE = {"project.py": "{name}.py", "falaj.toml": "falaj.toml", "README.md": "README.md", "flights.csv": "data/flights.csv"}
+_TEMPLATE = {
+    "project.py": "{name}.py",
+    "falaj.toml": "falaj.toml",
+    "README.md": "README.md",
+    "flights.csv": "data/flights.csv",
+}
 
 
 def write_project(below: Path, name: str) -> Path:
@@ -24,7 +29,9 @@ def write_project(below: Path, name: str) -> Path:
         )
     folder = below / name
     if folder.exists() and any(folder.iterdir()):
-        raise Conflict(f"{name}/ exists and is not empty", hint="choose another name, or empty it", code="folder_not_empty")
+        raise Conflict(
+            f"{name}/ exists and is not empty", hint="choose another name, or empty it", code="folder_not_empty"
+        )
     template = resources.files("falaj.entrypoints.cli") / "template"
     for source, target in _TEMPLATE.items():
         path = folder / target.format(name=name)

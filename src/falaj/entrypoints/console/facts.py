@@ -20,6 +20,8 @@ from falaj.lifecycle.training.model import METRICS, Run, ViewUse
 
 TOO_MANY_ERRORS = 0.01
 """The share of failed requests above which a model needs attention."""
+TOO_STALE = 0.5
+"""The share of feature look-ups without a fresh value above which a model needs attention."""
 MANDATORY_NAMES = frozenset(g.name for g in MANDATORY)
 PARTS = ("train", "validation", "valid", "test", "holdout")
 """How a curve's name begins when it tells which part of the data it was measured on."""
@@ -89,6 +91,13 @@ def model_health(plan: TrafficPlan | None, plane: PlaneHealth, seen: Traffic) ->
         return "attention", plane.reason
     if seen.errors > TOO_MANY_ERRORS * seen.requests:
         return "attention", f"{seen.errors:,} of {seen.requests:,} requests failed"
+    looked_up = sum(seen.features.values())
+    stale = looked_up - seen.features.get("present", 0)
+    if stale > TOO_STALE * looked_up:
+        return (
+            "attention",
+            f"{100 * stale / looked_up:.3g} % of the feature look-ups found no fresh value: materialise the views",
+        )
     return "well", ""
 
 
@@ -188,8 +197,8 @@ def evidence_fact(newest: Judged | None) -> StageFact:
     failing = unpassed(gates, newest.verdicts)
     headline = f"{len(gates) - len(failing) if gates else 0} of {_count(len(gates), 'gate')} passed"
     if version.state == "candidate" and not newest.verdicts:
-        return StageFact("evidence", f"{version.alias} is being measured", _count(len(gates), "gate"), "waiting")
-    return StageFact("evidence", headline, "; ".join([version.alias, *failing]), "stopped" if failing else "flowing")
+        return StageFact("evidence", f"{_at(version)} is being measured", _count(len(gates), "gate"), "waiting")
+    return StageFact("evidence", headline, "; ".join([_at(version), *failing]), "stopped" if failing else "flowing")
 
 
 def registry_fact(registered: list[ModelVersion], newest: Judged | None) -> StageFact:
@@ -199,18 +208,18 @@ def registry_fact(registered: list[ModelVersion], newest: Judged | None) -> Stag
     version, headline = newest.version, _count(len(registered), "version")
     if version.state == "awaiting approval":
         count = f"{newest.approvals} of {_count(version.approvals, 'approval')}"
-        return StageFact("registry", headline, f"{version.alias} awaits approval: {count}", "waiting")
+        return StageFact("registry", headline, f"{_at(version)} awaits approval: {count}", "waiting")
     if version.state in ("rejected", "refused"):
-        return StageFact("registry", headline, f"{version.alias} was {version.state}", "stopped")
-    return StageFact("registry", headline, f"{version.alias} has {_count(newest.approvals, 'approval')}")
+        return StageFact("registry", headline, f"{_at(version)} was {version.state}", "stopped")
+    return StageFact("registry", headline, f"{_at(version)} has {_count(newest.approvals, 'approval')}")
 
 
 def rollout_fact(plan: TrafficPlan | None, names: Mapping[str, str], newest: ModelVersion | None) -> StageFact:
     """Who gets which share of the traffic; `names` are references by digest."""
     planned = {r.digest for r in plan.routes} if plan else set()
-    under_way = f"{newest.alias} is approved and not released" if newest and newest.state == "approved" else ""
+    under_way = f"{_at(newest)} is approved and not released" if newest and newest.state == "approved" else ""
     if under_way and newest and newest.digest in planned:
-        under_way = f"{newest.alias} is being released"
+        under_way = f"{_at(newest)} is being released"
     if plan is None:
         return StageFact("rollout", under_way, state="waiting" if under_way else "dry")
     shares = (f"{r.weight} % to @{names.get(r.digest, short(r.digest))}" for r in plan.routes if r.role != "shadow")
@@ -248,7 +257,7 @@ def monitoring_fact(plan: TrafficPlan | None, plane: PlaneHealth, seen: Traffic)
         "monitoring",
         f"{_count(seen.errors, 'error')} in {_count(seen.requests, 'request')}",
         detail,
-        "stopped" if state == "attention" and seen.errors else "flowing",
+        "waiting" if state == "attention" else "flowing",
     )
 
 
@@ -258,3 +267,8 @@ def _count(n: int, noun: str) -> str:
 
 def _words(names: Iterable[str]) -> str:
     return ", ".join(names)
+
+
+def _at(version: ModelVersion) -> str:
+    """A version on its own model's page, where the model's name says nothing new."""
+    return "@" + version.alias.rpartition("@")[2]

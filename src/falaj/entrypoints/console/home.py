@@ -38,7 +38,7 @@ from falaj.entrypoints.console.views import (
 from falaj.governance.door import Door, Intent
 from falaj.kernel.access import SYSTEM, Action, Principal, Resource
 from falaj.kernel.clock import iso, replay_of
-from falaj.kernel.digests import sha256
+from falaj.kernel.digests import sha256, short
 from falaj.kernel.errors import FalajError, NotFound
 from falaj.lifecycle.evidence.model import GateSpec, judge, worst
 from falaj.lifecycle.loop.model import ModelDefinition
@@ -224,7 +224,9 @@ class HomeReader:
         serving = next((v for v in versions if v.digest == stable), None)
         seen = self._seen(plan, health)
         state, reason = facts.model_health(plan, health, seen)
-        change, at = self._log.last_change(name, versions[0].alias if versions else "")
+        # A version is called by its digest until it has a number, and by what serves things happen too.
+        known = [v for v in (versions[0] if versions else None, serving) if v is not None]
+        change, at = self._log.last_change(name, {a for v in known for a in (v.alias, f"{name}@{short(v.digest)}")})
         return Served(
             model=name,
             health=state,

@@ -110,11 +110,10 @@ class LogBook:
         conditions = Conditions(resource_type="ModelVersion", resource_id=alias, outcome="refused", limit=1)
         return next((str(f.entry.detail.get("hint", "")) for f in self._audit.search(conditions)), "")
 
-    def last_change(self, model: str, alias: str) -> tuple[str, str]:
-        """What happened last to a model or to a version of it, in words, and when."""
+    def last_change(self, model: str, names: Iterable[str]) -> tuple[str, str]:
+        """What happened last to a model or to versions of these names, in words, and when."""
         looked = [Conditions(resource_type="Model", resource_id=model, outcome="done", limit=1)]
-        if alias:
-            looked.append(Conditions(resource_type="ModelVersion", resource_id=alias, outcome="done", limit=1))
+        looked += (Conditions(resource_type="ModelVersion", resource_id=n, outcome="done", limit=1) for n in names)
         found = [f for conditions in looked for f in self._audit.search(conditions)]
         if not found:
             return "", ""

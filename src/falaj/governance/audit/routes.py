@@ -34,7 +34,9 @@ def build(service: AuditService, door: Door, guard: Guard) -> APIRouter:
         )
         asked = {k: v for k, v in msgspec.to_builtins(conditions).items() if v is not None}
         door.read(Intent(actor(request), AUDIT_READ, Resource("AuditLog", "*"), detail={"conditions": asked}))
-        return [{"index": f.index, "signed": f.signed, **msgspec.to_builtins(f.entry)} for f in service.search(conditions)]
+        return [
+            {"index": f.index, "signed": f.signed, **msgspec.to_builtins(f.entry)} for f in service.search(conditions)
+        ]
 
     @routes.post("/verification", AUDIT_VERIFY)
     def verify() -> dict[str, Any]:

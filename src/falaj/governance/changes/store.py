@@ -28,5 +28,7 @@ class SqlApprovalStore:
         tx.execute(insert(approvals).values(msgspec.structs.asdict(approval)))
 
     def of(self, tx: Tx, digest: str) -> list[Approval]:
-        rows = tx.execute(select(approvals).where(approvals.c.digest == digest).order_by(approvals.c.at, approvals.c.id))
+        rows = tx.execute(
+            select(approvals).where(approvals.c.digest == digest).order_by(approvals.c.at, approvals.c.id)
+        )
         return [Approval(**row._mapping) for row in rows]

@@ -59,7 +59,9 @@ class IdentityService:
     def principal(self, name: str) -> Principal:
         found = self._database.read(lambda tx: self._store.principal(tx, name))
         if found is None:
-            raise NotFound(f"there is no principal {name}", hint="see `falaj token list`, or create one: `falaj token create`")
+            raise NotFound(
+                f"there is no principal {name}", hint="see `falaj token list`, or create one: `falaj token create`"
+            )
         return found
 
     def principals(self) -> list[Principal]:

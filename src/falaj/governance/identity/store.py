@@ -66,5 +66,6 @@ class SqlIdentityStore:
             .order_by(tokens.c.id)
         )
         return [
-            KnownToken(r.id, r.hash, r.principal, r.kind, tuple(r.roles.split()), r.expires_at) for r in tx.execute(query)
+            KnownToken(r.id, r.hash, r.principal, r.kind, tuple(r.roles.split()), r.expires_at)
+            for r in tx.execute(query)
         ]

@@ -81,7 +81,9 @@ def _reason(allowed: bool, rules: tuple[str, ...], errors: tuple[str, ...], role
     return f"no rule permits it for the roles {', '.join(roles) or '(none)'}"
 
 
-def _entity(kind: str, name: str, parents: list[tuple[str, str]], attributes: dict[str, Any] | None = None) -> dict[str, Any]:
+def _entity(
+    kind: str, name: str, parents: list[tuple[str, str]], attributes: dict[str, Any] | None = None
+) -> dict[str, Any]:
     return {
         "uid": {"type": kind, "id": name},
         "attrs": attributes or {},

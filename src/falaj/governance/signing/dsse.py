@@ -39,12 +39,16 @@ def load_public_key(pem: str) -> PublicKey:
         key = load_pem_public_key(pem.encode())
     except ValueError as e:
         raise Integrity("a trusted key cannot be read", hint="restore the trust root from a backup") from e
-    if isinstance(key, Ed25519PublicKey) or (isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name == "secp256r1"):
+    if isinstance(key, Ed25519PublicKey) or (
+        isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name == "secp256r1"
+    ):
         return key
     raise Integrity("a trusted key has an unsupported type", hint="use Ed25519 or ECDSA P-256 keys")
 
 
-def verify_envelope(envelope: dict[str, Any], payload_type: str, trusted: Sequence[PublicKey], threshold: int = 1) -> bytes:
+def verify_envelope(
+    envelope: dict[str, Any], payload_type: str, trusted: Sequence[PublicKey], threshold: int = 1
+) -> bytes:
     """Return the payload if at least `threshold` distinct trusted keys signed it.
 
     `keyid` is a hint at best and is not looked at. The returned bytes are the ones that were

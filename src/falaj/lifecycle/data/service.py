@@ -100,7 +100,9 @@ class DataService:
             head = self._p.store.head(tx, version.name)
             if (head.version if head else -1) != outcome.base_version:
                 raise Conflict(
-                    f"another load of {version.name} finished first", hint="run it again: it takes what is left", code="load_overtaken"
+                    f"another load of {version.name} finished first",
+                    hint="run it again: it takes what is left",
+                    code="load_overtaken",
                 )
             self._p.store.add(tx, version)
             node = Node("dataset", f"{version.name}@{version.version}")

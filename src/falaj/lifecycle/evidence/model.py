@@ -95,7 +95,10 @@ def judge(gate: GateSpec, measurement: Measurement | None) -> Finding:
     if gate.kind in ("scan", "provenance"):
         passed = measurement.value == 0
         return Finding(
-            gate, measurement, Verdict.SUCCESSFUL if passed else Verdict.FAILED, f"{int(measurement.value)} problems found"
+            gate,
+            measurement,
+            Verdict.SUCCESSFUL if passed else Verdict.FAILED,
+            f"{int(measurement.value)} problems found",
         )
     if gate.at_least is not None:
         passed = measurement.value >= gate.at_least

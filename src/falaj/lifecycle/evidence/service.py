@@ -16,7 +16,15 @@ from falaj.kernel.access import SYSTEM, Resource
 from falaj.kernel.clock import iso
 from falaj.kernel.digests import canonical_json, digest_of
 from falaj.kernel.errors import FalajError, Integrity
-from falaj.lifecycle.evidence.model import EVIDENCE_RECORD, BuildFacts, Finding, GateSpec, Measurement, Statement, Verdict
+from falaj.lifecycle.evidence.model import (
+    EVIDENCE_RECORD,
+    BuildFacts,
+    Finding,
+    GateSpec,
+    Measurement,
+    Statement,
+    Verdict,
+)
 from falaj.lifecycle.evidence.ports import Blobs, Envelope, StatementStore
 from falaj.lifecycle.evidence.statements import PROVENANCE, TEST_RESULT, provenance, test_result
 from falaj.storage.sql.database import Database, Tx
@@ -60,7 +68,12 @@ class EvidenceService:
             name = finding.gate.name
             statements.append(Statement(name, finding.verdict, finding.reason, TEST_RESULT, envelope, at))
         build = provenance(
-            measured.alias, digest, measured.facts, builder=BUILDER, started=measured.started, finished=measured.finished
+            measured.alias,
+            digest,
+            measured.facts,
+            builder=BUILDER,
+            started=measured.started,
+            finished=measured.finished,
         )
         statements.append(Statement("build", Verdict.SUCCESSFUL, "how it was built", PROVENANCE, self._sign(build), at))
         evidence = evidence_digest(statements)
@@ -147,5 +160,7 @@ def _finding(statement: dict[str, Any]) -> Finding | None:
         reason=measured["reason"],
     )
     if (predicate["result"] == "PASSED") != (finding.verdict is Verdict.SUCCESSFUL):
-        raise Integrity("a statement contradicts itself", hint="register the version again", code="evidence_contradicts")
+        raise Integrity(
+            "a statement contradicts itself", hint="register the version again", code="evidence_contradicts"
+        )
     return finding

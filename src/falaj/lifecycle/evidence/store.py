@@ -34,4 +34,6 @@ class SqlStatementStore:
     def of(self, tx: Tx, digest: str) -> list[Statement]:
         rows = tx.execute(select(statements_table).where(_c.digest == digest).order_by(_c.position))
         skipped = ("digest", "position")
-        return [msgspec.convert({str(k): v for k, v in r._mapping.items() if k not in skipped}, Statement) for r in rows]
+        return [
+            msgspec.convert({str(k): v for k, v in r._mapping.items() if k not in skipped}, Statement) for r in rows
+        ]

@@ -90,7 +90,8 @@ class FeatureService:
         """Record what was filled."""
         now = iso(self._door.clock.now())
         rows = [
-            Materialization(v.view, v.digest, outcome.as_of, v.keys, v.datasets, outcome.operation_id, now) for v in outcome.views
+            Materialization(v.view, v.digest, outcome.as_of, v.keys, v.datasets, outcome.operation_id, now)
+            for v in outcome.views
         ]
 
         def do(tx: Tx) -> Done[list[dict[str, Any]]]:
@@ -119,7 +120,9 @@ class FeatureService:
             finally:
                 reader.close()
         if found is None:
-            raise NotFound(f"{view} has no value for {key[:80]!r}", hint="materialise first: `falaj features materialize`")
+            raise NotFound(
+                f"{view} has no value for {key[:80]!r}", hint="materialise first: `falaj features materialize`"
+            )
         event_us, values = found
         age = self._door.clock.now().timestamp() - event_us / 1e6
         names = [c.name for c in spec.columns]

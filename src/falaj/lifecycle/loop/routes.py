@@ -183,7 +183,9 @@ def _state(p: Ports, guard: Guard) -> APIRouter:
         def do(_tx: object) -> Done[dict[str, Any]]:
             return Done({"shows": shows, "rate": body.rate})
 
-        intent = Intent(actor(request), CLOCK_SET, Resource("Platform", "clock"), detail={"shows": shows, "rate": body.rate})
+        intent = Intent(
+            actor(request), CLOCK_SET, Resource("Platform", "clock"), detail={"shows": shows, "rate": body.rate}
+        )
         answer: dict[str, Any] = p.door.change(intent, do)
         p.set_clock(parse_iso(shows), body.rate)
         return answer
@@ -212,7 +214,17 @@ def _lineage(p: Ports, guard: Guard) -> APIRouter:
 def _root(p: Ports, name: str, reader: Principal) -> tuple[Node, tuple[Node, ...]]:
     """A node from what a person writes: a prediction id, MODEL@N, DATASET@VERSION or KIND:ID."""
     kind, colon, rest = name.partition(":")
-    if colon and kind in ("version", "run", "dataset", "view", "evidence", "admission", "file", "project", "materialization"):
+    if colon and kind in (
+        "version",
+        "run",
+        "dataset",
+        "view",
+        "evidence",
+        "admission",
+        "file",
+        "project",
+        "materialization",
+    ):
         return Node(kind, rest), ()
     if "@" in name:
         model, number = parse_reference(name)

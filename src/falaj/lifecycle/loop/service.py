@@ -19,7 +19,15 @@ from falaj.kernel.errors import Conflict, Integrity, Invalid, NotFound
 from falaj.kernel.ids import new_id
 from falaj.lifecycle.data.model import SourceSpec
 from falaj.lifecycle.features.model import ViewSpec
-from falaj.lifecycle.loop.model import DEFINITION_APPLY, RELEASE_FLOW, Applied, Change, ModelDefinition, ProjectDefinition, changes
+from falaj.lifecycle.loop.model import (
+    DEFINITION_APPLY,
+    RELEASE_FLOW,
+    Applied,
+    Change,
+    ModelDefinition,
+    ProjectDefinition,
+    changes,
+)
 from falaj.lifecycle.loop.ports import DefinitionStore
 from falaj.lifecycle.registry.model import ModelVersion
 from falaj.lifecycle.registry.service import RegistryService
@@ -81,7 +89,11 @@ class DefinitionService:
         def do(tx: Tx) -> Done[dict[str, Any]]:
             newest = self._store.newest(tx)
             if newest != current:
-                raise Conflict("another definition was applied meanwhile", hint="look at `falaj plan` again", code="changed_meanwhile")
+                raise Conflict(
+                    "another definition was applied meanwhile",
+                    hint="look at `falaj plan` again",
+                    code="changed_meanwhile",
+                )
             number = newest.number + 1 if newest else 1
             self._store.add(tx, Applied(number, digest, new, actor.name, iso(self._door.clock.now())))
             return Done({"number": number, "digest": digest, "changes": msgspec.to_builtins(planned)})
@@ -99,7 +111,11 @@ class DefinitionService:
         """Raises `Conflict` when nothing is applied."""
         found = self.newest()
         if found is None:
-            raise Conflict("no project is applied to this home", hint="in the project's folder: `falaj apply`", code="nothing_applied")
+            raise Conflict(
+                "no project is applied to this home",
+                hint="in the project's folder: `falaj apply`",
+                code="nothing_applied",
+            )
         return found
 
     def definition(self) -> ProjectDefinition:
@@ -167,7 +183,9 @@ class DecisionService:
         """Reject a version for good."""
         self._awaiting(version)
         approval = self._changes.decide(actor, RegistryService.subject(version), False, reason)
-        self._registry.move(version.digest, "rejected", f"rejected by {actor.name}", actor.name, f"{approval.id}:rejected")
+        self._registry.move(
+            version.digest, "rejected", f"rejected by {actor.name}", actor.name, f"{approval.id}:rejected"
+        )
         return {"approval": approval.id, "state": "rejected"}
 
     def decisions(self, digest: str) -> list[Approval]:

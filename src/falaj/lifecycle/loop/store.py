@@ -18,7 +18,13 @@ definitions = Table(
     Column("author", String, nullable=False),
     Column("at", String, nullable=False),
 )
-_COLUMNS = (definitions.c.number, definitions.c.digest, definitions.c.definition, definitions.c.author, definitions.c.at)
+_COLUMNS = (
+    definitions.c.number,
+    definitions.c.digest,
+    definitions.c.definition,
+    definitions.c.author,
+    definitions.c.at,
+)
 
 
 class SqlDefinitionStore:
@@ -29,7 +35,8 @@ class SqlDefinitionStore:
     def log(self, tx: Tx) -> list[Applied]:
         rows = tx.execute(select(*_COLUMNS).order_by(definitions.c.number.desc()))
         return [
-            Applied(r.number, r.digest, msgspec.json.decode(r.definition, type=ProjectDefinition), r.author, r.at) for r in rows
+            Applied(r.number, r.digest, msgspec.json.decode(r.definition, type=ProjectDefinition), r.author, r.at)
+            for r in rows
         ]
 
     def add(self, tx: Tx, applied: Applied) -> None:

@@ -33,5 +33,7 @@ def health(published: int, workers: tuple[PlaneStatus, ...]) -> PlaneHealth:
     if refused:
         return PlaneHealth("refusing", refused, generation, published, workers)
     if generation < published:
-        return PlaneHealth("behind", f"it serves generation {generation} of {published}", generation, published, workers)
+        return PlaneHealth(
+            "behind", f"it serves generation {generation} of {published}", generation, published, workers
+        )
     return PlaneHealth("current", f"it serves generation {generation}", generation, published, workers)

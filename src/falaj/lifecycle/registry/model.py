@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from falaj.kernel.access import Action
-from falaj.kernel.digests import FileEntry, digest_of
+from falaj.kernel.digests import FileEntry
 from falaj.kernel.errors import Denied, FalajError, Invalid
 from falaj.lifecycle.evidence.model import Verdict
 
@@ -125,8 +125,6 @@ def parse_reference(text: str) -> tuple[str, int]:
     if not match:
         raise Invalid(f"{text[:80]!r} does not name a version", hint="write MODEL@NUMBER, such as flight-delay@1")
     return check_name(match["name"]), int(match["number"])
-
-
 
 
 class Facts(msgspec.Struct, frozen=True):

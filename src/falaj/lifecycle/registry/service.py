@@ -126,7 +126,9 @@ class RegistryService:
         version = self.by_digest(digest)
         verdicts, evidence = self._p.evidence.verdicts(digest)
         failed = unpassed(version.gates, verdicts)
-        intent = _system(VERSION_REGISTER, version.alias, on_behalf_of, operation_id, {"digest": digest, "evidence": evidence})
+        intent = _system(
+            VERSION_REGISTER, version.alias, on_behalf_of, operation_id, {"digest": digest, "evidence": evidence}
+        )
         if version.number:
             return {"version": version.alias, "digest": digest, "state": version.state, "already": True}
         if failed:
@@ -190,7 +192,9 @@ class RegistryService:
         def do(tx: Tx) -> Done[dict[str, Any]]:
             current = self._p.store.by_digest(tx, digest)
             if current != version:
-                raise Conflict(f"{version.alias} changed meanwhile", hint="look at it again and repeat", code="changed_meanwhile")
+                raise Conflict(
+                    f"{version.alias} changed meanwhile", hint="look at it again and repeat", code="changed_meanwhile"
+                )
             self._p.store.add_admission(tx, admission, envelope)
             node = Node("admission", f"{environment}:{digest}")
             self._p.lineage.record(tx, node, [Node("version", digest), Node("evidence", facts.evidence)])

@@ -42,7 +42,10 @@ def check_plan(plan: TrafficPlan) -> TrafficPlan:
         return plan
     weights = [r.weight for r in plan.routes if r.role != "shadow"]
     if any(w < 0 for w in weights) or sum(weights) != 100:
-        raise Invalid(f"the weights of {plan.model} sum to {sum(weights)}, not 100", hint="give every version a share ≥ 0, 100 in all")
+        raise Invalid(
+            f"the weights of {plan.model} sum to {sum(weights)}, not 100",
+            hint="give every version a share ≥ 0, 100 in all",
+        )
     if len({r.digest for r in plan.routes}) != len(plan.routes):
         raise Invalid(f"a version stands twice in the plan of {plan.model}", hint="name each version once")
     return plan

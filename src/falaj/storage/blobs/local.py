@@ -50,7 +50,9 @@ class LocalBlobs:
         plain = open_sealed(sealed, unwrap(sealed, self._kek))
         if sha256(plain) != digest:
             raise Integrity(
-                f"the blob {digest} holds other bytes", hint="restore the home's blobs folder from a backup", code="blob_broken"
+                f"the blob {digest} holds other bytes",
+                hint="restore the home's blobs folder from a backup",
+                code="blob_broken",
             )
         return plain
 

@@ -44,7 +44,9 @@ class SqliteDatabase:
         try:
             self._connection = self._writer_engine.connect()
         except OperationalError as e:
-            raise Unavailable(f"cannot open {path.name}: {e.orig}", hint="check the disk and the rights of the home folder") from e
+            raise Unavailable(
+                f"cannot open {path.name}: {e.orig}", hint="check the disk and the rights of the home folder"
+            ) from e
         self._thread = threading.Thread(target=self._write, name=f"sql-writer-{path.stem}", daemon=True)
         self._thread.start()
 
@@ -119,7 +121,9 @@ class SqliteDatabase:
 
 def _explained(error: Exception) -> Exception:
     if isinstance(error, OperationalError) and not isinstance(error, FalajError):
-        return Unavailable(f"the database refused: {error.orig}", hint="check free disk space and rights of the home folder")
+        return Unavailable(
+            f"the database refused: {error.orig}", hint="check free disk space and rights of the home folder"
+        )
     return error
 
 

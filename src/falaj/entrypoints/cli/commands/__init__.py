@@ -1,4 +1,4 @@
-"""The commands, one module a part of the channel. Each module registers its own.
+"""The commands, one module a part of the channel. `app` names them all.
 
 `home`    init, up, status, down, console, token
 `build`   plan, apply, ingest, data, features, train

@@ -18,18 +18,6 @@ features_app = App(name="features", help="Fill and read the online store.")
 _SKIPPED = {"__pycache__", "node_modules", "venv", "env", "build", "dist", "site-packages"}
 
 
-def register(app: App) -> None:
-    """Add these commands."""
-    for command in (plan, apply, ingest, train):
-        app.command(command)
-    data_app.command(data_log, name="log")
-    features_app.command(features_materialize, name="materialize")
-    features_app.command(features_get, name="get")
-    features_app.command(features_log, name="log")
-    app.command(data_app)
-    app.command(features_app)
-
-
 def plan(*, common: Common = DEFAULT) -> None:
     """Show what applying the project would change."""
     settings = common.settings()
@@ -73,6 +61,7 @@ def ingest(
         render.line(f"  {count:>7,}  {reason}")
 
 
+@data_app.command(name="log")
 def data_log(name: Annotated[str, Parameter(help="A dataset.")], /, *, common: Common = DEFAULT) -> None:
     """List a dataset's versions, newest first."""
     with connect(common.settings()) as client:
@@ -84,14 +73,25 @@ def data_log(name: Annotated[str, Parameter(help="A dataset.")], /, *, common: C
     render.table(
         columns,
         [
-            (r["version"], render.digest(r["digest"]), r["rows"], r["added"], r["quarantined"], len(r["files"]), r["created_at"])
+            (
+                r["version"],
+                render.digest(r["digest"]),
+                r["rows"],
+                r["added"],
+                r["quarantined"],
+                len(r["files"]),
+                r["created_at"],
+            )
             for r in rows
         ],
     )
 
 
+@features_app.command(name="materialize")
 def features_materialize(
-    *, as_of: Annotated[str, Parameter(help="The moment to fill for; now, if not given.")] = "", common: Common = DEFAULT
+    *,
+    as_of: Annotated[str, Parameter(help="The moment to fill for; now, if not given.")] = "",
+    common: Common = DEFAULT,
 ) -> None:
     """Fill the online store with every view's values as they were known at a moment."""
     with connect(common.settings()) as client:
@@ -103,6 +103,7 @@ def features_materialize(
         render.line(f"{view['view']}: {view['keys']:,} keys as of {answer['as_of']} ({render.digest(view['digest'])})")
 
 
+@features_app.command(name="get")
 def features_get(
     view: Annotated[str, Parameter(help="A feature view.")],
     key: Annotated[str, Parameter(help="The entity's key.")],
@@ -120,6 +121,7 @@ def features_get(
     render.table(("feature", "value"), answer["values"].items())
 
 
+@features_app.command(name="log")
 def features_log(view: Annotated[str, Parameter(help="A feature view.")], /, *, common: Common = DEFAULT) -> None:
     """List a view's materialisations, newest first."""
     with connect(common.settings()) as client:
@@ -127,7 +129,10 @@ def features_log(view: Annotated[str, Parameter(help="A feature view.")], /, *, 
     if common.json:
         render.show_json(rows)
         return
-    render.table(("as of", "keys", "digest", "created"), [(r["as_of"], r["keys"], render.digest(r["digest"]), r["created_at"]) for r in rows])
+    render.table(
+        ("as of", "keys", "digest", "created"),
+        [(r["as_of"], r["keys"], render.digest(r["digest"]), r["created_at"]) for r in rows],
+    )
 
 
 def train(

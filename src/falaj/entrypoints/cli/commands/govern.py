@@ -17,15 +17,6 @@ from falaj.kernel.errors import Integrity
 audit_app = App(name="audit", help="The log of everything that anyone did.")
 
 
-def register(app: App) -> None:
-    """Add these commands."""
-    for command in (approve, reject, admit):
-        app.command(command)
-    audit_app.command(audit_log, name="log")
-    audit_app.command(audit_verify, name="verify")
-    app.command(audit_app)
-
-
 def approve(
     version: Annotated[str, Parameter(help="MODEL@N.")],
     /,
@@ -82,6 +73,7 @@ def admit(
         render.line(f"{answer['alias']} is admitted to {environment} until {answer['expires_at']}")
 
 
+@audit_app.command(name="log")
 def audit_log(
     *,
     principal: Annotated[str | None, Parameter(help="Who did it.")] = None,
@@ -102,6 +94,7 @@ def audit_log(
     render.table(columns, [_row(r) for r in rows])
 
 
+@audit_app.command(name="verify")
 def audit_verify(
     *,
     folder: Annotated[Path | None, Parameter(help="A copy of the log's files instead of the home's own log.")] = None,
@@ -111,7 +104,12 @@ def audit_verify(
     """Check every byte of the log against its signed checkpoint. Exit code 4 if anything differs."""
     if folder is not None:
         found = verify_folder(folder, vkey)
-        report: dict[str, Any] = {"ok": found.ok, "size": found.size, "root": found.root, "problems": list(found.problems)}
+        report: dict[str, Any] = {
+            "ok": found.ok,
+            "size": found.size,
+            "root": found.root,
+            "problems": list(found.problems),
+        }
     else:
         with connect(common.settings()) as client:
             report = client.post("/api/v1/audit/verification")

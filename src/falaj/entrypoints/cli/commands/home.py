@@ -31,17 +31,12 @@ from falaj.kernel.settings import Settings
 token_app = App(name="token", help="Who may act, and with which token.")
 
 
-def register(app: App) -> None:
-    """Add these commands."""
-    for command in (init, up, status, down, console):
-        app.command(command)
-    token_app.command(token_create, name="create")
-    token_app.command(token_list, name="list")
-    token_app.command(token_revoke, name="revoke")
-    app.command(token_app)
-
-
-def init(name: Annotated[str, Parameter(help="The project's name; a folder of that name is made.")], /, *, common: Common = DEFAULT) -> None:
+def init(
+    name: Annotated[str, Parameter(help="The project's name; a folder of that name is made.")],
+    /,
+    *,
+    common: Common = DEFAULT,
+) -> None:
     """Make a new project that runs as it is: a sample of real flights, features, a model, gates."""
     folder = write_project(Path.cwd(), name)
     if common.json:
@@ -97,7 +92,10 @@ def status(*, common: Common = DEFAULT) -> None:
     render.line(f"control plane  {answer['control_plane'] or 'not running'}")
     address = next((w["address"] for w in plane["workers"]), "")
     render.line(f"data plane     {address or 'not running'}: {plane['state']}, {plane['reason']}")
-    render.table(("serving", "state", "digest"), [(s["alias"], s["state"], render.digest(s["digest"])) for s in answer["serving"]])
+    render.table(
+        ("serving", "state", "digest"),
+        [(s["alias"], s["state"], render.digest(s["digest"])) for s in answer["serving"]],
+    )
 
 
 def down(*, common: Common = DEFAULT) -> None:
@@ -113,7 +111,10 @@ def down(*, common: Common = DEFAULT) -> None:
 
 def stop(settings: Settings) -> dict[str, str]:
     """Stop what runs."""
-    result = {"data_plane": "stopped" if stop_plane(settings) else "was not running", "control_plane": "was not running"}
+    result = {
+        "data_plane": "stopped" if stop_plane(settings) else "was not running",
+        "control_plane": "was not running",
+    }
     running = running_control_plane(settings.home)
     if running is not None:
         os.kill(running.pid, signal.SIGTERM)
@@ -128,7 +129,11 @@ def stop(settings: Settings) -> dict[str, str]:
     return result
 
 
-def console(*, open_browser: Annotated[bool, Parameter(name="--open", negative="", help="Open it.")] = False, common: Common = DEFAULT) -> None:
+def console(
+    *,
+    open_browser: Annotated[bool, Parameter(name="--open", negative="", help="Open it.")] = False,
+    common: Common = DEFAULT,
+) -> None:
     """Print a one-time link into the console; it works for ten minutes."""
     settings = common.settings()
     if not settings.server and running_control_plane(settings.home) is None:
@@ -148,6 +153,7 @@ def console_link(client: Client) -> str:
     return f"{client.url}/login?code={client.post('/api/v1/sessions')['code']}"
 
 
+@token_app.command(name="create")
 def token_create(
     name: Annotated[str, Parameter(help="The principal.")],
     /,
@@ -172,6 +178,7 @@ def token_create(
     render.line("kept in this home" if keep else f"token (shown this once): {answer['token']}")
 
 
+@token_app.command(name="list")
 def token_list(*, common: Common = DEFAULT) -> None:
     """List live tokens; their secrets are nowhere."""
     with connect(common.settings()) as client:
@@ -179,9 +186,13 @@ def token_list(*, common: Common = DEFAULT) -> None:
     if common.json:
         render.show_json(rows)
         return
-    render.table(("token", "principal", "roles", "expires"), [(r["id"], r["principal"], " ".join(r["roles"]), r["expires_at"]) for r in rows])
+    render.table(
+        ("token", "principal", "roles", "expires"),
+        [(r["id"], r["principal"], " ".join(r["roles"]), r["expires_at"]) for r in rows],
+    )
 
 
+@token_app.command(name="revoke")
 def token_revoke(token: Annotated[str, Parameter(help="A token's id.")], /, *, common: Common = DEFAULT) -> None:
     """Revoke a token; it is refused from now on, on both planes."""
     with connect(common.settings()) as client:

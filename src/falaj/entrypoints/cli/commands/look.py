@@ -15,17 +15,6 @@ evidence_app = App(name="evidence", help="What speaks for a version.")
 runs_app = App(name="runs", help="Training runs.")
 
 
-def register(app: App) -> None:
-    """Add these commands."""
-    app.command(versions)
-    app.command(lineage)
-    evidence_app.command(evidence_show, name="show")
-    runs_app.command(runs_list, name="list")
-    runs_app.command(runs_show, name="show")
-    app.command(evidence_app)
-    app.command(runs_app)
-
-
 def versions(model: Annotated[str, Parameter(help="A model.")], /, *, common: Common = DEFAULT) -> None:
     """List a model's versions: state, digest, author, and why it was refused."""
     with connect(common.settings()) as client:
@@ -39,6 +28,7 @@ def versions(model: Annotated[str, Parameter(help="A model.")], /, *, common: Co
     )
 
 
+@evidence_app.command(name="show")
 def evidence_show(version: Annotated[str, Parameter(help="MODEL@N.")], /, *, common: Common = DEFAULT) -> None:
     """Show each gate: verdict, what was measured, the limit, and the signed statement's digest."""
     with connect(common.settings()) as client:
@@ -54,6 +44,7 @@ def evidence_show(version: Annotated[str, Parameter(help="MODEL@N.")], /, *, com
     )
 
 
+@runs_app.command(name="list")
 def runs_list(model: Annotated[str, Parameter(help="A model.")], /, *, common: Common = DEFAULT) -> None:
     """List a model's runs, newest first."""
     with connect(common.settings()) as client:
@@ -61,9 +52,13 @@ def runs_list(model: Annotated[str, Parameter(help="A model.")], /, *, common: C
     if common.json:
         render.show_json(rows)
         return
-    render.table(("run", "state", "author", "started", "reason"), [(r["id"], r["state"], r["author"], r["started_at"], r["reason"]) for r in rows])
+    render.table(
+        ("run", "state", "author", "started", "reason"),
+        [(r["id"], r["state"], r["author"], r["started_at"], r["reason"]) for r in rows],
+    )
 
 
+@runs_app.command(name="show")
 def runs_show(run: Annotated[str, Parameter(help="A run's id.")], /, *, common: Common = DEFAULT) -> None:
     """Show a run: parameters, metrics, what it read."""
     with connect(common.settings()) as client:
@@ -71,7 +66,18 @@ def runs_show(run: Annotated[str, Parameter(help="A run's id.")], /, *, common: 
     if common.json:
         render.show_json(row)
         return
-    for key in ("id", "model", "state", "author", "as_of", "started_at", "finished_at", "training_set", "project", "runtime"):
+    for key in (
+        "id",
+        "model",
+        "state",
+        "author",
+        "as_of",
+        "started_at",
+        "finished_at",
+        "training_set",
+        "project",
+        "runtime",
+    ):
         render.line(f"{key:>13}  {row[key]}")
     render.table(("parameter", "value"), row["params"].items())
     render.table(("metric", "value"), row["metrics"].items())
@@ -82,7 +88,9 @@ def lineage(
     name: Annotated[str, Parameter(help="A prediction id, MODEL@N, DATASET@VERSION or KIND:ID.")],
     /,
     *,
-    down: Annotated[bool, Parameter(negative="", help="What was made from it, instead of what it was made from.")] = False,
+    down: Annotated[
+        bool, Parameter(negative="", help="What was made from it, instead of what it was made from.")
+    ] = False,
     common: Common = DEFAULT,
 ) -> None:
     """Show what something was made from."""
@@ -121,6 +129,10 @@ def find_version(client: Client, reference: str) -> dict[str, Any]:
     model, _, rest = reference.partition("@")
     rows: list[dict[str, Any]] = client.get(f"/api/v1/models/{model}/versions")
     for row in rows:
-        if row["alias"] == reference or (rest and row["digest"].removeprefix("sha256:").startswith(rest) and len(rest) >= 8):
+        if row["alias"] == reference or (
+            rest and row["digest"].removeprefix("sha256:").startswith(rest) and len(rest) >= 8
+        ):
             return row
-    raise NotFound(f"there is no version {reference}", hint=f"`falaj versions {model}` lists them", code="no_such_version")
+    raise NotFound(
+        f"there is no version {reference}", hint=f"`falaj versions {model}` lists them", code="no_such_version"
+    )

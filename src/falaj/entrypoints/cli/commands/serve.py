@@ -6,8 +6,9 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
+import httpx
 import msgspec
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 
 from falaj.entrypoints.cli import render
 from falaj.entrypoints.cli.client import token_of
@@ -18,16 +19,13 @@ from falaj.kernel.errors import Invalid, Unavailable, from_dict
 _DATATYPE = {"category": "BYTES", "integer": "INT64", "boolean": "BOOL", "float": "FP64"}
 
 
-def register(app: App) -> None:
-    """Add these commands."""
-    app.command(predict)
-
-
 def predict(
     model: Annotated[str, Parameter(help="A model.")],
     /,
     *,
-    data: Annotated[str, Parameter(help="A JSON file, or - for standard input: one row as an object, or a list of rows.")],
+    data: Annotated[
+        str, Parameter(help="A JSON file, or - for standard input: one row as an object, or a list of rows.")
+    ],
     common: Common = DEFAULT,
 ) -> None:
     """Predict, with the features looked up by their keys. Starts a data plane for the moment if none runs."""
@@ -39,7 +37,9 @@ def predict(
         render.show_json(answer)
         return
     parameters = answer["parameters"]
-    render.line(f"{model}@{answer['model_version']} {render.digest(parameters['version_digest'])}  {parameters['prediction_id']}")
+    render.line(
+        f"{model}@{answer['model_version']} {render.digest(parameters['version_digest'])}  {parameters['prediction_id']}"
+    )
     outputs = {o["name"]: o["data"] for o in answer["outputs"]}
     render.table(("row", *outputs), [(i, *(o[i] for o in outputs.values())) for i in range(len(rows))])
 
@@ -48,10 +48,7 @@ class PlaneClient:
     """Speaks the Open Inference Protocol to a data plane."""
 
     def __init__(self, address: str, token: str) -> None:
-        import httpx  # 200 ms to import, and `--help` needs none of it
-
         self._http = httpx.Client(base_url=address, timeout=30.0, headers={"Authorization": f"Bearer {token}"})
-        self._unreachable = httpx.TransportError
         self._inputs: dict[str, list[dict[str, Any]]] = {}
 
     def infer(self, model: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -59,7 +56,9 @@ class PlaneClient:
         inputs = []
         for wanted in self._wanted(model):
             values = [row.get(wanted["name"]) for row in rows]
-            inputs.append({"name": wanted["name"], "datatype": wanted["datatype"], "shape": [len(rows)], "data": values})
+            inputs.append(
+                {"name": wanted["name"], "datatype": wanted["datatype"], "shape": [len(rows)], "data": values}
+            )
         answer: dict[str, Any] = self._ask("POST", f"/v2/models/{model}/infer", {"inputs": inputs})
         return answer
 
@@ -71,11 +70,13 @@ class PlaneClient:
     def _ask(self, method: str, path: str, body: Any = None) -> Any:
         try:
             answer = self._http.request(method, path, content=msgspec.json.encode(body) if body is not None else None)
-        except self._unreachable as e:
+        except httpx.TransportError as e:
             raise Unavailable(f"the data plane does not answer: {e}", hint="see `falaj status`") from e
         document = msgspec.json.decode(answer.content) if answer.content else {}
         if answer.status_code >= 400:
-            kind = {401: "denied", 403: "denied", 404: "not_found", 503: "unavailable"}.get(answer.status_code, "invalid")
+            kind = {401: "denied", 403: "denied", 404: "not_found", 503: "unavailable"}.get(
+                answer.status_code, "invalid"
+            )
             raise from_dict({"kind": kind, **document})
         return document
 

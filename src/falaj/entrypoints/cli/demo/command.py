@@ -6,7 +6,7 @@ import time
 from typing import Annotated
 
 import msgspec
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 
 from falaj.entrypoints.cli import render
 from falaj.entrypoints.cli.commands.home import console_link, start, stop
@@ -18,11 +18,6 @@ from falaj.kernel.clock import set_replay
 from falaj.kernel.settings import Settings
 
 
-def register(app: App) -> None:
-    """Add this command."""
-    app.command(demo)
-
-
 def demo(
     *,
     exit_: Annotated[bool, Parameter(name="--exit", negative="", help="Stop both planes at the end.")] = False,
@@ -30,15 +25,27 @@ def demo(
 ) -> None:
     """Carry a model from raw flights to signed, approved serving, and show what is refused on the way."""
     settings = common.settings()
-    settings = msgspec.structs.replace(settings, project=settings.home / "demo" / "flights", principal="owner", token="", server="")
+    settings = msgspec.structs.replace(
+        settings, project=settings.home / "demo" / "flights", principal="owner", token="", server=""
+    )
     screen = JsonScreen() if common.json else TerminalScreen()
     began = time.perf_counter()
     stage = _open(settings, screen)
     try:
-        for act in (story.data, story.features, story.training, story.approval, story.serving, refusals.refusals, proof.proof):
+        for act in (
+            story.data,
+            story.features,
+            story.training,
+            story.approval,
+            story.serving,
+            refusals.refusals,
+            proof.proof,
+        ):
             act(stage)
         took = time.perf_counter() - began
-        stage.done(f"{stage.facts['predictions']:,} predictions, {stage.facts['entries']} audited changes, {took:.0f} s")
+        stage.done(
+            f"{stage.facts['predictions']:,} predictions, {stage.facts['entries']} audited changes, {took:.0f} s"
+        )
         if not exit_ and not common.json:
             _say_goodbye(stage)
     finally:

@@ -32,7 +32,9 @@ def example() -> Path:
     for folder in (package / "examples" / "flights", package.parents[1] / "examples" / "flights"):
         if (folder / "falaj.toml").is_file():
             return folder
-    raise Unavailable("the flights project is not in this installation", hint='install "falaj[demo]"', code="no_example")
+    raise Unavailable(
+        "the flights project is not in this installation", hint='install "falaj[demo]"', code="no_example"
+    )
 
 
 def lay_out(folder: Path) -> None:

@@ -31,7 +31,10 @@ def _lineage(stage: Stage) -> None:
     if not datasets:
         raise Unavailable("the prediction cannot be traced to a dataset", hint="this is a fault: please report it")
     shown = ["  " * depth + _shorter(node) for depth, node in lines if depth <= 4][:14]
-    stage.done(f"prediction {prediction[:12]}… comes from {', '.join(d.removeprefix('dataset:') for d in datasets)}", lines=shown)
+    stage.done(
+        f"prediction {prediction[:12]}… comes from {', '.join(d.removeprefix('dataset:') for d in datasets)}",
+        lines=shown,
+    )
 
 
 def _log(stage: Stage) -> None:
@@ -65,13 +68,10 @@ def _attack(stage: Stage) -> None:
 
 
 def _table(stage: Stage) -> None:
-    rows: list[list[object]] = []
-    for model in (MODEL, MINUTES):
-        for version in stage.client().get(f"/api/v1/models/{model}/versions"):
-            rows.append([version["alias"], version["state"], short(version["digest"]), version["author"], _why(version)])
-    for what, where, why in stage.facts.get("refusals", []):
-        if where not in ("registration",):
-            rows.append([what, "refused", "", f"at {where}", why])
+    versions = [v for model in (MODEL, MINUTES) for v in stage.client().get(f"/api/v1/models/{model}/versions")]
+    rows: list[list[object]] = [[v["alias"], v["state"], short(v["digest"]), v["author"], _why(v)] for v in versions]
+    told = [r for r in stage.facts.get("refusals", []) if r[1] != "registration"]  # that one has its row already
+    rows += [[what, "refused", "", f"at {where}", why] for what, where, why in told]
     stage.screen.table("What stands where, and why", ["what", "state", "digest", "by", "why"], rows)
 
 

@@ -62,7 +62,9 @@ class TerminalScreen:
     def show(self, event: Event) -> None:
         if event.event == "begin":
             at = time.perf_counter() - self._started
-            render.out.print(f"\n[bold]{escape(event.subject)}[/]  [dim]{escape(event.detail.get('about', ''))}[/]  [dim]{at:.0f} s[/]")
+            render.out.print(
+                f"\n[bold]{escape(event.subject)}[/]  [dim]{escape(event.detail.get('about', ''))}[/]  [dim]{at:.0f} s[/]"
+            )
             return
         digest = f"  [cyan]{short(event.digest)}[/]" if event.digest else ""
         seconds = f"  [dim]{event.seconds:.1f} s[/]" if event.seconds >= 0.05 else ""

@@ -85,7 +85,9 @@ class Stage:
             events: list[dict[str, Any]] = []
             with self.screen.progress() as show:
 
-                def on_event(event: dict[str, Any], keep: Callable[[dict[str, Any]], None] = events.append, say: Any = show) -> None:
+                def on_event(
+                    event: dict[str, Any], keep: Callable[[dict[str, Any]], None] = events.append, say: Any = show
+                ) -> None:
                     keep(event)
                     say(event)
 

@@ -40,7 +40,10 @@ def data(stage: Stage) -> None:
     for name, load in zip(sources, _ingest(stage, *sources), strict=True):
         tell_load(stage, name, load)
     again = _ingest(stage, "flights")[0]
-    stage.done(f"flights once more: {again.result['added'] if again.result['files'] else 0} rows added, the files are known", seconds=again.seconds)
+    stage.done(
+        f"flights once more: {again.result['added'] if again.result['files'] else 0} rows added, the files are known",
+        seconds=again.seconds,
+    )
     broken = flights.write_broken(stage.folder)
     try:
         _ingest(stage, "flights")
@@ -58,11 +61,18 @@ def tell_load(stage: Stage, name: str, load: Followed) -> None:
     """One line for a load, with the reasons of what was quarantined; checks that no row was lost."""
     version = load.result
     if not version["files"]:
-        stage.done(f"{name}@{version['version']}: nothing new, {version['rows']:,} rows are there", version["digest"], load.seconds)
+        stage.done(
+            f"{name}@{version['version']}: nothing new, {version['rows']:,} rows are there",
+            version["digest"],
+            load.seconds,
+        )
         return
     arrived = sum(f["rows"] for f in version["files"])
     if arrived != version["added"] + version["quarantined"]:
-        raise Unavailable(f"{name}: {arrived} rows came, {version['added']} + {version['quarantined']} are kept", hint="report this fault")
+        raise Unavailable(
+            f"{name}: {arrived} rows came, {version['added']} + {version['quarantined']} are kept",
+            hint="report this fault",
+        )
     reasons = [f"{count:,} × {reason}" for reason, count in version["reasons"].items()]
     text = f"{name}@{version['version']}: {arrived:,} rows in = {version['added']:,} stored + {version['quarantined']:,} quarantined"
     stage.done(text, version["digest"], load.seconds, lines=reasons, steps=load.steps)
@@ -82,12 +92,20 @@ def materialize(stage: Stage) -> None:
     """Fill the online store for the present moment."""
     filled = stage.flow("/api/v1/features/materializations", {})
     keys = ", ".join(f"{v['view']} {v['keys']:,}" for v in filled.result["views"])
-    stage.done(f"online store filled as of {filled.result['as_of'][:16]}: {keys} keys", seconds=filled.seconds, steps=filled.steps)
+    stage.done(
+        f"online store filled as of {filled.result['as_of'][:16]}: {keys} keys",
+        seconds=filled.seconds,
+        steps=filled.steps,
+    )
 
 
 def training(stage: Stage) -> None:
     """One code path, two tasks: will it be late, and by how much."""
-    stage.begin("training", "3  Training and evidence", "own process, clean environment → ONNX → gates measured → signed statements")
+    stage.begin(
+        "training",
+        "3  Training and evidence",
+        "own process, clean environment → ONNX → gates measured → signed statements",
+    )
     as_of = iso(stage.now())
     for model in (MODEL, MINUTES):
         built = stage.flow(f"/api/v1/models/{model}/builds", {"as_of": as_of})
@@ -99,9 +117,15 @@ def tell_build(stage: Stage, model: str, built: Followed) -> None:
     """What a build came to: a run, its gates, a version."""
     result = built.result
     metrics = result["metrics"]
-    shown = ", ".join(f"{k.removeprefix('validation_')} {v:.4g}" for k, v in metrics.items() if k.startswith("validation_"))
+    shown = ", ".join(
+        f"{k.removeprefix('validation_')} {v:.4g}" for k, v in metrics.items() if k.startswith("validation_")
+    )
     points = sum(e.get("type") == "metric" for e in built.events)
-    stage.done(f"{model}: run {result['run'][-6:]} ({shown}; {points} points of its curves kept)", seconds=built.seconds, steps=built.steps)
+    stage.done(
+        f"{model}: run {result['run'][-6:]} ({shown}; {points} points of its curves kept)",
+        seconds=built.seconds,
+        steps=built.steps,
+    )
     for event in built.events:
         if event.get("type") == "gate":
             stage.note(f"{event['gate']}: {event['verdict']}, {event['reason']}", verdict=event["verdict"])
@@ -123,7 +147,9 @@ def approval(stage: Stage) -> None:
             except FalajError as e:
                 stage.refused(f"the author approves {version}", e)
                 stage.facts.setdefault("refusals", []).append(("the author's own approval", "approval", e.message))
-        answer = stage.client("risk-officer").post(path, {"reason": "evidence read: quality, slices, latency and parity pass"})
+        answer = stage.client("risk-officer").post(
+            path, {"reason": "evidence read: quality, slices, latency and parity pass"}
+        )
         with timed() as seconds:
             released = stage.client("risk-officer").follow(answer["flow"], lambda _event: None)
         stage.done(
@@ -142,7 +168,9 @@ def serving(stage: Stage) -> None:
             stage.set_clock(morning(day))
             flights.write_data(stage.folder, [], [day - timedelta(days=1)])
             loads = _ingest(stage, "flights", "weather")
-            added = " and ".join(f"{load.result['added']:,} of {name}" for name, load in zip(("flights", "weather"), loads, strict=True))
+            added = " and ".join(
+                f"{load.result['added']:,} of {name}" for name, load in zip(("flights", "weather"), loads, strict=True)
+            )
             stage.note(f"{day}: yesterday's rows landed, {added}")
             materialize(stage)
         _predict_day(stage, day)
@@ -153,7 +181,11 @@ def _predict_day(stage: Stage, day: date) -> None:
     with timed() as seconds:
         answers = asyncio.run(_ask_all(stage, [a.row for a in asked]))
         took = seconds()
-    scored = [(a["outputs"][0]["data"][0], f.delay > flights.LATE_MINUTES) for a, f in zip(answers, asked, strict=True) if f.delay is not None]
+    scored = [
+        (a["outputs"][0]["data"][0], f.delay > flights.LATE_MINUTES)
+        for a, f in zip(answers, asked, strict=True)
+        if f.delay is not None
+    ]
     counts: dict[str, int] = {}
     for answer in answers:
         for status, n in answer["parameters"]["features"].items():
@@ -182,12 +214,17 @@ async def _ask_all(stage: Stage, rows: list[dict[str, Any]]) -> list[dict[str, A
         gate = asyncio.Semaphore(_CONNECTIONS)
 
         async def ask(row: dict[str, Any]) -> dict[str, Any]:
-            inputs = [{"name": w["name"], "datatype": w["datatype"], "shape": [1], "data": [row[w["name"]]]} for w in wanted]
+            inputs = [
+                {"name": w["name"], "datatype": w["datatype"], "shape": [1], "data": [row[w["name"]]]} for w in wanted
+            ]
             async with gate:
                 answer = await http.post(f"/v2/models/{MODEL}/infer", content=msgspec.json.encode({"inputs": inputs}))
             body: dict[str, Any] = msgspec.json.decode(answer.content)
             if answer.status_code != 200:
-                raise Unavailable(f"the data plane answered {answer.status_code}: {body.get('error')}", hint=str(body.get("hint", "see its log")))
+                raise Unavailable(
+                    f"the data plane answered {answer.status_code}: {body.get('error')}",
+                    hint=str(body.get("hint", "see its log")),
+                )
             return body
 
         return list(await asyncio.gather(*(ask(row) for row in rows)))

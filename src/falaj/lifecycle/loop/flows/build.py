@@ -97,9 +97,13 @@ class BuildFlow:
         try:
             digest = await run.step("package", lambda: self._package(run, plan, trained))
             await run.step("admit", lambda: self._admit(run, digest))
-            outcome = msgspec.convert(await run.step("measure", lambda: self._measure(run, plan, trained, digest)), EvidenceOutcome)
+            outcome = msgspec.convert(
+                await run.step("measure", lambda: self._measure(run, plan, trained, digest)), EvidenceOutcome
+            )
             await run.step("evidence", lambda: self._evidence(run, plan, trained, outcome))
-            result: Payload = await run.step("register", lambda: s.registry.register(digest, author, operation(run, "register")))
+            result: Payload = await run.step(
+                "register", lambda: s.registry.register(digest, author, operation(run, "register"))
+            )
         finally:
             s.steps.clean(run.id)
         return {**result, "run": plan.run.id, "metrics": trained.outcome.metrics}
@@ -168,7 +172,9 @@ class BuildFlow:
         workspace = s.steps.workspace(run.id, "package")
         self._lay_out(workspace / _MODEL, trained.outcome.files)
         body = {"model": str(workspace / _MODEL), "key": s.model_key, "expected": trained.outcome.digest}
-        outcome = msgspec.convert((await self._step(run, StepTask("package", body, str(workspace)))).value, PackageOutcome)
+        outcome = msgspec.convert(
+            (await self._step(run, StepTask("package", body, str(workspace)))).value, PackageOutcome
+        )
         version = ModelVersion(
             model=plan.definition.name,
             number=0,
@@ -214,7 +220,9 @@ class BuildFlow:
         version = s.registry.by_digest(outcome.digest)
         found = findings(plan.definition.gates, outcome.measurements)
         for finding in found:
-            run.emit({"type": "gate", "gate": finding.gate.name, "verdict": finding.verdict.value, "reason": finding.reason})
+            run.emit(
+                {"type": "gate", "gate": finding.gate.name, "verdict": finding.verdict.value, "reason": finding.reason}
+            )
         measured = Measured(
             alias=version.alias,
             digest=outcome.digest,

@@ -41,10 +41,17 @@ class ReleaseFlow:
         report = await run.step("observe", lambda: self._observe(digest, generation))
         if report.get("state") == "refused":
             await run.step("return", lambda: self._return(run, digest, before, report, actor))
-            raise from_dict({"error": report["reason"], "kind": "integrity", "code": report["code"], "hint": report["hint"]})
+            raise from_dict(
+                {"error": report["reason"], "kind": "integrity", "code": report["code"], "hint": report["hint"]}
+            )
         await run.step("serving", lambda: self._serving_now(run, digest, before, actor))
         version = self._registry.by_digest(digest)
-        return {"version": version.alias, "digest": digest, "generation": generation, "loaded": report.get("state") == "loaded"}
+        return {
+            "version": version.alias,
+            "digest": digest,
+            "generation": generation,
+            "loaded": report.get("state") == "loaded",
+        }
 
     def _admit(self, digest: str, environment: str, operation_id: str) -> str:
         return self._registry.admit(digest, environment, SYSTEM, operation_id).expires_at

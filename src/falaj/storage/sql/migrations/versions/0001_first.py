@@ -11,17 +11,16 @@ down_revision = None
 
 def upgrade() -> None:
     """Create every table."""
+    _governance()
+    _audit()
+    _data()
+    _training()
+    _registry()
+    _serving()
 
-    op.create_table(
-        "admissions",
-        sa.Column("id", sa.Integer(), autoincrement=True, nullable=False),
-        sa.Column("digest", sa.String(), nullable=False),
-        sa.Column("environment", sa.String(), nullable=False),
-        sa.Column("admission", sa.String(), nullable=False),
-        sa.Column("envelope", sa.String(), nullable=False),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_admissions")),
-    )
-    op.create_index("ix_admissions_digest", "admissions", ["digest", "environment"], unique=False)
+
+def _governance() -> None:
+    """The door, the log, who may act, approvals, lineage."""
     op.create_table(
         "approvals",
         sa.Column("id", sa.String(), nullable=False),
@@ -35,6 +34,48 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_approvals")),
     )
     op.create_index(op.f("ix_approvals_digest"), "approvals", ["digest"], unique=False)
+    op.create_table(
+        "lineage_edges",
+        sa.Column("child_kind", sa.String(), nullable=False),
+        sa.Column("child_id", sa.String(), nullable=False),
+        sa.Column("parent_kind", sa.String(), nullable=False),
+        sa.Column("parent_id", sa.String(), nullable=False),
+        sa.Column("at", sa.String(), nullable=False),
+        sa.PrimaryKeyConstraint("child_kind", "child_id", "parent_kind", "parent_id", name=op.f("pk_lineage_edges")),
+    )
+    op.create_index("ix_lineage_edges_parent", "lineage_edges", ["parent_kind", "parent_id"], unique=False)
+    op.create_table(
+        "operations",
+        sa.Column("operation_id", sa.String(), nullable=False),
+        sa.Column("action", sa.String(), nullable=False),
+        sa.Column("principal", sa.String(), nullable=False),
+        sa.Column("result", sa.String(), nullable=False),
+        sa.Column("at", sa.String(), nullable=False),
+        sa.PrimaryKeyConstraint("operation_id", name=op.f("pk_operations")),
+    )
+    op.create_table(
+        "principals",
+        sa.Column("name", sa.String(), nullable=False),
+        sa.Column("kind", sa.String(), nullable=False),
+        sa.Column("roles", sa.String(), nullable=False),
+        sa.Column("created_at", sa.String(), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_principals")),
+    )
+    op.create_table(
+        "tokens",
+        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("principal", sa.String(), nullable=False),
+        sa.Column("hash", sa.String(), nullable=False),
+        sa.Column("created_at", sa.String(), nullable=False),
+        sa.Column("expires_at", sa.String(), nullable=False),
+        sa.Column("revoked_at", sa.String(), nullable=True),
+        sa.ForeignKeyConstraint(["principal"], ["principals.name"], name=op.f("fk_tokens_principal")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_tokens")),
+    )
+
+
+def _audit() -> None:
+    """The log."""
     op.create_table(
         "audit_entries",
         sa.Column("idx", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=False, nullable=False),
@@ -62,14 +103,10 @@ def upgrade() -> None:
         sa.Column("size", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_audit_head")),
     )
-    op.create_table(
-        "bundles",
-        sa.Column("environment", sa.String(), nullable=False),
-        sa.Column("generation", sa.Integer(), nullable=False),
-        sa.Column("digest", sa.String(), nullable=False),
-        sa.Column("at", sa.String(), nullable=False),
-        sa.PrimaryKeyConstraint("environment", "generation", name=op.f("pk_bundles")),
-    )
+
+
+def _data() -> None:
+    """Datasets and materialisations."""
     op.create_table(
         "dataset_versions",
         sa.Column("name", sa.String(), nullable=False),
@@ -85,15 +122,6 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("name", "version", name=op.f("pk_dataset_versions")),
     )
     op.create_table(
-        "definitions",
-        sa.Column("number", sa.Integer(), nullable=False),
-        sa.Column("digest", sa.String(), nullable=False),
-        sa.Column("definition", sa.String(), nullable=False),
-        sa.Column("author", sa.String(), nullable=False),
-        sa.Column("at", sa.String(), nullable=False),
-        sa.PrimaryKeyConstraint("number", name=op.f("pk_definitions")),
-    )
-    op.create_table(
         "ingested_files",
         sa.Column("name", sa.String(), nullable=False),
         sa.Column("sha256", sa.String(), nullable=False),
@@ -101,16 +129,6 @@ def upgrade() -> None:
         sa.Column("version", sa.Integer(), nullable=False),
         sa.PrimaryKeyConstraint("name", "sha256", name=op.f("pk_ingested_files")),
     )
-    op.create_table(
-        "lineage_edges",
-        sa.Column("child_kind", sa.String(), nullable=False),
-        sa.Column("child_id", sa.String(), nullable=False),
-        sa.Column("parent_kind", sa.String(), nullable=False),
-        sa.Column("parent_id", sa.String(), nullable=False),
-        sa.Column("at", sa.String(), nullable=False),
-        sa.PrimaryKeyConstraint("child_kind", "child_id", "parent_kind", "parent_id", name=op.f("pk_lineage_edges")),
-    )
-    op.create_index("ix_lineage_edges_parent", "lineage_edges", ["parent_kind", "parent_id"], unique=False)
     op.create_table(
         "materializations",
         sa.Column("id", sa.Integer(), autoincrement=True, nullable=False),
@@ -124,23 +142,10 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_materializations")),
     )
     op.create_index(op.f("ix_materializations_view"), "materializations", ["view"], unique=False)
-    op.create_table(
-        "operations",
-        sa.Column("operation_id", sa.String(), nullable=False),
-        sa.Column("action", sa.String(), nullable=False),
-        sa.Column("principal", sa.String(), nullable=False),
-        sa.Column("result", sa.String(), nullable=False),
-        sa.Column("at", sa.String(), nullable=False),
-        sa.PrimaryKeyConstraint("operation_id", name=op.f("pk_operations")),
-    )
-    op.create_table(
-        "principals",
-        sa.Column("name", sa.String(), nullable=False),
-        sa.Column("kind", sa.String(), nullable=False),
-        sa.Column("roles", sa.String(), nullable=False),
-        sa.Column("created_at", sa.String(), nullable=False),
-        sa.PrimaryKeyConstraint("name", name=op.f("pk_principals")),
-    )
+
+
+def _training() -> None:
+    """Runs and the statements about what they made."""
     op.create_table(
         "runs",
         sa.Column("id", sa.String(), nullable=False),
@@ -174,16 +179,20 @@ def upgrade() -> None:
         sa.Column("created_at", sa.String(), nullable=False),
         sa.PrimaryKeyConstraint("digest", "position", name=op.f("pk_statements")),
     )
+
+
+def _registry() -> None:
+    """Versions and admissions."""
     op.create_table(
-        "traffic_plans",
+        "admissions",
         sa.Column("id", sa.Integer(), autoincrement=True, nullable=False),
+        sa.Column("digest", sa.String(), nullable=False),
         sa.Column("environment", sa.String(), nullable=False),
-        sa.Column("model", sa.String(), nullable=False),
-        sa.Column("plan", sa.String(), nullable=False),
-        sa.Column("at", sa.String(), nullable=False),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_traffic_plans")),
+        sa.Column("admission", sa.String(), nullable=False),
+        sa.Column("envelope", sa.String(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_admissions")),
     )
-    op.create_index("ix_traffic_plans_model", "traffic_plans", ["environment", "model"], unique=False)
+    op.create_index("ix_admissions_digest", "admissions", ["digest", "environment"], unique=False)
     op.create_table(
         "versions",
         sa.Column("digest", sa.String(), nullable=False),
@@ -202,14 +211,34 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("digest", name=op.f("pk_versions")),
     )
     op.create_index("ix_versions_model", "versions", ["model", "number"], unique=False)
+
+
+def _serving() -> None:
+    """Plans, bundles, applied definitions."""
     op.create_table(
-        "tokens",
-        sa.Column("id", sa.String(), nullable=False),
-        sa.Column("principal", sa.String(), nullable=False),
-        sa.Column("hash", sa.String(), nullable=False),
-        sa.Column("created_at", sa.String(), nullable=False),
-        sa.Column("expires_at", sa.String(), nullable=False),
-        sa.Column("revoked_at", sa.String(), nullable=True),
-        sa.ForeignKeyConstraint(["principal"], ["principals.name"], name=op.f("fk_tokens_principal")),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_tokens")),
+        "bundles",
+        sa.Column("environment", sa.String(), nullable=False),
+        sa.Column("generation", sa.Integer(), nullable=False),
+        sa.Column("digest", sa.String(), nullable=False),
+        sa.Column("at", sa.String(), nullable=False),
+        sa.PrimaryKeyConstraint("environment", "generation", name=op.f("pk_bundles")),
     )
+    op.create_table(
+        "definitions",
+        sa.Column("number", sa.Integer(), nullable=False),
+        sa.Column("digest", sa.String(), nullable=False),
+        sa.Column("definition", sa.String(), nullable=False),
+        sa.Column("author", sa.String(), nullable=False),
+        sa.Column("at", sa.String(), nullable=False),
+        sa.PrimaryKeyConstraint("number", name=op.f("pk_definitions")),
+    )
+    op.create_table(
+        "traffic_plans",
+        sa.Column("id", sa.Integer(), autoincrement=True, nullable=False),
+        sa.Column("environment", sa.String(), nullable=False),
+        sa.Column("model", sa.String(), nullable=False),
+        sa.Column("plan", sa.String(), nullable=False),
+        sa.Column("at", sa.String(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_traffic_plans")),
+    )
+    op.create_index("ix_traffic_plans_model", "traffic_plans", ["environment", "model"], unique=False)
