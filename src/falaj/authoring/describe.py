@@ -81,7 +81,7 @@ def view_spec(view: FeatureView, source: SourceSpec) -> ViewSpec:
             "entity": [view.entity.name, view.entity.key],
             "times": [view.event_time, view.known_at],
             "ttl": view.ttl_seconds,
-            "source": [source.name, source.code],
+            "source": [source.name, source.format, list(source.null_values), source.code],
         }
     )
     return ViewSpec(

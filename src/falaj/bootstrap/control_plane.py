@@ -164,6 +164,7 @@ class ControlPlane:
         self.workflows.launch()
         if self.serving.generation() == 0:
             self.serving.publish(SYSTEM.name)
+        self.serving.project()
 
     def close(self) -> None:
         self.steps.stop()

@@ -96,8 +96,8 @@ class Door:
         if not decision.allowed:
             self._record(intent, "denied", {"rules": list(decision.rules), "reason": decision.reason})
             raise Denied(
-                f"{intent.actor.name} may not {intent.action.name} {intent.resource.type} {intent.resource.id}: {decision.reason}",
-                hint="ask someone whose role allows it, or a platform administrator for the role",
+                f"{intent.actor.name} may not {intent.action.summary} ({intent.resource.id}): {decision.reason}",
+                hint=decision.hint or "ask someone whose role allows it, or a platform administrator for the role",
                 code="denied_by_policy",
                 details={"rules": list(decision.rules), "errors": list(decision.errors)},
             )

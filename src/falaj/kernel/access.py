@@ -46,12 +46,13 @@ class Question(msgspec.Struct, frozen=True):
 
 
 class Decision(msgspec.Struct, frozen=True):
-    """The answer, with the rules that decided it. `errors` not empty means denied."""
+    """The answer, with the rules that decided it. `errors` not empty means denied; `hint` is the rules' own advice."""
 
     allowed: bool
     rules: tuple[str, ...] = ()
     errors: tuple[str, ...] = ()
     reason: str = ""
+    hint: str = ""
 
 
 SYSTEM = Principal(name="falaj", kind="service", roles=("system",))

@@ -8,9 +8,12 @@
 `pages`    templates, assets, and errors as pages
 `security` headers for every answer; changes only from our own pages
 `routes`   the HTTP paths
+`facts`    what each stage has to say about a model: pure rules
+`logbook`  the audit log and its refusals, for the pages
+`home`     the three that `reader` names, over an opened control plane
 
 The shortest use::
 
-    app.include_router(routes.build(reader, sessions, guard))
+    app = plane.app([routes.build(HomeReader(plane), HomeSessions(plane), ConsoleGuard(plane.door))])
     app.add_middleware(security.SecurityHeaders)
 """

@@ -37,6 +37,7 @@ class CedarAuthoriser:
             self._policies = cedarpy.PolicySet.from_str(policy)
         except ValueError as e:
             raise Invalid(f"the policy cannot be parsed: {e}", hint="mend the Cedar text; nothing was changed") from e
+        self._hints = _hints(policy)
         self._base = cedarpy.Entities.from_json_str(
             msgspec.json.encode([_entity("Action", a.name, [("Action", a.group)]) for a in self._actions.values()]
                                 + [_entity("Action", g, []) for g in GROUPS]).decode()
@@ -68,7 +69,15 @@ class CedarAuthoriser:
         rules = tuple(sorted(names.get(r, r) for r in answer.diagnostics.reasons))
         errors = tuple(str(e) for e in answer.diagnostics.errors)
         allowed = answer.allowed and not errors
-        return Decision(allowed, rules, errors, _reason(allowed, rules, errors, principal.roles))
+        hint = "" if allowed else "; ".join(self._hints[r] for r in rules if r in self._hints)
+        return Decision(allowed, rules, errors, _reason(allowed, rules, errors, principal.roles), hint)
+
+
+def _hints(policy: str) -> dict[str, str]:
+    """The `@hint` of each policy that has one, by its `@id`."""
+    parsed = msgspec.json.decode(cedarpy.policies_to_json_str(policy))
+    found = [p.get("annotations", {}) for p in parsed["staticPolicies"].values()]
+    return {a["id"]: a["hint"] for a in found if "id" in a and "hint" in a}
 
 
 def _reason(allowed: bool, rules: tuple[str, ...], errors: tuple[str, ...], roles: tuple[str, ...]) -> str:

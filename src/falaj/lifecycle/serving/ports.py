@@ -11,11 +11,15 @@ from falaj.storage.sql.database import Tx
 
 
 class BundleStore(Protocol):
-    def next_generation(self, tx: Tx, environment: str) -> int: ...
-
     def add(self, tx: Tx, environment: str, generation: int, digest: str, at: str) -> None: ...
 
-    def newest(self, tx: Tx, environment: str) -> int: ...
+    def newest(self, tx: Tx, environment: str) -> int:
+        """The newest generation; 0 before the first."""
+        ...
+
+    def envelope(self, tx: Tx, environment: str) -> str:
+        """The blob digest of the newest bundle's envelope; empty before the first."""
+        ...
 
 
 class Plans(Protocol):
@@ -28,7 +32,11 @@ class Admissions(Protocol):
     def signature_of(self, digest: str) -> dict[str, Any]: ...
 
 
-class DataKeys(Protocol):
+class Blobs(Protocol):
+    def put(self, plain: bytes) -> str: ...
+
+    def get(self, digest: str) -> bytes: ...
+
     def data_key(self, digest: str) -> bytes: ...
 
 

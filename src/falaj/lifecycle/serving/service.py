@@ -7,6 +7,7 @@ commit and written again until the data plane shows it.
 from __future__ import annotations
 
 import os
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from falaj.governance.signing.signer import EnvelopeSigner
 from falaj.kernel.access import SYSTEM, Resource
 from falaj.kernel.clock import iso
 from falaj.kernel.digests import canonical_json, sha256
-from falaj.kernel.errors import Integrity, Unavailable
+from falaj.kernel.errors import Conflict, Integrity, Unavailable
 from falaj.lifecycle.rollout.model import all_to
 from falaj.lifecycle.serving.model import (
     BLOB_KEY,
@@ -38,7 +39,7 @@ from falaj.lifecycle.serving.model import (
     SealedBlob,
     Target,
 )
-from falaj.lifecycle.serving.ports import Admissions, BundleStore, DataKeys, Plans, Tokens
+from falaj.lifecycle.serving.ports import Admissions, Blobs, BundleStore, Plans, Tokens
 from falaj.storage.sql.database import Database, Tx
 
 
@@ -49,7 +50,7 @@ class Ports(msgspec.Struct, frozen=True):
     store: BundleStore
     plans: Plans
     admissions: Admissions
-    keys: DataKeys
+    blobs: Blobs
     tokens: Tokens
     signer: EnvelopeSigner
     pepper: bytes
@@ -61,41 +62,52 @@ class ServingService:
         self._door = door
         self._p = ports
         self.target = target
+        self._publishing = threading.Lock()
 
     def publish(self, on_behalf_of: str, operation_id: str = "") -> int:
-        """Make the next bundle from the present plans, admissions, tokens and policy; returns its generation."""
+        """Make the next bundle from the present plans, admissions, tokens and policy; returns its generation.
+
+        The signed bytes are kept before the commit, so a repeated operation projects the very same ones.
+        """
         environment = self.target.environment
         plans = tuple(self._p.plans.plans())
         releases = tuple(self._release(r.digest, self.target) for plan in plans for r in plan.routes)
         access = self._access(self.target, self._p.tokens.known_tokens())
         now = iso(self._door.clock.now())
-
-        def do(tx: Tx) -> Done[dict[str, Any]]:
-            generation = self._p.store.next_generation(tx, environment)
+        with self._publishing:
+            generation = self.generation() + 1
             bundle = Bundle(generation, environment, now, plans, releases, access)
-            body = canonical_json(bundle)
-            self._p.store.add(tx, environment, generation, sha256(body), now)
-            return Done({"generation": generation}, {"generation": generation, "bundle": sha256(body)})
+            envelope = self._p.blobs.put(self._signed(bundle))
 
-        detail = {"releases": [r.alias for r in releases], "tokens": len(access.tokens)}
-        intent = Intent(
-            SYSTEM,
-            BUNDLE_PUBLISH,
-            Resource("DataPlane", environment),
-            operation_id,
-            {"on_behalf_of": on_behalf_of},
-            detail,
-        )
-        generation = int(self._door.change(intent, do)["generation"])
-        self._project(self.target, Bundle(generation, environment, now, plans, releases, access))
-        return generation
+            def do(tx: Tx) -> Done[dict[str, Any]]:
+                if self._p.store.newest(tx, environment) + 1 != generation:
+                    raise Conflict("another bundle was published meanwhile", hint="repeat it", code="changed_meanwhile")
+                self._p.store.add(tx, environment, generation, envelope, now)
+                return Done(
+                    {"generation": generation, "envelope": envelope}, {"generation": generation, "bundle": envelope}
+                )
+
+            detail = {"releases": [r.alias for r in releases], "tokens": len(access.tokens)}
+            context = {"on_behalf_of": on_behalf_of}
+            intent = Intent(SYSTEM, BUNDLE_PUBLISH, Resource("DataPlane", environment), operation_id, context, detail)
+            done = self._door.change(intent, do)
+            self.project()
+        return int(done["generation"])
+
+    def project(self) -> None:
+        """Write the newest bundle where the data plane reads it, unless it lies there already."""
+        newest = self._p.database.read(lambda tx: self._p.store.envelope(tx, self.target.environment))
+        path = Path(self.target.folder) / "bundle.json"
+        if newest and not (path.exists() and sha256(path.read_bytes()) == newest):
+            write_atomically(path, self._p.blobs.get(newest))
 
     def publish_private(self, target: Target, digest: str, tokens: list[KnownToken]) -> None:
         """A bundle with one admitted version, for a private data plane that measures it."""
         release = self._release(digest, target)
         plans = (all_to(release.model, digest),)
         access = self._access(target, tokens)
-        self._project(target, Bundle(1, target.environment, iso(self._door.clock.now()), plans, (release,), access))
+        bundle = Bundle(1, target.environment, iso(self._door.clock.now()), plans, (release,), access)
+        write_atomically(Path(target.folder) / "bundle.json", self._signed(bundle))
 
     def generation(self) -> int:
         """The newest published generation; 0 before the first."""
@@ -155,7 +167,7 @@ class ServingService:
         admission, envelope = found
         reader = _reader(target)
         files = tuple(
-            SealedBlob(f.path, f.sha256, seal_to(reader, self._p.keys.data_key(f.sha256), BLOB_KEY + f.sha256))
+            SealedBlob(f.path, f.sha256, seal_to(reader, self._p.blobs.data_key(f.sha256), BLOB_KEY + f.sha256))
             for f in admission.files
         )
         signature = self._p.admissions.signature_of(digest)
@@ -164,9 +176,8 @@ class ServingService:
     def _access(self, target: Target, tokens: list[KnownToken]) -> Access:
         return Access(tuple(tokens), self._p.policy, seal_to(_reader(target), self._p.pepper, PEPPER))
 
-    def _project(self, target: Target, bundle: Bundle) -> None:
-        envelope = self._p.signer.sign(BUNDLE_TYPE, canonical_json(bundle))
-        write_atomically(Path(target.folder) / "bundle.json", msgspec.json.encode(envelope))
+    def _signed(self, bundle: Bundle) -> bytes:
+        return canonical_json(self._p.signer.sign(BUNDLE_TYPE, canonical_json(bundle)))
 
 
 def live_workers(folder: Path) -> list[PlaneStatus]:

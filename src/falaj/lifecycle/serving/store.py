@@ -22,8 +22,9 @@ class SqlBundleStore:
         query = select(func.coalesce(func.max(bundles.c.generation), 0)).where(bundles.c.environment == environment)
         return int(tx.execute(query).scalar_one())
 
-    def next_generation(self, tx: Tx, environment: str) -> int:
-        return self.newest(tx, environment) + 1
+    def envelope(self, tx: Tx, environment: str) -> str:
+        here = (bundles.c.environment == environment) & (bundles.c.generation == self.newest(tx, environment))
+        return str(tx.execute(select(bundles.c.digest).where(here)).scalar() or "")
 
     def add(self, tx: Tx, environment: str, generation: int, digest: str, at: str) -> None:
         tx.execute(insert(bundles).values(environment=environment, generation=generation, digest=digest, at=at))

@@ -3,6 +3,7 @@
 Several writers on one SQLite file starve each other, so every change of a file goes through one
 thread. It takes what is waiting, opens one `IMMEDIATE` transaction, runs each change in a savepoint
 of its own and commits once: a failing change undoes itself, a hundred waiting ones share one fsync.
+When SQLite itself takes the transaction back (a full disk), every change of the group fails.
 
 Survives: with `durable=True` (synchronous=FULL) a power cut after `change` returned; with
 `durable=False` (synchronous=NORMAL) a process crash.
@@ -17,11 +18,11 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy.exc import DatabaseError, OperationalError
 from sqlalchemy.pool import QueuePool, StaticPool
 
-from falaj.kernel.errors import FalajError, Unavailable
+from falaj.kernel.errors import Conflict, FalajError, Unavailable
 from falaj.kernel.log import logger
 
 T = TypeVar("T")
@@ -43,7 +44,7 @@ class SqliteDatabase:
         # Opening for writing here, not in the thread, lets a broken file fail where it can be explained.
         try:
             self._connection = self._writer_engine.connect()
-        except OperationalError as e:
+        except DatabaseError as e:
             raise Unavailable(
                 f"cannot open {path.name}: {e.orig}", hint="check the disk and the rights of the home folder"
             ) from e
@@ -55,6 +56,12 @@ class SqliteDatabase:
             return query(connection)
 
     def change(self, work: Callable[[Connection], T]) -> T:
+        if threading.current_thread() is self._thread:
+            raise Conflict(
+                "a change may not wait for another change of the same database",
+                hint="do both on the transaction that the change was given",
+                code="nested_change",
+            )
         return self.submit(work).result()
 
     def submit(self, work: Callable[[Connection], T]) -> Future[T]:
@@ -99,27 +106,39 @@ class SqliteDatabase:
         return group, True
 
     def _commit(self, group: list[_Job]) -> None:
-        done: list[tuple[Future[Any], Any]] = []
-        failed: list[tuple[Future[Any], BaseException]] = []
+        group = [job for job in group if job[1].set_running_or_notify_cancel()]
+        done: dict[Future[Any], Any] = {}
+        failed: dict[Future[Any], BaseException] = {}
         try:
             with self._connection.begin():
                 for work, future in group:
+                    savepoint = self._connection.begin_nested()
                     try:
-                        with self._connection.begin_nested():
-                            done.append((future, work(self._connection)))
-                    except Exception as e:  # any failure of a change is that change's own answer
-                        failed.append((future, _explained(e)))
-        except Exception as e:  # the commit itself failed: nobody may believe that theirs was done
-            _log.error("commit_failed", error=str(e), changes=len(done))
-            failed.extend((future, _explained(e)) for future, _ in done)
+                        result = work(self._connection)
+                    except BaseException as e:  # any failure of a change is that change's own answer
+                        if not self._in_transaction():
+                            raise  # SQLite took back the others of the group too
+                        savepoint.rollback()
+                        failed[future] = _explained(e)
+                    else:
+                        savepoint.commit()
+                        done[future] = result
+                if not self._in_transaction():
+                    raise Unavailable("the database took a transaction back", hint="check free disk space")
+        except BaseException as e:  # nothing was committed: nobody may believe that theirs was done
+            _log.error("commit_failed", error=str(e), changes=len(group))
+            failed |= {future: _explained(e) for _, future in group if future not in failed}
             done.clear()
-        for future, result in done:
+        for future, result in done.items():
             future.set_result(result)
-        for future, error in failed:
+        for future, error in failed.items():
             future.set_exception(error)
 
+    def _in_transaction(self) -> bool:
+        return bool(self._connection.connection.dbapi_connection.in_transaction)  # type: ignore[union-attr]
 
-def _explained(error: Exception) -> Exception:
+
+def _explained(error: BaseException) -> BaseException:
     if isinstance(error, OperationalError) and not isinstance(error, FalajError):
         return Unavailable(
             f"the database refused: {error.orig}", hint="check free disk space and rights of the home folder"
@@ -130,7 +149,10 @@ def _explained(error: Exception) -> Exception:
 def _engine(path: Path, *, durable: bool, pool: type, size: int = 0) -> Engine:
     arguments: dict[str, Any] = {"pool_size": size, "max_overflow": size * 4} if size else {}
     engine = create_engine(
-        f"sqlite:///{path}", poolclass=pool, connect_args={"check_same_thread": False, "timeout": 30}, **arguments
+        URL.create("sqlite", database=str(path)),  # no text that a '?' in a folder's name could end
+        poolclass=pool,
+        connect_args={"check_same_thread": False, "timeout": 30},
+        **arguments,
     )
 
     @event.listens_for(engine, "connect")

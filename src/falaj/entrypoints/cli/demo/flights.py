@@ -91,24 +91,6 @@ def write_broken(folder: Path) -> Path:
     return target
 
 
-def auc(pairs: list[tuple[float, bool]]) -> float:
-    """Area under the ROC curve: the share of (late, punctual) pairs that the score puts in order; ties count half.
-
-    By ranks (Mann and Whitney, 1947).
-    """
-    ordered = sorted(pairs)
-    ranks, i = 0.0, 0
-    while i < len(ordered):
-        j = i
-        while j < len(ordered) and ordered[j][0] == ordered[i][0]:
-            j += 1
-        ranks += sum((i + j + 1) / 2 for k in range(i, j) if ordered[k][1])
-        i = j
-    positive = sum(1 for _, late in pairs if late)
-    negative = len(pairs) - positive
-    return (ranks - positive * (positive + 1) / 2) / (positive * negative) if positive and negative else float("nan")
-
-
 def _rows(path: Path) -> Iterator[dict[str, str]]:
     with path.open(newline="") as f:
         yield from csv.DictReader(f)

@@ -79,7 +79,7 @@ def _why(version: dict[str, Any]) -> str:
     if version["reason"]:
         return str(version["reason"])
     if version["state"] == "serving":
-        return f"{len(version['gates'])} gates passed, approved by someone else, admitted, verified again at load"
+        return f"{len(version['gates'])} gates passed, approved by another, admitted, verified again at load"
     return ""
 
 

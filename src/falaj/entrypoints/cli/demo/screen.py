@@ -79,4 +79,8 @@ class TerminalScreen:
 
     def table(self, title: str, columns: list[str], rows: list[list[object]]) -> None:
         render.out.print(f"\n[bold]{escape(title)}[/]")
-        render.table(columns, rows)
+        widths = [max(len(str(r[i])) for r in rows) for i in range(len(columns) - 1)]
+        for *facts, why in rows:
+            cells = [render.styled(f) + " " * (w - len(str(f))) for f, w in zip(facts, widths, strict=True)]
+            render.out.print("  " + "  ".join(cells))
+            render.out.print(f"      [dim]{escape(str(why))}[/]")

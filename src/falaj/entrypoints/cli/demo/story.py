@@ -13,6 +13,7 @@ from falaj.entrypoints.cli.demo import flights
 from falaj.entrypoints.cli.demo.stage import Followed, Stage, days_after, timed
 from falaj.kernel.clock import iso
 from falaj.kernel.errors import FalajError, Unavailable
+from falaj.statistics.ranking import roc_auc
 
 FIRST_DAY = date(2013, 4, 1)
 DAYS = 3
@@ -190,7 +191,7 @@ def _predict_day(stage: Stage, day: date) -> None:
     for answer in answers:
         for status, n in answer["parameters"]["features"].items():
             counts[status] = counts.get(status, 0) + n
-    quality = flights.auc([(float(score), late) for score, late in scored])
+    quality = roc_auc((float(score), late) for score, late in scored)
     stage.facts["prediction"] = answers[-1]["parameters"]["prediction_id"]
     stage.facts["predictions"] = stage.facts.get("predictions", 0) + len(answers)
     looked = ", ".join(f"{n:,} {status}" for status, n in counts.items() if n)
