@@ -63,7 +63,7 @@ from falaj.lifecycle.loop.flows.release import ReleaseFlow
 from falaj.lifecycle.loop.service import DecisionService, DefinitionService
 from falaj.lifecycle.loop.store import SqlDefinitionStore
 from falaj.lifecycle.monitoring import model as monitoring_model
-from falaj.lifecycle.monitoring.service import MonitoringService
+from falaj.lifecycle.monitoring.service import MonitoringService, Watch
 from falaj.lifecycle.registry import model as registry_model
 from falaj.lifecycle.registry import routes as registry_routes
 from falaj.lifecycle.registry import service as registry
@@ -164,9 +164,10 @@ class ControlPlane:
         self.workflows.launch()
         if self.serving.generation() == 0:
             self.serving.publish(SYSTEM.name)
-        self.serving.project()
+        self.watch.start()
 
     def close(self) -> None:
+        self.watch.stop()
         self.steps.stop()
         self.workflows.close()
         self.publisher.stop()
@@ -235,6 +236,7 @@ class ControlPlane:
         )  # fmt: skip
         self.identity.on_change(self._publish_access)
         self.monitoring = MonitoringService(self.serving)
+        self.watch = Watch(self.serving)
         layout.online.mkdir(exist_ok=True, mode=0o700)
         self.probe = MeasuringPlanes(
             self.serving,
@@ -275,7 +277,7 @@ class ControlPlane:
         self.workflows.register(loop_model.BUILD_FLOW, self.build.build)
         release = ReleaseFlow(self.registry, self.rollout, self.serving).release
         self.workflows.register(loop_model.RELEASE_FLOW, release)
-        self.decisions = DecisionService(self.registry, self.changes, self.workflows, self.clock)
+        self.decisions = DecisionService(self.registry, self.changes, self.workflows)
 
     def app(self, more: Sequence[APIRouter] = ()) -> FastAPI:
         """The API, with `more` routes beside it (the console's)."""

@@ -51,7 +51,8 @@ def run(settings: Settings, *, private: bool) -> None:
     """Serve until told to stop. Raises `FalajError` when the home cannot be opened or the port is taken."""
     plane = ControlPlane(settings)
     listener = _listen(settings.host, 0 if private else settings.port)
-    url = f"http://{settings.host}:{listener.getsockname()[1]}"
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    url = f"http://{host}:{listener.getsockname()[1]}"
     address = plane.layout.run / "control-plane.json"
 
     @asynccontextmanager

@@ -94,7 +94,9 @@ class Door:
         """Authorise without changing; a denial is audited and raised."""
         decision = self._authoriser.decide(Question(intent.actor, intent.action.name, intent.resource, intent.context))
         if not decision.allowed:
-            self._record(intent, "denied", {"rules": list(decision.rules), "reason": decision.reason})
+            self._record(
+                intent, "denied", {"rules": list(decision.rules), "reason": decision.reason, "hint": decision.hint}
+            )
             raise Denied(
                 f"{intent.actor.name} may not {intent.action.summary} ({intent.resource.id}): {decision.reason}",
                 hint=decision.hint or "ask someone whose role allows it, or a platform administrator for the role",
@@ -147,7 +149,7 @@ class Door:
                 )
             )
             self._auditor.record(tx, self._event(intent, "done", done.detail))
-            return done.result
+            return msgspec.json.decode(text)  # what a repeated operation would get
 
         try:
             return self._database.change(work)  # type: ignore[no-any-return]

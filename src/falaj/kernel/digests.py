@@ -68,7 +68,10 @@ def manifest(root: Path) -> tuple[FileEntry, ...]:
                 f"{path.name} is not a regular file",
                 hint="a model holds regular files only; copy what a link points to",
             )
-        entries.append(FileEntry(path.relative_to(root).as_posix(), path.stat().st_size, sha256_file(path)))
+        name = path.relative_to(root).as_posix()
+        if not name.isprintable():
+            raise Invalid(f"{name!a} cannot name a file of a model", hint="rename it with printable characters")
+        entries.append(FileEntry(name, path.stat().st_size, sha256_file(path)))
     return tuple(sorted(entries))
 
 

@@ -14,6 +14,9 @@ import msgspec
 
 from falaj.kernel.errors import Invalid
 
+LEVELS = ("debug", "info", "warning", "error")
+_OF_THE_DATA_PLANE = {"FALAJ_PLANE_DIR", "FALAJ_PLANE_BLOBS", "FALAJ_PLANE_ONLINE"}  # where it stands without a home
+
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Every setting, with its default. `FALAJ_HOME` sets `home`, and so on."""
@@ -54,6 +57,13 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 hint="set host to 127.0.0.1 and put a proxy that terminates TLS in front",
                 code="not_loopback",
             )
+        for name in ("port", "plane_port"):
+            if not 0 <= getattr(self, name) <= 65535:
+                raise Invalid(f"{name} must be 0 to 65535", hint=f"set FALAJ_{name.upper()} to a port, or 0 for any")
+        if self.log_level not in LEVELS:
+            raise Invalid(
+                f"there is no log level {self.log_level!r}", hint=f"set FALAJ_LOG_LEVEL to one of {', '.join(LEVELS)}"
+            )
         for name, least in (("plane_workers", 1), ("approvals", 1), ("step_memory_mb", 256), ("step_seconds", 1)):
             if getattr(self, name) < least:
                 raise Invalid(f"{name} must be at least {least}", hint=f"set FALAJ_{name.upper()} to {least} or more")
@@ -69,10 +79,15 @@ def load_settings(environ: Mapping[str, str], folder: Path, **overrides: Any) ->
     file = next((p / "falaj.toml" for p in (folder, *folder.parents) if (p / "falaj.toml").is_file()), None)
     if file is not None:
         values.update(_from_file(file))
-    for name in Settings.__struct_fields__:
-        text = environ.get(f"FALAJ_{name.upper()}")
-        if text:
-            values[name] = text
+    variables = {f"FALAJ_{name.upper()}": name for name in Settings.__struct_fields__}
+    unknown = sorted(v for v in environ if v.startswith("FALAJ_") and v not in variables.keys() | _OF_THE_DATA_PLANE)
+    if unknown:
+        raise Invalid(
+            f"there is no setting {unknown[0]}",
+            hint="correct or unset it: a misspelt setting would leave its default in force",
+            code="bad_setting",
+        )
+    values.update({name: environ[variable] for variable, name in variables.items() if environ.get(variable)})
     values.update({k: v for k, v in overrides.items() if v is not None})
     try:
         settings = msgspec.convert(values, Settings, strict=False, dec_hook=_path)
@@ -92,11 +107,15 @@ def _from_file(file: Path) -> dict[str, Any]:
         raise Invalid(
             f"{file.name} cannot be read: {e}", hint="mend the file; it is TOML", code="bad_settings_file"
         ) from e
-    values = dict(table.get("falaj", {}))
-    values.setdefault("project", ".")
-    values.setdefault("home", ".falaj")
+    found = table.get("falaj", {})
+    if not isinstance(found, dict):
+        raise Invalid(
+            f"[falaj] in {file.name} is not a table", hint="write [falaj] on a line of its own", code="bad_setting"
+        )
+    values = {"project": ".", "home": ".falaj", **found}
     for name in ("project", "home"):
-        values[name] = str((file.parent / values[name]).resolve())
+        if isinstance(values[name], str):  # anything else is refused with the other types
+            values[name] = str((file.parent / values[name]).resolve())
     return values
 
 

@@ -86,8 +86,7 @@ class ChildRunner:
             process.stdin.write(msgspec.json.encode(task) + b"\n")
             await process.stdin.drain()
         last: dict[str, Any] = {}
-        async for line in process.stdout:
-            event = msgspec.json.decode(line)
+        while event := await _event(process.stdout):
             if event.get("type") in ("result", "error"):
                 last = event
                 break
@@ -106,6 +105,15 @@ class ChildRunner:
             if _resident_mb(pid) > self._memory_mb:
                 _kill(pid)
                 return f"it took more than {self._memory_mb} MB of memory"
+
+
+async def _event(lines: asyncio.StreamReader) -> dict[str, Any]:
+    """The next event; empty at the end, and for what no step process says: it then counts as dead."""
+    try:
+        line = await lines.readline()
+        return msgspec.json.decode(line, type=dict[str, Any]) if line else {}
+    except (ValueError, msgspec.MsgspecError):
+        return {}
 
 
 def _environment(workspace: Path) -> dict[str, str]:

@@ -5,6 +5,7 @@ Survives a process crash, not a power cut: events are news, the truth is in the 
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import OrderedDict
 from typing import Any
@@ -13,6 +14,7 @@ import msgspec
 from sqlalchemy import Column, Float, Integer, MetaData, String, Table, insert, select
 
 from falaj.kernel.clock import Clock, iso
+from falaj.kernel.errors import Unavailable
 from falaj.storage.sql.sqlite import SqliteDatabase
 
 metadata = MetaData()
@@ -47,7 +49,11 @@ class EventLog:
 
     def append(self, flow: str, event: dict[str, Any]) -> None:
         """Keep an event. A metric that names its run is a point of that run's curves too, unless it is not a number
-        (JSON has no NaN: it comes as null)."""
+        (JSON has no NaN: it comes as null). While the process stops, events are dropped: news never fails a flow."""
+        with contextlib.suppress(Unavailable):
+            self._append(flow, event)
+
+    def _append(self, flow: str, event: dict[str, Any]) -> None:
         with self._changed:
             events = self._load(flow)
             event = {"number": len(events) + 1, "at": iso(self._clock.now()), **event}
@@ -86,7 +92,8 @@ class EventLog:
     def _load(self, flow: str) -> list[dict[str, Any]]:
         if flow not in self._flows:
             query = select(flow_events.c.event).where(flow_events.c.flow == flow).order_by(flow_events.c.number)
-            rows = self._database.read(lambda tx: tx.execute(query).scalars().all())
+            # Through the writer, after what was appended before: a number is never given twice.
+            rows = self._database.change(lambda tx: tx.execute(query).scalars().all())
             self._flows[flow] = [msgspec.json.decode(r) for r in rows]
             while len(self._flows) > _KEPT:
                 self._flows.popitem(last=False)

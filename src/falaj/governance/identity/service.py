@@ -15,7 +15,7 @@ from falaj.governance.identity.ports import IdentityStore
 from falaj.governance.identity.verify import KnownToken, TokenVerifier, make_token, token_hash
 from falaj.kernel.access import Principal, Resource
 from falaj.kernel.clock import Clock, iso
-from falaj.kernel.errors import Denied, Invalid, NotFound
+from falaj.kernel.errors import Conflict, Denied, Invalid, NotFound
 from falaj.storage.sql.database import Database, Tx
 
 MAX_DAYS = 366
@@ -71,7 +71,10 @@ class IdentityService:
         return self._database.read(self._store.live_tokens)
 
     def grant(self, actor: Principal, principal: Principal, days: int, operation_id: str = "") -> NewToken:
-        """Create the principal or change its roles, and give it a token that lasts `days`."""
+        """Create the principal or change its roles, and give it a token that lasts `days`.
+
+        Raises `Conflict` when the operation was done before: its token was shown then and is not kept.
+        """
         check_principal(principal.name, principal.roles)
         if not 1 <= days <= MAX_DAYS:
             raise Invalid(f"a token cannot last {days} days", hint=f"choose 1 to {MAX_DAYS} days")
@@ -93,7 +96,13 @@ class IdentityService:
 
         detail = {"roles": list(principal.roles), "token": identifier, "expires_at": known.expires_at}
         intent = Intent(actor, IDENTITY_GRANT, Resource("Account", principal.name), operation_id, detail=detail)
-        self._door.change(intent, do)
+        given = self._door.change(intent, do)["id"]
+        if given != identifier:
+            raise Conflict(
+                f"operation {operation_id} already gave token {given}, which was shown once",
+                hint="revoke that token and grant again with a fresh operation id",
+                code="token_given",
+            )
         self._changed()
         return NewToken(identifier, token, principal.name, principal.roles, known.expires_at)
 

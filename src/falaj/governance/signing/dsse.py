@@ -14,7 +14,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 
 from falaj.kernel.errors import Integrity
 
@@ -63,7 +63,8 @@ def verify_envelope(
     if kind != payload_type:
         raise Integrity(f"the envelope holds {kind!r}, not {payload_type!r}", hint=_HINT, code="wrong_payload_type")
     message = pae(payload_type, body)
-    signers = {i for i, key in enumerate(trusted) for signature in signatures[:64] if _valid(key, signature, message)}
+    keys = {k.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo): k for k in trusted}
+    signers = {raw for raw, key in keys.items() for signature in signatures[:64] if _valid(key, signature, message)}
     if len(signers) < max(1, threshold):
         raise Integrity(
             f"{len(signers)} of the {max(1, threshold)} signatures that are needed come from a trusted key",
@@ -85,8 +86,12 @@ def _valid(key: PublicKey, signature: bytes, message: bytes) -> bool:
 
 
 def _base64(text: str) -> bytes:
-    """Strict base64, either alphabet. Raises ValueError."""
+    """Strict base64, either alphabet; unused bits must be zero, so that bytes have one text. Raises ValueError."""
     try:
-        return base64.b64decode(text.replace("-", "+").replace("_", "/"), validate=True)
+        standard = text.replace("-", "+").replace("_", "/")
+        data = base64.b64decode(standard, validate=True)
     except (binascii.Error, AttributeError) as e:
         raise ValueError("not base64") from e
+    if base64.b64encode(data).decode() != standard:
+        raise ValueError("not the base64 of its bytes")
+    return data

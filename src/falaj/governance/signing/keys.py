@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 from pathlib import Path
 from typing import TypeVar
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -28,6 +30,7 @@ from cryptography.hazmat.primitives.serialization import (
 from falaj.kernel.errors import Integrity
 
 K = TypeVar("K")
+_SYMMETRIC = 32  # bytes
 PrivateKey = Ed25519PrivateKey | ec.EllipticCurvePrivateKey | X25519PrivateKey
 
 
@@ -36,19 +39,13 @@ class KeyRing:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        fresh = not folder.exists()
-        if fresh:
-            folder.mkdir(parents=True, mode=0o700)
-            _write(folder / "attestation.pem", _pem(Ed25519PrivateKey.generate()))
-            _write(folder / "model.pem", _pem(ec.generate_private_key(ec.SECP256R1())))
-            _write(folder / "log.pem", _pem(Ed25519PrivateKey.generate()))
-            _write(folder / "kek.bin", secrets.token_bytes(32))
-            _write(folder / "pepper.bin", secrets.token_bytes(32))
+        if not folder.exists():
+            _create(folder)
         self.attestation = _load(folder / "attestation.pem", Ed25519PrivateKey)
         self.model = _load(folder / "model.pem", ec.EllipticCurvePrivateKey)
         self.log = _load(folder / "log.pem", Ed25519PrivateKey)
-        self.kek = _secret(folder / "kek.bin")
-        self.pepper = _secret(folder / "pepper.bin")
+        self.kek = _symmetric(folder / "kek.bin")
+        self.pepper = _symmetric(folder / "pepper.bin")
 
     @property
     def model_path(self) -> Path:
@@ -70,6 +67,21 @@ def public_pem(key: PrivateKey) -> str:
     return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
 
 
+def _create(folder: Path) -> None:
+    """All keys or none: they are written beside the folder's place, which then gets its name."""
+    making = folder.with_name(folder.name + ".new")
+    shutil.rmtree(making, ignore_errors=True)  # left by a start that was interrupted; nothing used its keys
+    making.mkdir(parents=True, mode=0o700)
+    _write(making / "attestation.pem", _pem(Ed25519PrivateKey.generate()))
+    _write(making / "model.pem", _pem(ec.generate_private_key(ec.SECP256R1())))
+    _write(making / "log.pem", _pem(Ed25519PrivateKey.generate()))
+    _write(making / "kek.bin", secrets.token_bytes(_SYMMETRIC))
+    _write(making / "pepper.bin", secrets.token_bytes(_SYMMETRIC))
+    _sync(making)
+    making.rename(folder)
+    _sync(folder.parent)
+
+
 def _pem(key: PrivateKey) -> bytes:
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
@@ -82,12 +94,27 @@ def _write(path: Path, data: bytes) -> None:
         os.fsync(f.fileno())
 
 
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _load(path: Path, kind: type[K]) -> K:
     try:
         key = load_pem_private_key(_secret(path), password=None)
-    except ValueError as e:
+    except (ValueError, TypeError, UnsupportedAlgorithm) as e:
         raise _broken(path) from e
     if not isinstance(key, kind):
+        raise _broken(path)
+    return key
+
+
+def _symmetric(path: Path) -> bytes:
+    key = _secret(path)
+    if len(key) != _SYMMETRIC:
         raise _broken(path)
     return key
 

@@ -34,12 +34,12 @@ def verify_model_signature(bundle: dict[str, Any], files: Sequence[FileEntry], t
             raise _bad("it does not list files one by one")
         resources = [(r["name"], r["algorithm"], r["digest"]) for r in predicate["resources"]]
         subject = statement["subject"][0]["digest"]["sha256"]
-    except (KeyError, IndexError, TypeError) as e:
+        signed = {name: f"sha256:{digest}" for name, algorithm, digest in resources if algorithm == "sha256"}
+        rolled = hashlib.sha256(b"".join(bytes.fromhex(digest) for _, _, digest in resources)).hexdigest()
+    except (KeyError, IndexError, TypeError, ValueError) as e:
         raise _bad("its statement is incomplete") from e
-    signed = {name: f"sha256:{digest}" for name, algorithm, digest in resources if algorithm == "sha256"}
     if len(signed) != len(resources):
         raise _bad("it names a file twice or uses another hash")
-    rolled = hashlib.sha256(b"".join(bytes.fromhex(digest) for _, _, digest in resources)).hexdigest()
     if rolled != subject:
         raise _bad("its subject is not the hash of its files")
     present = {f.path: f.sha256 for f in files}

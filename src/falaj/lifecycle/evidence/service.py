@@ -130,9 +130,13 @@ class EvidenceService:
         return self._p.blobs.put(canonical_json(self._p.signer.sign_statement(statement)))
 
     def _verified(self, digest: str, filed: Statement) -> dict[str, Any]:
-        envelope: Envelope = msgspec.json.decode(self._p.blobs.get(filed.envelope))
-        statement: dict[str, Any] = msgspec.json.decode(verify_envelope(envelope, STATEMENT_TYPE, self._p.trusted))
-        subjects = [s.get("digest", {}).get("sha256") for s in statement.get("subject", [])]
+        try:
+            envelope: Envelope = msgspec.json.decode(self._p.blobs.get(filed.envelope), type=dict[str, Any])
+            payload = verify_envelope(envelope, STATEMENT_TYPE, self._p.trusted)
+            statement = msgspec.json.decode(payload, type=dict[str, Any])
+            subjects = [s["digest"]["sha256"] for s in statement["subject"]]
+        except (msgspec.MsgspecError, KeyError, TypeError) as e:
+            raise _unreadable(f"the statement about {filed.gate}") from e
         if subjects != [digest.removeprefix("sha256:")] or statement.get("predicateType") != filed.predicate_type:
             raise Integrity(
                 f"the statement about {filed.gate} speaks of another version",
@@ -151,16 +155,24 @@ def _finding(statement: dict[str, Any]) -> Finding | None:
     """The finding in a test-result statement; its result must agree with its verdict."""
     if statement["predicateType"] != TEST_RESULT:
         return None
-    predicate = statement["predicate"]
-    gate, measured = (c["annotations"] for c in predicate["configuration"])
-    finding = Finding(
-        gate=msgspec.convert(gate, GateSpec),
-        measurement=Measurement(measured["gate"], measured["value"], measured["detail"], measured["problem"]),
-        verdict=Verdict(measured["verdict"]),
-        reason=measured["reason"],
-    )
-    if (predicate["result"] == "PASSED") != (finding.verdict is Verdict.SUCCESSFUL):
+    try:
+        predicate = statement["predicate"]
+        gate, measured = (c["annotations"] for c in predicate["configuration"])
+        finding = Finding(
+            gate=msgspec.convert(gate, GateSpec),
+            measurement=Measurement(measured["gate"], measured["value"], measured["detail"], measured["problem"]),
+            verdict=Verdict(measured["verdict"]),
+            reason=measured["reason"],
+        )
+        result = predicate["result"]
+    except (msgspec.ValidationError, KeyError, TypeError, ValueError) as e:
+        raise _unreadable("a statement of a test result") from e
+    if (result == "PASSED") != (finding.verdict is Verdict.SUCCESSFUL):
         raise Integrity(
             "a statement contradicts itself", hint="register the version again", code="evidence_contradicts"
         )
     return finding
+
+
+def _unreadable(what: str) -> Integrity:
+    return Integrity(f"{what} cannot be read", hint="train the version again", code="evidence_unreadable")

@@ -13,10 +13,9 @@ from falaj.governance.changes.model import Approval
 from falaj.governance.changes.service import ChangeService
 from falaj.governance.door import Done, Door, Intent
 from falaj.kernel.access import Principal, Resource
-from falaj.kernel.clock import Clock, iso
+from falaj.kernel.clock import iso
 from falaj.kernel.digests import FileEntry, digest_of, manifest, manifest_digest, sha256
 from falaj.kernel.errors import Conflict, Integrity, Invalid, NotFound
-from falaj.kernel.ids import new_id
 from falaj.lifecycle.data.model import SourceSpec
 from falaj.lifecycle.features.model import ViewSpec
 from falaj.lifecycle.loop.model import (
@@ -158,35 +157,48 @@ def _named(items: tuple[N, ...], what: str, name: str) -> N:
 class DecisionService:
     """People's decisions about versions, and what follows from them."""
 
-    def __init__(self, registry: RegistryService, decisions: ChangeService, flows: Workflows, clock: Clock) -> None:
+    def __init__(self, registry: RegistryService, decisions: ChangeService, flows: Workflows) -> None:
         self._registry = registry
         self._changes = decisions
         self._flows = flows
-        self._clock = clock
 
     def approve(self, actor: Principal, version: ModelVersion, reason: str) -> dict[str, Any]:
         """Approve a version; the approval that completes the quorum starts its release.
 
+        Whoever gave it may repeat it: what a crash left undone is done then, and nothing twice.
         Raises `Conflict` unless the version awaits approval, `Denied` for its author.
         """
-        self._awaiting(version)
-        approval = self._changes.decide(actor, RegistryService.subject(version), True, reason)
-        count = len(self._changes.counting(RegistryService.subject(version)))
+        subject = RegistryService.subject(version)
+        approval = self._given(actor, version, "approved") if version.state == "approved" else None
+        if approval is None:
+            self._awaiting(version)
+            approval = self._given(actor, version, "approved") or self._changes.decide(actor, subject, True, reason)
+        count = len(self._changes.counting(subject))
         if count < version.approvals:
             return {"approval": approval.id, "approvals": count, "needed": version.approvals, "flow": ""}
         self._registry.move(version.digest, "approved", "", actor.name, f"{approval.id}:approved")
-        flow = new_id("rel", self._clock.now())
+        flow = f"rel_{approval.id.partition('_')[2]}"
         self._flows.start(RELEASE_FLOW, flow, {"digest": version.digest, "actor": actor.name})
         return {"approval": approval.id, "approvals": count, "needed": version.approvals, "flow": flow}
 
     def reject(self, actor: Principal, version: ModelVersion, reason: str) -> dict[str, Any]:
         """Reject a version for good."""
         self._awaiting(version)
-        approval = self._changes.decide(actor, RegistryService.subject(version), False, reason)
+        subject = RegistryService.subject(version)
+        approval = self._given(actor, version, "rejected") or self._changes.decide(actor, subject, False, reason)
         self._registry.move(
             version.digest, "rejected", f"rejected by {actor.name}", actor.name, f"{approval.id}:rejected"
         )
         return {"approval": approval.id, "state": "rejected"}
+
+    def _given(self, actor: Principal, version: ModelVersion, decision: str) -> Approval | None:
+        """What this person decided about this evidence, if all that was to follow from it can follow now."""
+        subject = RegistryService.subject(version)
+        if decision == "approved" and len(self._changes.counting(subject)) < version.approvals:
+            return None
+        wanted = (actor.name, version.evidence, decision)
+        found = (a for a in self.decisions(version.digest) if (a.principal, a.evidence, a.decision) == wanted)
+        return next(found, None)
 
     def decisions(self, digest: str) -> list[Approval]:
         return self._changes.of(digest)

@@ -26,6 +26,10 @@ MEASUREMENT = "measurement"
 """The environment in which a candidate is measured: minutes, a private loopback data plane, no approval."""
 
 STATES = ("candidate", "refused", "awaiting approval", "approved", "rejected", "serving", "retired")
+UNDECIDED = ("candidate", "refused", "awaiting approval")
+"""The states in which new evidence may take the place of the old: no decision rests on that yet."""
+ADMISSIBLE = ("approved", "serving", "retired")
+"""The states in which a version may enter an environment where it takes traffic."""
 
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,78}[a-z0-9])?\Z")
 _REFERENCE = re.compile(r"(?P<name>[^@]+)@(?P<number>[1-9]\d{0,8})\Z")
@@ -144,7 +148,7 @@ def check_admissible(version: ModelVersion, environment: str, facts: Facts) -> N
     """Raise `Denied` unless this version may enter this environment.
 
     A measurement needs a valid signature only; everything else needs every gate passed in verified
-    evidence, the evidence set that was approved, and enough approvals.
+    evidence, the evidence set that was approved, enough approvals, and that nobody refused it since.
     """
     where = f"{version.alias} is not admitted to {environment}"
     if facts.signature is not None:
@@ -165,7 +169,7 @@ def check_admissible(version: ModelVersion, environment: str, facts: Facts) -> N
     if facts.evidence != version.evidence:
         raise Denied(
             f"{where}: its evidence is not the set that it was registered with",
-            hint="the evidence changed since: register the version again",
+            hint=f"train it again, and let someone other than {version.author} approve it on the new evidence",
             code="evidence_changed",
         )
     if len(facts.approvals) < version.approvals:
@@ -173,6 +177,13 @@ def check_admissible(version: ModelVersion, environment: str, facts: Facts) -> N
             f"{where}: {len(facts.approvals)} of {version.approvals} approvals",
             hint=f"someone other than {version.author} approves it: `falaj approve {version.alias} --reason '…'`",
             code="not_approved",
+        )
+    if version.state not in ADMISSIBLE:
+        why = f" ({version.reason})" if version.reason else ""
+        raise Denied(
+            f"{where}: it is {version.state}{why}",
+            hint=f"`falaj versions {version.model}` shows where each version stands; train another one",
+            code="wrong_state",
         )
 
 

@@ -17,7 +17,7 @@ from falaj.governance.signing.model_signature import verify_model_signature
 from falaj.governance.signing.signer import EnvelopeSigner
 from falaj.kernel.access import SYSTEM, Action, Principal, Resource
 from falaj.kernel.clock import iso
-from falaj.kernel.digests import short
+from falaj.kernel.digests import manifest_digest, short
 from falaj.kernel.errors import Conflict, Denied, FalajError, Integrity, NotFound
 from falaj.lifecycle.registry.model import (
     MEASUREMENT,
@@ -91,8 +91,12 @@ class RegistryService:
             raise Integrity(
                 "it carries no signature", hint="sign it: register it through `falaj train`", code="unsigned"
             )
-        bundle: dict[str, Any] = msgspec.json.decode(self._p.blobs.get(version.signature))
-        return bundle
+        try:
+            return msgspec.json.decode(self._p.blobs.get(version.signature), type=dict[str, Any])
+        except msgspec.DecodeError as e:
+            raise Integrity(
+                "its signature cannot be read", hint="register it through `falaj train`", code="bad_model_signature"
+            ) from e
 
     def signature_of(self, digest: str) -> dict[str, Any]:
         """The signature bundle of the version with this digest."""
@@ -110,7 +114,7 @@ class RegistryService:
             earlier = self._p.store.by_digest(tx, version.digest)
             if earlier is None:
                 self._p.store.add(tx, version)
-            elif earlier.state in ("candidate", "refused"):
+            elif earlier.state == "refused" and not earlier.number:
                 self._p.store.move(tx, version.digest, state="candidate", reason="")
             self._p.lineage.record(tx, Node("version", version.digest), [Node("run", version.run)])
             return Done(version.digest)
@@ -121,7 +125,9 @@ class RegistryService:
     def register(self, digest: str, on_behalf_of: str, operation_id: str) -> dict[str, Any]:
         """Give a candidate its number if verified evidence passes every gate.
 
-        Raises `Denied` otherwise, and remembers why. Bytes that are registered already keep their number.
+        Raises `Denied` otherwise, and remembers why. Bytes that are registered already keep their number;
+        when they were measured again while nobody had decided about them, or after a data plane refused them,
+        they await approval on the new evidence.
         """
         version = self.by_digest(digest)
         verdicts, evidence = self._p.evidence.verdicts(digest)
@@ -129,7 +135,9 @@ class RegistryService:
         intent = _system(
             VERSION_REGISTER, version.alias, on_behalf_of, operation_id, {"digest": digest, "evidence": evidence}
         )
-        if version.number:
+        known = bool(version.number)
+        open_again = version.state == "refused" or (version.state == "awaiting approval" and evidence != version.evidence)
+        if known and not open_again:
             return {"version": version.alias, "digest": digest, "state": version.state, "already": True}
         if failed:
             reason = "; ".join(failed)
@@ -144,10 +152,10 @@ class RegistryService:
             raise error
 
         def do(tx: Tx) -> Done[dict[str, Any]]:
-            number = self._p.store.next_number(tx, version.model)
+            number = version.number or self._p.store.next_number(tx, version.model)
             self._p.store.move(tx, digest, number=number, state="awaiting approval", evidence=evidence, reason="")
             alias = f"{version.model}@{number}"
-            result = {"version": alias, "digest": digest, "state": "awaiting approval", "already": False}
+            result = {"version": alias, "digest": digest, "state": "awaiting approval", "already": known}
             return Done(result, {"version": alias})
 
         return self._door.change(intent, do)
@@ -156,6 +164,10 @@ class RegistryService:
         """Find out, from bytes verified now, what speaks for a version."""
         wrong: FalajError | None = None
         try:
+            if manifest_digest(version.files) != version.digest:  # evidence and approvals speak of the digest
+                raise Integrity(
+                    "its files are not those that its digest names", hint="register it again", code="files_differ"
+                )
             verify_model_signature(self.signature(version), version.files, self._p.trusted)
         except FalajError as e:
             wrong = e

@@ -63,6 +63,7 @@ class ServingService:
         self._p = ports
         self.target = target
         self._publishing = threading.Lock()
+        self._told: set[tuple[str, int]] = set()
 
     def publish(self, on_behalf_of: str, operation_id: str = "") -> int:
         """Make the next bundle from the present plans, admissions, tokens and policy; returns its generation.
@@ -70,11 +71,11 @@ class ServingService:
         The signed bytes are kept before the commit, so a repeated operation projects the very same ones.
         """
         environment = self.target.environment
-        plans = tuple(self._p.plans.plans())
-        releases = tuple(self._release(r.digest, self.target) for plan in plans for r in plan.routes)
-        access = self._access(self.target, self._p.tokens.known_tokens())
-        now = iso(self._door.clock.now())
-        with self._publishing:
+        with self._publishing:  # from reading on: a later generation must never hold an earlier plan
+            plans = tuple(self._p.plans.plans())
+            releases = tuple(self._release(r.digest, self.target) for plan in plans for r in plan.routes)
+            access = self._access(self.target, self._p.tokens.known_tokens())
+            now = iso(self._door.clock.now())
             generation = self.generation() + 1
             bundle = Bundle(generation, environment, now, plans, releases, access)
             envelope = self._p.blobs.put(self._signed(bundle))
@@ -149,8 +150,11 @@ class ServingService:
             )
         return next((r for r in reports if r.state != "loaded"), reports[0])
 
-    def record_refusal(self, report: LoadReport, on_behalf_of: str) -> None:
-        """Audit that a data plane refused to load a version."""
+    def record_refusal(self, report: LoadReport, generation: int, on_behalf_of: str) -> None:
+        """Audit that a data plane refused to load a version; once for a version in a generation."""
+        if (report.digest, generation) in self._told:
+            return
+        self._told.add((report.digest, generation))
         intent = Intent(
             SYSTEM, LOAD_REFUSED, Resource("ModelVersion", report.alias), context={"on_behalf_of": on_behalf_of}
         )

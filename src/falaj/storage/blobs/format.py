@@ -48,6 +48,8 @@ def open_sealed(sealed: bytes, data_key: bytes) -> bytes:
     cipher = AESGCM(data_key)
     try:
         chunks = list(_chunks(sealed))
+        if not chunks:
+            raise _broken("it was cut off")
         last = len(chunks) - 1
         return b"".join(cipher.decrypt(_nonce(i, i == last), c, MAGIC) for i, c in enumerate(chunks))
     except InvalidTag as e:

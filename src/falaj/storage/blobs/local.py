@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import threading
 from pathlib import Path
 
 from falaj.kernel.digests import parse_digest, sha256
@@ -26,6 +27,7 @@ class LocalBlobs:
     def __init__(self, root: Path, kek: bytes) -> None:
         self.root = root
         self._kek = kek
+        self._placing = threading.Lock()
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def put(self, plain: bytes) -> str:
@@ -34,14 +36,20 @@ class LocalBlobs:
         path = blob_path(self.root, digest)
         if path.exists():
             return digest
-        path.parent.mkdir(exist_ok=True, mode=0o700)
+        if not path.parent.exists():
+            path.parent.mkdir(exist_ok=True, mode=0o700)
+            _sync(self.root)
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
         with temporary.open("xb") as f:
             f.write(seal(plain, secrets.token_bytes(32), self._kek))
             f.flush()
             os.fsync(f.fileno())
-        temporary.replace(path)
-        _sync(path.parent)
+        with self._placing:  # the first stays: its data key may be sealed to a data plane already
+            if path.exists():
+                temporary.unlink()
+            else:
+                temporary.replace(path)
+                _sync(path.parent)
         return digest
 
     def get(self, digest: str) -> bytes:

@@ -11,7 +11,9 @@ Survives: with `durable=True` (synchronous=FULL) a power cut after `change` retu
 
 from __future__ import annotations
 
+import contextlib
 import queue
+import sqlite3
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -126,6 +128,8 @@ class SqliteDatabase:
                 if not self._in_transaction():
                     raise Unavailable("the database took a transaction back", hint="check free disk space")
         except BaseException as e:  # nothing was committed: nobody may believe that theirs was done
+            with contextlib.suppress(sqlite3.Error):  # a failed commit leaves its transaction open
+                self._raw().rollback()
             _log.error("commit_failed", error=str(e), changes=len(group))
             failed |= {future: _explained(e) for _, future in group if future not in failed}
             done.clear()
@@ -135,7 +139,11 @@ class SqliteDatabase:
             future.set_exception(error)
 
     def _in_transaction(self) -> bool:
-        return bool(self._connection.connection.dbapi_connection.in_transaction)  # type: ignore[union-attr]
+        return self._raw().in_transaction
+
+    def _raw(self) -> sqlite3.Connection:
+        raw: Any = self._connection.connection.dbapi_connection
+        return raw  # type: ignore[no-any-return]
 
 
 def _explained(error: BaseException) -> BaseException:
@@ -151,6 +159,7 @@ def _engine(path: Path, *, durable: bool, pool: type, size: int = 0) -> Engine:
     engine = create_engine(
         URL.create("sqlite", database=str(path)),  # no text that a '?' in a folder's name could end
         poolclass=pool,
+        hide_parameters=True,  # values never reach a message or a log
         connect_args={"check_same_thread": False, "timeout": 30},
         **arguments,
     )

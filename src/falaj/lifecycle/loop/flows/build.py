@@ -27,7 +27,7 @@ from falaj.lifecycle.evidence.service import EvidenceService, Measured
 from falaj.lifecycle.features.model import FrameTask
 from falaj.lifecycle.loop.model import ModelDefinition
 from falaj.lifecycle.loop.service import DefinitionService
-from falaj.lifecycle.registry.model import MEASUREMENT, ModelVersion, PackageOutcome
+from falaj.lifecycle.registry.model import MEASUREMENT, UNDECIDED, ModelVersion, PackageOutcome
 from falaj.lifecycle.registry.ports import Blobs
 from falaj.lifecycle.registry.service import RegistryService
 from falaj.lifecycle.training.model import DatasetUse, Run, TrainOutcome, TrainTask
@@ -223,6 +223,8 @@ class BuildFlow:
             run.emit(
                 {"type": "gate", "gate": finding.gate.name, "verdict": finding.verdict.value, "reason": finding.reason}
             )
+        if version.state not in UNDECIDED:  # the decision was made on the evidence that there is
+            return version.evidence
         measured = Measured(
             alias=version.alias,
             digest=outcome.digest,

@@ -40,7 +40,9 @@ class ReleaseFlow:
         generation = await run.step("publish", lambda: self._serving.publish(actor, operation(run, "publish")))
         report = await run.step("observe", lambda: self._observe(digest, generation))
         if report.get("state") == "refused":
-            await run.step("return", lambda: self._return(run, digest, before, report, actor))
+            await run.step(
+                "return", lambda: self._return(run, digest, before, {**report, "generation": generation}, actor)
+            )
             raise from_dict(
                 {"error": report["reason"], "kind": "integrity", "code": report["code"], "hint": report["hint"]}
             )
@@ -69,7 +71,7 @@ class ReleaseFlow:
 
     def _return(self, run: FlowRun, digest: str, before: dict[str, Any], report: dict[str, Any], actor: str) -> int:
         """The data plane refused: audit it, give the traffic back to the version before, publish."""
-        self._serving.record_refusal(msgspec.convert(report, LoadReport), actor)
+        self._serving.record_refusal(msgspec.convert(report, LoadReport), report["generation"], actor)
         self._registry.move(digest, "refused", report["reason"], actor, operation(run, "refused"))
         model = self._registry.by_digest(digest).model
         back = msgspec.convert(before, TrafficPlan) if before else withdrawn(model)

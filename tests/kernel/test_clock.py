@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from falaj.kernel import clock as clocks
+from falaj.kernel.clock import ReplayClock, SystemClock, clock_at, iso, parse_iso, replay_of, set_replay
+
+DAY = datetime(2013, 4, 1, 8, 30, tzinfo=UTC)
+
+
+class Machine:
+    """The machine's time, set by hand."""
+
+    def __init__(self) -> None:
+        self.shows = 1_000_000.0
+
+    def time(self) -> float:
+        return self.shows
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
+    made = Machine()
+    monkeypatch.setattr(clocks, "time", made)
+    return made
+
+
+def test_a_home_without_a_replay_shows_the_machines_time(tmp_path: Path) -> None:
+    clock = clock_at(tmp_path)
+    assert isinstance(clock, SystemClock)
+    assert replay_of(tmp_path) is None
+    before = datetime.now(UTC)
+    assert before <= clock.now() <= datetime.now(UTC)
+    assert clock.now().tzinfo is UTC
+
+
+def test_a_replay_starts_where_it_was_set_and_runs_at_its_rate(tmp_path: Path, machine: Machine) -> None:
+    set_replay(tmp_path, DAY, rate=60.0)
+    clock = clock_at(tmp_path)
+    assert isinstance(clock, ReplayClock)
+    assert clock.now() == DAY
+    machine.shows += 2.5
+    assert clock.now() == DAY + timedelta(seconds=150)
+    found = replay_of(tmp_path)
+    assert found is not None and (found.shows, found.rate, found.anchor) == (DAY, 60.0, 1_000_000.0)
+
+
+def test_a_jump_is_followed_by_a_clock_that_runs_already(tmp_path: Path, machine: Machine) -> None:
+    set_replay(tmp_path, DAY)
+    clock, other = clock_at(tmp_path), clock_at(tmp_path)
+    assert clock.now() == other.now() == DAY
+    machine.shows += 10
+    set_replay(tmp_path, DAY + timedelta(days=30), rate=2.0)
+    assert clock.now() == other.now() == DAY + timedelta(days=30)
+    machine.shows += 1
+    assert clock.now() == other.now() == DAY + timedelta(days=30, seconds=2)
+
+
+def test_a_jump_is_followed_on_the_real_machine(tmp_path: Path) -> None:
+    set_replay(tmp_path, DAY)
+    clock = clock_at(tmp_path)
+    assert clock.now() - DAY < timedelta(days=1)
+    set_replay(tmp_path, DAY + timedelta(days=365))
+    wait_for(lambda: clock.now() > DAY + timedelta(days=364))
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_setting_a_clock_leaves_nothing_else_behind(tmp_path: Path) -> None:
+    set_replay(tmp_path, DAY)
+    set_replay(tmp_path, DAY)
+    assert [p.name for p in tmp_path.iterdir()] == ["clock.json"]
+
+
+@given(st.datetimes(timezones=st.just(UTC), min_value=datetime(1970, 1, 1)))  # noqa: DTZ001  # the zone stands beside it
+def test_moments_are_written_in_utc_with_milliseconds(moment: datetime) -> None:
+    text = iso(moment)
+    assert text.endswith("Z") and len(text) == 24
+    assert timedelta() <= moment - parse_iso(text) < timedelta(milliseconds=1)
+
+
+def test_another_zone_is_the_same_moment() -> None:
+    assert iso(DAY.astimezone(timezone(timedelta(hours=-5)))) == iso(DAY) == "2013-04-01T08:30:00.000Z"
+    assert parse_iso("2013-04-01T03:30:00-05:00") == DAY
+
+
+@pytest.mark.parametrize("text", ["2013-04-01T08:30:00", "2013-04-01", "yesterday", ""])
+def test_a_time_without_a_zone_is_no_moment(text: str) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        parse_iso(text)

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from falaj.kernel.errors import (
+    KINDS,
+    Conflict,
+    Denied,
+    FalajError,
+    Integrity,
+    Invalid,
+    NotFound,
+    Unauthenticated,
+    Unavailable,
+    from_dict,
+)
+
+EXPECTED = {
+    NotFound: (404, 1),
+    Conflict: (409, 1),
+    Invalid: (422, 1),
+    Denied: (403, 1),
+    Unauthenticated: (401, 1),
+    Unavailable: (503, 3),
+    Integrity: (500, 4),
+}
+TEXT = st.text(min_size=1, max_size=40)
+
+
+@pytest.mark.parametrize(("kind", "status", "exit_code"), [(k, *v) for k, v in EXPECTED.items()])
+def test_each_kind_has_its_status_and_exit_code(kind: type[FalajError], status: int, exit_code: int) -> None:
+    error = kind("no", hint="do this")
+    assert (error.status, error.exit_code) == (status, exit_code)
+    assert isinstance(error, FalajError) and str(error) == error.message == "no"
+
+
+def test_six_kinds_and_no_more() -> None:
+    assert set(KINDS.values()) == set(EXPECTED) - {Unauthenticated}
+    assert all(KINDS[kind.kind] is kind for kind in KINDS.values())
+
+
+def test_the_code_is_the_kind_unless_it_is_named() -> None:
+    assert NotFound("no", hint="h").code == "not_found"
+    assert NotFound("no", hint="h", code="blob_missing").code == "blob_missing"
+
+
+@given(st.sampled_from(sorted(KINDS)), TEXT, TEXT, TEXT, st.dictionaries(TEXT, st.integers() | TEXT, max_size=3))
+def test_an_error_travels_as_json(kind: str, message: str, hint: str, code: str, details: dict[str, object]) -> None:
+    error = KINDS[kind](message, hint=hint, code=code, details=details)
+    arrived = from_dict(msgspec.json.decode(msgspec.json.encode(error.as_dict())))
+    assert type(arrived) is type(error)
+    assert arrived.as_dict() == error.as_dict()
+
+
+def test_unauthenticated_arrives_as_a_denial() -> None:
+    assert type(from_dict(Unauthenticated("no", hint="h").as_dict())) is Denied
+
+
+@pytest.mark.parametrize("body", [{}, {"kind": "success"}, {"kind": None, "details": None}, {"kind": "error"}])
+def test_what_nobody_understands_is_unavailable_and_says_what_to_do(body: dict[str, object]) -> None:
+    error = from_dict(body)
+    assert type(error) is Unavailable
+    assert error.message and error.hint
+
+
+def test_details_are_never_shared() -> None:
+    one, two = NotFound("a", hint="h"), NotFound("b", hint="h")
+    one.details["x"] = 1
+    assert two.details == {}
