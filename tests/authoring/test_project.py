@@ -45,7 +45,7 @@ def test_a_definition_survives_json_and_holds_what_was_declared() -> None:
     assert [i.view for i in late.inputs[:2]] == ["shop_load", ""]
     assert [k.name for k in late.keys] == ["shop"]
     assert late.views[0].ttl_seconds == 2 * 86400
-    assert late.approvals == ("risk",)
+    assert late.approvals == ("risk-officer",)
     assert late.slices == ("shop",)
     assert {"parity", "scan", "provenance"} <= {g.kind for g in late.gates}
     assert late.train == "tiny:late"
@@ -117,6 +117,8 @@ def test_the_digest_covers_python_and_settings_only(project: Write) -> None:
         (HEAD.replace('event_time="at", ', ""), r"fj.Source.csv is missing event_time"),
         (HEAD + "fj.gate.metric('roc_auc')", r"has no limit"),
         (HEAD + "fj.gate.parity(at_most=0.1)", r"the limit for every model is 0.0001"),
+        (HEAD + "fj.gate.not_worse_than_champion('roc_auc', margin=-0.1)", r"the margin of roc_auc is -0.1"),
+        (HEAD + "fj.gate.not_worse_than_champion('mae', margin=float('nan'))", r"the margin of mae is nan"),
         (HEAD + "fj.nothing", r"falaj has no 'nothing'"),
     ],
 )
@@ -137,6 +139,7 @@ def test_what_is_wrong_with_the_code_is_said_with_its_place(project: Write, code
         (('name="m"', 'name="M M"'), "cannot name a model"),
         (("{more}", ", holdout=0"), "the shares of m"),
         (("{more}", ", gates=[fj.gate.metric('mae', at_most=1)]"), "mae is not measured for binary"),
+        (("{more}", ", gates=[fj.gate.not_worse_than_champion('mae', margin=1)]"), "mae is not measured for binary"),
         (("{more}", ", gates=[fj.gate.scan(), fj.gate.scan()]"), "the gate scan twice"),
         (("{more}", ", params={'x': object()}"), "parameters of m are not JSON"),
         (('features={"size"', 'features={"id"'), "as a feature and as a key or time"),
@@ -153,6 +156,17 @@ def test_a_stricter_parity_replaces_the_mandatory_one(project: Write) -> None:
     code = HEAD + MODEL.replace("{more}", ", gates=[fj.gate.parity(at_most=1e-6)]")
     gates = load_project(project(code)).definition().models[0].gates
     assert [g.at_most for g in gates if g.kind == "parity"] == [1e-6]
+
+
+def test_a_champion_gate_allows_a_margin(project: Write) -> None:
+    wanted = (
+        "[fj.gate.not_worse_than_champion('roc_auc', margin=0.005), fj.gate.not_worse_than_champion('brier', margin=0)]"
+    )
+    gates = load_project(project(HEAD + MODEL.replace("{more}", f", gates={wanted}"))).definition().models[0].gates
+    assert [(g.name, g.limit) for g in gates if g.kind == "champion"] == [
+        ("champion roc_auc", ">= -0.005"),
+        ("champion brier", ">= 0"),
+    ]
 
 
 def test_a_folder_that_is_no_project_is_refused(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from falaj.kernel import clock as clocks
-from falaj.kernel.clock import ReplayClock, SystemClock, clock_at, iso, parse_iso, replay_of, set_replay
+from falaj.kernel.clock import HomeClock, iso, parse_iso, replay_of, set_replay
+from falaj.kernel.errors import Integrity
 
 DAY = datetime(2013, 4, 1, 8, 30, tzinfo=UTC)
 
@@ -33,8 +34,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
 
 
 def test_a_home_without_a_replay_shows_the_machines_time(tmp_path: Path) -> None:
-    clock = clock_at(tmp_path)
-    assert isinstance(clock, SystemClock)
+    clock = HomeClock(tmp_path)
     assert replay_of(tmp_path) is None
     before = datetime.now(UTC)
     assert before <= clock.now() <= datetime.now(UTC)
@@ -43,8 +43,7 @@ def test_a_home_without_a_replay_shows_the_machines_time(tmp_path: Path) -> None
 
 def test_a_replay_starts_where_it_was_set_and_runs_at_its_rate(tmp_path: Path, machine: Machine) -> None:
     set_replay(tmp_path, DAY, rate=60.0)
-    clock = clock_at(tmp_path)
-    assert isinstance(clock, ReplayClock)
+    clock = HomeClock(tmp_path)
     assert clock.now() == DAY
     machine.shows += 2.5
     assert clock.now() == DAY + timedelta(seconds=150)
@@ -54,7 +53,7 @@ def test_a_replay_starts_where_it_was_set_and_runs_at_its_rate(tmp_path: Path, m
 
 def test_a_jump_is_followed_by_a_clock_that_runs_already(tmp_path: Path, machine: Machine) -> None:
     set_replay(tmp_path, DAY)
-    clock, other = clock_at(tmp_path), clock_at(tmp_path)
+    clock, other = HomeClock(tmp_path), HomeClock(tmp_path)
     assert clock.now() == other.now() == DAY
     machine.shows += 10
     set_replay(tmp_path, DAY + timedelta(days=30), rate=2.0)
@@ -65,10 +64,52 @@ def test_a_jump_is_followed_by_a_clock_that_runs_already(tmp_path: Path, machine
 
 def test_a_jump_is_followed_on_the_real_machine(tmp_path: Path) -> None:
     set_replay(tmp_path, DAY)
-    clock = clock_at(tmp_path)
+    clock = HomeClock(tmp_path)
     assert clock.now() - DAY < timedelta(days=1)
     set_replay(tmp_path, DAY + timedelta(days=365))
     wait_for(lambda: clock.now() > DAY + timedelta(days=364))
+
+
+def test_a_clock_that_is_set_later_is_followed_and_so_is_its_end(tmp_path: Path, machine: Machine) -> None:
+    clock = HomeClock(tmp_path)
+    assert clock.now().year > 2020
+    set_replay(tmp_path, DAY, rate=2.0)
+    machine.shows += 1
+    assert clock.now() == DAY + timedelta(seconds=2)
+    (tmp_path / "clock.json").unlink()
+    machine.shows += 1
+    assert clock.now().year > 2020
+    set_replay(tmp_path, DAY)
+    machine.shows += 0.1
+    assert clock.now() == DAY + timedelta(seconds=0.1)
+
+
+def test_who_sets_the_clock_sees_it_at_once(tmp_path: Path, machine: Machine) -> None:
+    clock = HomeClock(tmp_path)
+    clock.now()
+    clock.set(DAY, 3.0)
+    assert clock.now() == DAY
+    machine.shows += 1
+    assert clock.now() == DAY + timedelta(seconds=3)
+
+
+def test_the_file_is_looked_at_every_50_ms_at_most(tmp_path: Path, machine: Machine) -> None:
+    clock = HomeClock(tmp_path)
+    clock.now()
+    set_replay(tmp_path, DAY)
+    machine.shows += 0.049
+    assert clock.now().year > 2020
+    machine.shows += 0.002
+    assert clock.now().year == DAY.year
+
+
+def test_a_clock_that_cannot_be_read_is_no_reason_to_show_another_time(tmp_path: Path, machine: Machine) -> None:
+    clock = HomeClock(tmp_path)
+    (tmp_path / "clock.json").write_text("{")
+    for _ in range(2):
+        with pytest.raises(Integrity) as refusal:
+            clock.now()
+        assert refusal.value.code == "clock_unreadable"
 
 
 def wait_for(condition: Callable[[], bool]) -> None:

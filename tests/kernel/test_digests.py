@@ -54,7 +54,7 @@ def test_a_digest_is_the_hash_of_the_bytes(tmp_path: Path) -> None:
         " sha256:" + "a" * 64,
         "sha256:" + "g" * 64,
         "sha256:../" + "a" * 61,
-    ],  # fmt: skip
+    ],
 )
 def test_nothing_else_is_a_digest(text: str) -> None:
     with pytest.raises(Invalid):

@@ -8,7 +8,6 @@ import pytest
 from falaj.kernel.errors import Invalid
 from falaj.kernel.settings import Settings, load_settings
 
-
 EVERYWHERE = "0.0.0.0"  # noqa: S104  # it is what must be refused
 
 
@@ -52,7 +51,15 @@ def test_an_empty_variable_is_no_variable(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", Settings.__struct_fields__)
 def test_every_setting_can_come_from_the_environment(tmp_path: Path, name: str) -> None:
     values = {"host": "localhost", "log_level": "debug", "home": "h", "project": "p"}
-    numbers = {"port", "plane_port", "plane_workers", "approvals", "step_memory_mb", "step_seconds"}
+    numbers = {
+        "port",
+        "plane_port",
+        "plane_workers",
+        "approvals",
+        "step_memory_mb",
+        "step_seconds",
+        "evaluator_seconds",
+    }
     given = "4321" if name in numbers else values.get(name, "something")
     found = getattr(load_settings({f"FALAJ_{name.upper()}": given}, tmp_path), name)
     assert found == (tmp_path / given if isinstance(found, Path) else type(found)(given))

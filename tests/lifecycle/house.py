@@ -5,13 +5,16 @@ Training is left out: graphs are written by hand, so a version takes millisecond
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import msgspec
+from fastapi import FastAPI
 
 from falaj.bootstrap.control_plane import ControlPlane
 from falaj.governance.audit.model import Conditions, Found
@@ -28,12 +31,35 @@ from falaj.lifecycle.serving.process import PlaneFolders, PlaneProcess, start_pl
 from falaj.lifecycle.training.model import DatasetUse
 from falaj.storage.online.lmdb_store import OnlineWriter, ViewMeta
 from falaj.workflow.flow import FlowState
-from tests.lifecycle.serving.plane.fleet import VIEW, Silent, flight_contract, flight_graph
+from tests.lifecycle.serving.plane.fleet import VIEW, Silent, flight_contract, flight_graph, profile_of
 
-GATES = (GateSpec("metric", "roc_auc", at_least=0.6), GateSpec("parity", "max_abs_difference", at_most=1e-4), GateSpec("scan"))
+GATES = (
+    GateSpec("metric", "roc_auc", at_least=0.6),
+    GateSpec("parity", "max_abs_difference", at_most=1e-4),
+    GateSpec("scan"),
+)
 GOOD = {"metric roc_auc": 0.7, "parity max_abs_difference": 1e-6, "scan": 0.0}
 NAMES = tuple(g.name for g in GATES)
 MODEL = "flight-delay"
+
+
+class Api:
+    """Asks an application as someone, without a socket."""
+
+    def __init__(self, app: FastAPI, token: str) -> None:
+        self._app = app
+        self._headers = {"Authorization": f"Bearer {token}"}
+
+    def get(self, path: str) -> httpx.Response:
+        return asyncio.run(self._ask("GET", path, None))
+
+    def post(self, path: str, json: Any = None) -> httpx.Response:
+        return asyncio.run(self._ask("POST", path, json))
+
+    async def _ask(self, method: str, path: str, body: Any) -> httpx.Response:
+        transport = httpx.ASGITransport(self._app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://home", headers=self._headers) as http:
+            return await http.request(method, path, json=body)
 
 
 class House:
@@ -60,6 +86,7 @@ class House:
         folder.mkdir(parents=True)
         (folder / "model.onnx").write_bytes(flight_graph(float(self._versions)))
         (folder / "signature.json").write_bytes(msgspec.json.encode(flight_contract(model)))
+        (folder / "profile.json").write_bytes(profile_of(flight_contract(model), self._versions / 1000))
         package = steps.run(PackageTask(str(folder), str(self.plane.keys.model_path)), Silent())
         for file in package.files:
             self.plane.blobs.put((folder / file.path).read_bytes())
@@ -84,7 +111,9 @@ class House:
         readings = {**GOOD, **{k.replace("_", " ", 1): v for k, v in values.items()}}
         taken = tuple(Measurement(name, value) for name, value in readings.items() if value is not None)
         now = iso(self.plane.clock.now())
-        facts = BuildFacts(project=version.digest, datasets=(DatasetUse("flights", 0, version.digest),), run=version.run)
+        facts = BuildFacts(
+            project=version.digest, datasets=(DatasetUse("flights", 0, version.digest),), run=version.run
+        )
         gates = tuple(g for g in GATES if readings.get(g.name) is not None)
         record = Measured(version.alias, version.digest, findings(gates, taken), facts, now, now)
         return self.plane.evidence.record(record, self.author.name, self.operation())
@@ -121,6 +150,12 @@ class House:
         writer = OnlineWriter(self.plane.layout.online, map_bytes=1 << 24)
         writer.replace(meta, [("JFK", (int(now.timestamp() * 1_000_000), (10.0, 1.0)))])
         writer.close()
+
+    def api(self, principal: str = "owner") -> Api:
+        """The HTTP API, asked as someone of this house."""
+        who = self.plane.identity.principal(principal)
+        token = self.plane.identity.grant(SYSTEM, who, 1).token
+        return Api(self.plane.app(), token)
 
     def now(self, version: ModelVersion) -> ModelVersion:
         """The version as it stands."""

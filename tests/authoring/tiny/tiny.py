@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import lightgbm
 import numpy as np
 import polars as pl
@@ -30,7 +32,10 @@ def shop_load(rows: pl.LazyFrame) -> pl.LazyFrame:
     return rows.select("shop", "sold_at", "paid_at", recent=pl.col("price").rolling_mean(5).over("shop"))
 
 
-features = [shop_load, fj.request_features(size="float", rooms="integer", garden="boolean", colour="category")]
+features: list[Any] = [
+    shop_load,
+    fj.request_features(size="float", rooms="integer", garden="boolean", colour="category"),
+]
 quick = {"n_estimators": 20, "num_leaves": 7, "verbose": -1, "num_threads": 1, "deterministic": True}
 
 
@@ -47,7 +52,7 @@ quick = {"n_estimators": 20, "num_leaves": 7, "verbose": -1, "num_threads": 1, "
         fj.gate.metric("roc_auc", at_least=0.6),
         fj.gate.slice("shop", "accuracy", at_least=0.4, min_rows=20),
         fj.gate.latency(p99_ms=500),
-        fj.gate.approval("risk"),
+        fj.gate.approval("risk-officer"),
     ],
 )
 def late(data: fj.TrainingSet, params: fj.Params) -> fj.Estimator:
@@ -69,7 +74,8 @@ def late(data: fj.TrainingSet, params: fj.Params) -> fj.Estimator:
 def kind(data: fj.TrainingSet, params: fj.Params) -> fj.Estimator:
     rows = data.polars(codes=True)
     model = HistGradientBoostingClassifier(max_iter=8, random_state=data.seed)
-    return model.fit(rows.features.to_numpy(), rows.label.to_numpy())
+    fitted: fj.Estimator = model.fit(rows.features.to_numpy(), rows.label.to_numpy())
+    return fitted
 
 
 @fj.model(
@@ -118,7 +124,8 @@ def price_linear(data: fj.TrainingSet, params: fj.Params) -> fj.Estimator:
     numbers = make_pipeline(SimpleImputer(), StandardScaler())
     colours = make_pipeline(SimpleImputer(strategy="most_frequent"), OneHotEncoder(handle_unknown="ignore"))
     columns = ColumnTransformer([("numbers", numbers, ["recent", "size", "rooms"]), ("colours", colours, ["colour"])])
-    return make_pipeline(columns, Ridge()).fit(rows.features, rows.label)
+    fitted: fj.Estimator = make_pipeline(columns, Ridge()).fit(rows.features, rows.label)
+    return fitted
 
 
 @fj.model(
@@ -134,7 +141,9 @@ def late_linear(data: fj.TrainingSet, params: fj.Params) -> fj.Estimator:
     """Knows no nulls in `rooms`: the imputer is for `size` only."""
     rows = data.numpy()
     imputed = ColumnTransformer([("size", SimpleImputer(), [1])], remainder="passthrough")
-    return make_pipeline(imputed, StandardScaler(), LogisticRegression()).fit(rows.features, rows.label)
+    model = make_pipeline(imputed, StandardScaler(), LogisticRegression())
+    fitted: fj.Estimator = model.fit(rows.features, rows.label)
+    return fitted
 
 
 def rows(count: int = 1500, seed: int = 7) -> pl.DataFrame:

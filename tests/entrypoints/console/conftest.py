@@ -11,11 +11,12 @@ from fastapi import FastAPI
 from starlette.requests import Request
 
 from falaj.entrypoints.console import routes, security
+from falaj.entrypoints.console import sights as s
 from falaj.entrypoints.console import views as v
 from falaj.entrypoints.console.reader import COOKIE
 from falaj.kernel.access import Action, Principal
 from falaj.kernel.digests import FileEntry, sha256
-from falaj.kernel.errors import Denied, NotFound
+from falaj.kernel.errors import Conflict, Denied, NotFound
 from falaj.lifecycle.evidence.model import GateSpec, Measurement, Verdict, judge
 from falaj.lifecycle.training.model import Input, JoinKey, ModelContract, Output, Run, ViewUse
 
@@ -263,6 +264,84 @@ def log_entries() -> tuple[v.AuditEntry, ...]:
     )
 
 
+STABLE = s.Named("flight-delay@2", GOOD, "2", "serving")
+CHALLENGER = s.Named(f"flight-delay@{BAD_REF}", BAD, BAD_REF, "approved")
+
+
+def ride() -> s.Ride:
+    moved = tuple((float(i), 0.2 + i / 100) for i in range(6))
+    steps = (
+        s.Reach("shadow", 0, 0, "passed", 200, 436, "on 436 requests it is within every margin", NOW),
+        s.Reach("canary", 10, 0, "here", 150, began_at=NOW),
+        s.Reach("canary", 50, 10, "ahead", 150),
+        s.Reach("promoted", 100, 50, "ahead"),
+    )
+    figures = (
+        s.Figure("error_rate", None, Verdict.INCONCLUSIVE, 0.02, 0.001, 0.002, 329, 0.4, 100, 12.0, 20),
+        s.Figure("score_up", 1, Verdict.FAILED, 0.25, 0.44, 0.93, 329, 1e30, 100, 1e-9, 20),
+        s.Figure("slow", None, Verdict.SUCCESSFUL, 0.02, None, None, 0, 1.0, 100, 1.0, 20),
+    )
+    points = tuple((i, y) for i, (_, y) in enumerate(moved))
+    lines = (v.Line(STABLE.alias, points), v.Line(CHALLENGER.alias, points[2:]))
+    return s.Ride(
+        "rol_1", "canary", False, "", CHALLENGER, STABLE, "omar", "", NOW, NOW, 10, steps, 250.0, 787,
+        Verdict.FAILED, "worse than the stable version: score_up", figures,
+        (v.Curve("requests", lines), v.Curve("score", lines)), "15", "s",
+    )  # fmt: skip
+
+
+def rollout() -> s.RolloutPage:
+    trips = (
+        s.Trip("flight-delay@3", "slow", 0.24, 0.2, 50, 12, NOW, 6, 1740.0, 6.25),
+        s.Trip("flight-delay@3", "errors", 0.9, 0.05, 50, 0, NOW, 5, 3.0, None),
+    )
+    history = (
+        s.Past("rol_1", "canary", CHALLENGER, STABLE, "omar", NOW, "", ""),
+        s.Past("rol_0", "aborted", s.Named("0a1b2c3d4e5f", BAD), STABLE, "omar", NOW, NOW, "the guard stopped it"),
+    )
+    return s.RolloutPage("flight-delay", ride(), trips, history, True)
+
+
+def drift() -> s.DriftPage:
+    def pane(day: str, end: str, verdict: str, quality: float | None) -> s.Pane:
+        start = f"2013-10-{day}T00:00:00.000Z"
+        return s.Pane(
+            f"w-{day}", STABLE, start, f"2013-{end}T00:00:00.000Z", 4992, verdict, "3 of 5 features drifted", 0.31,
+            ("wind_speed",), 812 if quality else 0, "roc_auc", quality, quality is None,
+        )  # fmt: skip
+
+    windows = (pane("28", "11-04", "Failed", None), pane("21", "10-28", "Successful", 0.7312))
+    bars = (
+        s.Bars(
+            "score", "steady", 0.03, 0.25, 0.011, 0.25, 4992, ("≤ 1", "> 1", "null"), (0.4, 0.6, 0), (0.5, 0.5, 0), True
+        ),
+        s.Bars(
+            "carrier", "drifted", 3.4, 0.25, 0.02, 0.25, 4992, ("AA", "other", "null"), (0.9, 0.1, 0), (0.1, 0.9, 0)
+        ),
+        s.Bars("wind", "unresolved", 0.3, 0.25, 0.4, 0.4, 12, ("any number", "null"), (0.99, 0.01), (0.9, 0.1)),
+    )
+    trends = (
+        v.Curve("score_psi", (v.Line(STABLE.alias, ((0, 0.02), (7, 0.31))),)),
+        v.Curve("roc_auc", (v.Line(STABLE.alias, ((0, 0.7312),)),)),
+    )
+    return s.DriftPage("flight-delay", windows, windows[0], bars, trends, windows[1].start, "d")
+
+
+def incidents() -> s.IncidentsPage:
+    retrained = s.Followed("rtr_1", "failed", RUN_ID, s.Named("flight-delay@1", BAD, "1", "refused"), "gate_failed: no")
+    return s.IncidentsPage(
+        (
+            s.Trouble(
+                "inc_1", "flight-delay", "drift", "open", "3 of 5 features drifted", NOW, "", STABLE, retrained, True
+            ),
+            s.Trouble(
+                "inc_2", "*", "evaluator", "open", "the journal is not read", NOW, may_resolve=True, has_page=False
+            ),
+        ),
+        (s.Trouble("inc_0", "gone", "rollback", "resolved", "worse", NOW, NOW, CHALLENGER, None, False, False),),
+    )
+
+
 class Home:
     """A `ConsoleReader` with one home in it. `reads` remembers what was asked for."""
 
@@ -272,6 +351,8 @@ class Home:
         self.model_page = model()
         self.evidence_pages = {"2": evidence(good()), BAD_REF: evidence(refused()), "1": evidence(model().versions[2])}
         self.run_page = run()
+        self.rollout_page, self.drift_page, self.incidents_page = rollout(), drift(), incidents()
+        self.orders: list[tuple[str, ...]] = []
         self.entries = log_entries()
         self.whole = True
         self.broken = False
@@ -305,6 +386,26 @@ class Home:
         if run_id != self.run_page.run.id:
             raise NotFound(f"there is no run {run_id}", hint="see the model's page for its runs")
         return self.run_page
+
+    def rollout(self, viewer: Principal, name: str) -> s.RolloutPage:
+        self.reads.append("rollout")
+        return self.rollout_page
+
+    def order(self, viewer: Principal, name: str, rollout: str, what: str) -> None:
+        if rollout != "rol_1":
+            raise Conflict("that rollout does not run any more", hint="look at the page again", code="another_rollout")
+        self.orders.append((viewer.name, name, rollout, what))
+
+    def drift(self, name: str, window: str) -> s.DriftPage:
+        self.reads.append(f"drift {window}")
+        return self.drift_page
+
+    def incidents(self, viewer: Principal) -> s.IncidentsPage:
+        self.reads.append("incidents")
+        return self.incidents_page
+
+    def resolve(self, viewer: Principal, incident: str) -> None:
+        self.orders.append((viewer.name, "resolve", incident))
 
     def audit(self, viewer: Principal, query: v.AuditQuery) -> v.AuditPage:
         self.reads.append("audit")

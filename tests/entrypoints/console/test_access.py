@@ -13,6 +13,13 @@ from falaj.governance.identity.guard import Guard
 
 OURS = {"Sec-Fetch-Site": "same-origin"}
 PAGES = ["/", "/models/flight-delay", "/models/flight-delay/2/evidence", "/runs/run_x", "/audit"]
+PAGES += ["/models/flight-delay/rollout", "/models/flight-delay/drift", "/incidents"]
+CHANGES = {
+    "/audit/verify": {},
+    "/models/flight-delay/rollout": {"order": "abort", "rollout": "rol_1"},
+    "/incidents/inc_1/resolve": {},
+}
+"""What changes something, with the form that its page sends."""
 
 
 def ask(console: Any, method: str, path: str, **more: Any) -> Any:
@@ -23,10 +30,12 @@ def test_without_a_session_every_page_leads_to_signing_in(console: Any) -> None:
     for path in PAGES:
         answer = ask(console, "GET", path, signed_in=False)
         assert (answer.status_code, answer.headers["location"]) == (303, "/login"), path
-    assert ask(console, "POST", "/audit/verify", signed_in=False, headers=OURS).status_code == 303
+    for path, fields in CHANGES.items():
+        answer = ask(console, "POST", path, signed_in=False, headers=OURS, data=fields)
+        assert (answer.status_code, answer.headers["location"]) == (303, "/login"), path
     part = ask(console, "GET", "/audit", signed_in=False, headers={"HX-Request": "true"})
     assert (part.status_code, part.headers["hx-redirect"]) == (401, "/login")
-    assert console.home.reads == []
+    assert console.home.reads == [] and console.home.orders == []
 
 
 def test_every_route_declares_an_action_and_pages_are_guarded_by_it(console: Any) -> None:
@@ -36,7 +45,12 @@ def test_every_route_declares_an_action_and_pages_are_guarded_by_it(console: Any
         "audit.verify",
         "evidence.read",
         "loop.read_status",
+        "monitoring.read_drift",
+        "monitoring.read_incidents",
+        "monitoring.resolve_incident",
         "registry.read",
+        "rollout.read",
+        "rollout.steer",
         "training.read",
     ]
 
@@ -70,10 +84,15 @@ def test_a_forbidden_page_is_explained_and_nothing_is_read(console: Any) -> None
     ],
 )
 def test_changes_from_elsewhere_are_refused(console: Any, headers: dict[str, str]) -> None:
-    for path in ("/audit/verify", "/logout", "/login"):
-        answer = ask(console, "POST", path, headers=headers, data={"code": "open"})
+    for path, fields in {**CHANGES, "/logout": {}, "/login": {"code": "open"}}.items():
+        answer = ask(console, "POST", path, headers=headers, data=fields)
         assert answer.status_code == 403 and "cross_site" in answer.text, path
-    assert console.home.reads == [] and "c" in console.codes.live and "open" in console.codes.codes
+    assert (
+        console.home.reads == []
+        and console.home.orders == []
+        and "c" in console.codes.live
+        and "open" in console.codes.codes
+    )
 
 
 @pytest.mark.parametrize("headers", [OURS, {"Origin": "http://falaj.test"}])
@@ -167,3 +186,32 @@ def test_errors_are_pages_with_a_next_step(console: Any) -> None:
         and "Something broke" in broken.text
         and "secret of the stack trace" not in broken.text
     )
+
+
+def test_a_rollout_is_steered_by_its_own_page_only(console: Any) -> None:
+    for order in ("promote", "abort"):
+        fields = {"order": order, "rollout": "rol_1"}
+        answer = ask(console, "POST", "/models/flight-delay/rollout", headers=OURS, data=fields)
+        assert (answer.status_code, answer.headers["location"]) == (303, "/models/flight-delay/rollout")
+    assert [o[3] for o in console.home.orders] == ["promote", "abort"]
+    for fields in ({"order": "restart", "rollout": "rol_1"}, {"rollout": "rol_1"}, {}):
+        assert ask(console, "POST", "/models/flight-delay/rollout", headers=OURS, data=fields).status_code == 422
+    stale = {"order": "abort", "rollout": "rol_0"}
+    answer = ask(console, "POST", "/models/flight-delay/rollout", headers=OURS, data=stale)
+    assert answer.status_code == 409 and "another_rollout" in answer.text and "Next step" in answer.text
+    assert len(console.home.orders) == 2
+
+
+def test_whoever_may_not_steer_or_resolve_is_refused(console: Any) -> None:
+    console.guard.forbidden = {"rollout.steer", "monitoring.resolve_incident"}
+    for path, fields in CHANGES.items():
+        answer = ask(console, "POST", path, headers=OURS, data=fields)
+        assert answer.status_code == (200 if path == "/audit/verify" else 403), path
+    assert console.home.orders == []
+    assert ask(console, "GET", "/incidents").status_code == 200
+
+
+def test_an_incident_is_resolved_from_our_own_page(console: Any) -> None:
+    answer = ask(console, "POST", "/incidents/inc_1/resolve", headers=OURS)
+    assert (answer.status_code, answer.headers["location"]) == (303, "/incidents")
+    assert console.home.orders == [("omar", "resolve", "inc_1")]

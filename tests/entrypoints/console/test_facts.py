@@ -6,9 +6,11 @@ import pytest
 
 from falaj.entrypoints.console import facts
 from falaj.lifecycle.evidence.model import Verdict
+from falaj.lifecycle.monitoring.drift import DriftReport
 from falaj.lifecycle.monitoring.model import health
 from falaj.lifecycle.registry.model import ModelVersion
 from falaj.lifecycle.rollout.model import Route, TrafficPlan, all_to
+from falaj.lifecycle.rollout.strategy import Rollout, Strategy
 from falaj.lifecycle.serving.model import LATENCY_SECONDS, LoadReport, PlaneStatus, VersionCounts
 from falaj.lifecycle.training.model import Run
 
@@ -109,6 +111,39 @@ def test_a_plan_shows_shares_and_what_is_under_way() -> None:
     fact = facts.rollout_fact(plan, {"a": "1", approved.digest: "2", "c": "3"}, approved)
     assert (fact.state, fact.headline) == ("waiting", "95 % to @1, 5 % to @2")
     assert fact.detail == "shadow @3; @2 is being released"
+
+
+def test_a_running_rollout_is_told_first_and_a_rolled_back_version_closes_the_gate() -> None:
+    def rollout(stage: str) -> Rollout:
+        steps = Strategy(shadow=9, steps=(10, 50))
+        return Rollout("rol_1", "m", "b", "a", steps, stage, 1, 3, "omar", "", "", "")
+
+    plan, names = all_to("m", "a"), {"a": "1", "b": "2"}
+    shadow = facts.rollout_fact(plan, names, None, rollout("shadow"))
+    assert (shadow.state, shadow.headline, shadow.detail) == ("waiting", "@2 as a shadow", "100 % to @1")
+    canary = facts.rollout_fact(plan, names, None, rollout("canary"))
+    assert (canary.headline, canary.detail) == ("canary @2 at 50 %", "50 % to @1")
+    assert facts.rollout_fact(plan, names, None, rollout("promoted")).headline == "100 % to @1"
+    back = facts.rollout_fact(plan, names, version("rolled back"), rollout("aborted"))
+    assert (back.state, back.detail) == ("stopped", "@2 was rolled back")
+
+
+@pytest.mark.parametrize(
+    ("verdict", "words", "state"),
+    [
+        (Verdict.FAILED, "drifted", "waiting"),
+        (Verdict.SUCCESSFUL, "no drift", "flowing"),
+        (Verdict.INCONCLUSIVE, "not decided", "waiting"),
+    ],
+)
+def test_monitoring_tells_the_verdict_of_the_last_window(verdict: Verdict, words: str, state: str) -> None:
+    report = DriftReport(verdict, "3 of 5 features drifted", "d", 0, 1, 400, (), ())
+    days = ("2013-03-28T00:00:00.000Z", "2013-04-04T00:00:00.000Z", report)
+    silent = facts.monitoring_fact(all_to("m", "d"), health(3, ()), facts.Traffic(), days)
+    assert (silent.headline, silent.state) == (f"{words}, 2013-03-28 to 2013-04-04", state)
+    plane = health(3, (status("d", counted("d", 100, 2, 9, 1)),))
+    seen = facts.monitoring_fact(all_to("m", "d"), plane, facts.Traffic(100, 2), days)
+    assert seen.detail == "3 of 5 features drifted; 2 errors in 100 requests"
 
 
 def test_training_tells_of_its_newest_run() -> None:

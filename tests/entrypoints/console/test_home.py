@@ -27,7 +27,7 @@ from falaj.governance.audit.model import Conditions, encode
 from falaj.governance.identity.service import SessionService
 from falaj.kernel.access import SYSTEM, Principal
 from falaj.kernel.clock import iso
-from falaj.kernel.digests import digest_of, short
+from falaj.kernel.digests import canonical_json, digest_of, short
 from falaj.kernel.errors import Denied, NotFound
 from falaj.kernel.settings import Settings
 from falaj.lifecycle.data.model import FileLoad, IngestOutcome, SourceSpec
@@ -38,7 +38,19 @@ from falaj.lifecycle.loop.model import ModelDefinition, ProjectDefinition
 from falaj.lifecycle.registry.model import ModelVersion, PackageTask
 from falaj.lifecycle.registry.steps import run as package
 from falaj.lifecycle.rollout.model import all_to
-from falaj.lifecycle.training.model import Input, JoinKey, ModelContract, Output, Run, TrainOutcome, ViewUse
+from falaj.lifecycle.training.model import (
+    QUANTILES,
+    FeatureProfile,
+    Input,
+    JoinKey,
+    ModelContract,
+    Numbers,
+    Output,
+    Profile,
+    Run,
+    TrainOutcome,
+    ViewUse,
+)
 from falaj.lifecycle.training.service import Allowed
 from falaj.workflow.reporting import Reporter
 
@@ -62,6 +74,15 @@ CONTRACT = ModelContract(
     label="late",
     purpose="operations",
 )
+
+
+EVENLY = tuple(i / (len(QUANTILES) - 1) for i in range(len(QUANTILES)))
+PROFILE = Profile(
+    1000,
+    {i.name: FeatureProfile(i.type, 0, None, 0.5, 0.3, EVENLY) for i in CONTRACT.inputs},
+    (Numbers(0.5, 0.3, EVENLY),),
+)
+"""Both features and the score lie evenly between 0 and 1."""
 
 
 class Quiet(Reporter):
@@ -237,7 +258,8 @@ class TestSessions:
         assert sessions.principal(cookie) is None
 
 
-def define(plane: ControlPlane) -> None:
+def define(plane: ControlPlane, **more: Any) -> None:
+    """Apply the project; `more` is put into its model."""
     source = SourceSpec(
         "flights", "csv", "data/*.csv", "scheduled_at", "arrived_at", region="us", purposes=("operations",)
     )
@@ -260,6 +282,7 @@ def define(plane: ControlPlane) -> None:
         code=digest_of("train"),
         purpose="operations",
     )
+    model = msgspec.structs.replace(model, **more)
     project = ProjectDefinition("skies", digest_of("code"), (source, weather), (airport,), (view,), (model,))
     plane.definitions.apply(plane.identity.principal("huda"), project)
 
@@ -320,6 +343,7 @@ def version_of(plane: ControlPlane, run: Run, folder: Path, by_carrier: float) -
     model.mkdir()
     (model / "model.onnx").write_bytes(run.id.encode() * 100)
     (model / "signature.json").write_bytes(msgspec.json.encode(CONTRACT))
+    (model / "profile.json").write_bytes(canonical_json(PROFILE))
     packed = package(PackageTask(str(model), str(plane.keys.model_path)), Quiet())
     for file in packed.files:
         plane.blobs.put((model / file.path).read_bytes())
@@ -372,6 +396,7 @@ def filled(plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> tup
         plane.decisions.approve(plane.identity.principal("huda"), plane.registry.by_digest(good), "mine is fine")
     version = plane.registry.by_digest(good)
     plane.changes.decide(plane.identity.principal("omar"), plane.registry.subject(version), True, "slices look even")
+    plane.registry.move(good, "approved", "", "omar", "approved")
     plane.registry.admit(good, "production", SYSTEM, "admit")
     plane.registry.move(good, "serving", "", "omar", "serving")
     plane.rollout.set_plan(all_to("late", good), "omar", "plan")
@@ -458,7 +483,7 @@ class TestAFilledHome:
         assert [g.mandatory for g in page.gates] == [False, False, True]
         assert page.signature is not None and page.signature.verified is True
         assert [a.environment for a in page.admissions] == ["production"]
-        assert page.contract == CONTRACT and {f.path for f in page.files} == {"model.onnx", "signature.json"}
+        assert page.contract == CONTRACT and len(page.files) == 3
         assert [a.principal for a in page.version.approvals] == ["omar"]
         refused = HomeReader(plane).evidence("late", short(bad))
         assert refused.verdict is Verdict.FAILED and "improve the data" in refused.version.hint

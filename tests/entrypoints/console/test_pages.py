@@ -13,7 +13,7 @@ import pytest
 from markupsafe import escape
 
 import falaj.entrypoints.console as package
-from falaj.entrypoints.console import channel, pages, words
+from falaj.entrypoints.console import channel, pages, rides, sights, words
 from falaj.entrypoints.console import views as v
 from falaj.lifecycle import STAGES
 
@@ -56,7 +56,8 @@ def addresses(console: Any) -> list[str]:
     run_id = console.home.run_page.run.id
     references = list(console.home.evidence_pages)
     evidence = [f"/models/flight-delay/{r}/evidence" for r in references]
-    return ["/", "/models/flight-delay", *evidence, f"/runs/{run_id}", "/audit", "/login", "/login?code=open"]
+    watch = ["/models/flight-delay/rollout", "/models/flight-delay/drift", "/incidents"]
+    return ["/", "/models/flight-delay", *evidence, *watch, f"/runs/{run_id}", "/audit", "/login", "/login?code=open"]
 
 
 def get(console: Any, path: str, **more: Any) -> Any:
@@ -112,6 +113,8 @@ def test_hostile_text_is_only_text(console: Any, text: str) -> None:
     home.evidence_pages = {r: poison(p, text) for r, p in home.evidence_pages.items()}
     home.run_page = poison(home.run_page, text)
     home.entries = poison(home.entries, text)
+    home.rollout_page, home.drift_page = poison(home.rollout_page, text), poison(home.drift_page, text)
+    home.incidents_page = poison(home.incidents_page, text)
     for path in addresses(console):
         answer = get(console, path)
         assert answer.status_code == 200, (path, answer.text[:300])
@@ -146,7 +149,8 @@ def test_all_links_lead_somewhere(console: Any) -> None:
         for _, attrs in page.tags:
             for name in ("aria-labelledby", "aria-controls"):
                 assert attrs.get(name) is None or attrs[name] in ids, (path, attrs)
-    assert {"/", "/audit", "/models/flight-delay", "/models/flight-delay/2/evidence"} <= found
+    assert {"/", "/audit", "/incidents", "/models/flight-delay", "/models/flight-delay/2/evidence"} <= found
+    assert {"/models/flight-delay/rollout", "/models/flight-delay/drift"} <= found
     for link in sorted(found):
         if link.startswith("#"):
             assert link == "#content"
@@ -158,6 +162,8 @@ def test_empty_homes_say_what_to_do_next(console: Any) -> None:
     console.home.shown = v.Overview()
     console.home.model_page = v.ModelPage("flight-delay", "binary", "late")
     console.home.entries = ()
+    console.home.rollout_page = sights.RolloutPage("flight-delay")
+    console.home.drift_page, console.home.incidents_page = sights.DriftPage("flight-delay"), sights.IncidentsPage()
     console.home.replay = None
     overview = get(console, "/").text
     assert (
@@ -167,6 +173,9 @@ def test_empty_homes_say_what_to_do_next(console: Any) -> None:
     )
     assert "No version yet" in get(console, "/models/flight-delay").text
     assert "No entry matches" in get(console, "/audit").text
+    assert "<code>falaj approve MODEL@N</code>" in get(console, "/models/flight-delay/rollout").text
+    assert "<code>falaj predict MODEL --data FILE</code>" in get(console, "/models/flight-delay/drift").text
+    assert "Nothing is open" in get(console, "/incidents").text
 
 
 def test_the_overview_tells_how_things_are(console: Any) -> None:
@@ -222,6 +231,70 @@ def test_a_canary_stands_at_rollout_and_a_crowd_is_counted() -> None:
     assert [x.reference for x in reaches["registry"].versions] == ["9", "8", "7"] and reaches["registry"].more == 6
 
 
+def test_a_rollout_shows_both_versions_and_what_may_be_done(console: Any) -> None:
+    text = get(console, "/models/flight-delay/rollout").text
+    for fact in (
+        "10 % of the answers",
+        "436 requests; 200 were needed",
+        "1,740 ms",
+        "6.25 ms",
+        "0.24 on 50 requests",
+        "12",
+    ):
+        assert fact in text, fact
+    for fact in ("&gt; 10⁶", "&lt; 0.01", "not decided yet", "within its margin", "15 seconds a point", "output 1"):
+        assert fact in text, fact
+    page = Seen(text)
+    assert [f.get("value") for f in page.all("input") if f.get("name") == "order"] == ["promote", "abort"]
+    assert {f.get("value") for f in page.all("input") if f.get("name") == "rollout"} == {"rol_1"}
+    assert [a.get("class") for a in page.all("li") if a.get("aria-current")] == ["split-reach here wait"]
+    assert 'data-hx-trigger="every 2s"' in text
+    whole = console.home.rollout_page
+    ended = msgspec.structs.replace(whole.ride, ended=True)
+    bare = msgspec.structs.replace(whole.ride, figures=(), curves=(), problem="the journal is torn")
+    for changed in ({"may_steer": False}, {"ride": ended}):
+        console.home.rollout_page = msgspec.structs.replace(whole, **changed)
+        assert 'name="order"' not in get(console, "/models/flight-delay/rollout").text
+    console.home.rollout_page = msgspec.structs.replace(whole, ride=bare)
+    text = get(console, "/models/flight-delay/rollout").text
+    assert "the journal is torn" in text and "No request has been recorded" in text
+
+
+def test_drift_shows_each_window_and_the_numbers_behind_each_picture(console: Any) -> None:
+    text = get(console, "/models/flight-delay/drift?window=w-28").text
+    assert console.home.reads[-1] == "drift w-28"
+    for fact in (
+        "3 of 5 features drifted",
+        "0.7312",
+        "on 812 labels",
+        "no labels yet",
+        "still open",
+        "days since 2013-10-21",
+    ):
+        assert fact in text, fact
+    for fact in ("noise floor", "too few rows to tell", "the model&#39;s answer", "90 %", "any number"):
+        assert fact.replace("&#39;", "'") in text or fact in text, fact
+    assert text.count('class="chart pairs"') == 3 and "?window=w-21#pictures" in text
+    assert [a.get("class") for a in Seen(text).all("tr") if a.get("class")] == ["chosen"]
+    console.home.drift_page = msgspec.structs.replace(console.home.drift_page, bars=())
+    assert "This window cannot be compared" in get(console, "/models/flight-delay/drift").text
+
+
+def test_incidents_say_what_followed(console: Any) -> None:
+    text = get(console, "/incidents").text
+    for fact in ("rtr_1", "/models/flight-delay/1/evidence", f"/runs/{console.home.run_page.run.id}", "every model"):
+        assert fact in text, fact
+    assert 'href="/models/gone"' not in text and "See the drift" in text
+    actions = [f.get("action") for f in Seen(text).all("form") if "resolve" in (f.get("action") or "")]
+    assert actions == ["/incidents/inc_1/resolve", "/incidents/inc_2/resolve"]
+    console.home.shown = msgspec.structs.replace(console.home.shown, incidents=2)
+    assert "2 open incidents" in get(console, "/").text
+
+
+def test_words_name_every_width_and_unit() -> None:
+    assert {f"every.{w}" for w in rides.WIDTHS} | {f"unit.{u}" for u, _ in rides.UNITS} <= set(words.ENGLISH)
+
+
 def test_audit_filters_and_parts(console: Any) -> None:
     whole = get(console, "/audit", params={"action": "registry.approve", "outcome": "denied"})
     assert len(re.findall(r'class="detail"', whole.text)) == 1 and "four-eyes" in whole.text
@@ -248,7 +321,8 @@ def test_every_sentence_is_in_the_table_and_every_entry_is_used() -> None:
     counted = {f"{k}.{n}" for k in re.findall(r'\bt\.count\("([\w.]+)"', source) for n in ("one", "other")}
     missing = (used | counted) - set(words.ENGLISH)
     assert not missing
-    indirect = ("state.", "stage.", "problem.4", "problem.5", "ago.")
+    named = ("state.", "stage.", "metric.", "verdict.", "window.", "trip.", "kind.", "every.", "unit.")
+    indirect = (*named, "problem.4", "problem.5", "ago.")
     assert not {k for k in words.ENGLISH if k not in used | counted and not k.startswith(indirect)}
     assert {f"stage.{s}" for s in STAGES} <= set(words.ENGLISH) and {f"state.{s}" for s in pages.TONES} <= set(
         words.ENGLISH

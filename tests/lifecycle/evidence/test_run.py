@@ -209,6 +209,10 @@ def _edit(folder: Path, change: Callable[[onnx.ModelProto], object]) -> None:
     onnx.save(model, folder / "model.onnx")
 
 
+def _append(path: Path, more: bytes) -> None:
+    path.write_bytes(path.read_bytes() + more)
+
+
 def _external(model: onnx.ModelProto) -> None:
     tensor = onnx.numpy_helper.from_array(np.zeros(1, np.float32), "outside")
     tensor.ClearField("raw_data")
@@ -237,6 +241,11 @@ def _function(model: onnx.ModelProto) -> None:
         (lambda f: (f / "signature.json").write_bytes(b"cos\nsystem\n(S'echo'\ntR."), "picklescan found"),
         (lambda f: (f / "signature.json").unlink(), "signature.json is missing"),
         (lambda f: (f / "signature.json").write_text("{}"), "is not a contract"),
+        (lambda f: (f / "profile.json").unlink(), "profile.json is missing"),
+        (lambda f: (f / "profile.json").write_bytes(b"cos\nsystem\n(S'echo'\ntR."), "picklescan found"),
+        (lambda f: (f / "profile.json").write_bytes(b"cos\nsystem\n(S'echo'\ntR."), "profile.json is not a profile"),
+        (lambda f: _append(f / "profile.json", b" "), "profile.json is not in its canonical form"),
+        (lambda f: _append(f / "profile.json", b" " * (16 << 20)), "profile.json has more than 16,777,216 bytes"),
         (lambda f: (f / "model.onnx").write_bytes(b"\x80\x04graph"), "not a sound ONNX graph"),
         (lambda f: (f / "model.onnx").write_bytes(b"PK\x03\x04"), "begins like an archive"),
         (lambda f: _edit(f, _external), "not a sound ONNX graph: Data of TensorProto ( tensor name: outside)"),

@@ -109,7 +109,9 @@ FORGED: list[Callable[[House, ModelVersion], bytes]] = [
 
 
 @pytest.mark.parametrize("forged", FORGED, ids=lambda f: f.__name__)
-def test_a_statement_that_does_not_hold_is_not_counted(home: House, forged: Callable[[House, ModelVersion], bytes]) -> None:
+def test_a_statement_that_does_not_hold_is_not_counted(
+    home: House, forged: Callable[[House, ModelVersion], bytes]
+) -> None:
     version = home.packaged()
     home.measured(version)
     before, _ = home.plane.evidence.verdicts(version.digest)

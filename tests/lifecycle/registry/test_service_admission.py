@@ -176,7 +176,9 @@ def test_a_refused_version_may_be_measured_again_and_pass(home: House) -> None:
 
 def test_the_same_bytes_keep_their_number(home: House) -> None:
     version = home.registered()
-    home.plane.registry.package(msgspec.structs.replace(version, number=0, run="run_again"), "engineer", home.operation())
+    home.plane.registry.package(
+        msgspec.structs.replace(version, number=0, run="run_again"), "engineer", home.operation()
+    )
     again = home.plane.registry.register(version.digest, "engineer", home.operation())
     assert again == {"version": version.alias, "digest": version.digest, "state": "awaiting approval", "already": True}
     assert home.now(version) == version
@@ -224,6 +226,9 @@ def test_no_route_deletes_or_overwrites_a_version(home: House) -> None:
     assert {m for m, _ in touching} <= {"GET", "POST"}
     assert {p for m, p in touching if m == "POST"} == {
         "/api/v1/models/{model}/builds",
+        "/api/v1/models/{model}/labels",
+        "/api/v1/models/{model}/rollback",
+        "/api/v1/models/{model}/rollouts/orders",
         "/api/v1/models/{model}/versions/{number}/admissions",
         "/api/v1/models/{model}/versions/{number}/approvals",
         "/api/v1/models/{model}/versions/{number}/rejections",
@@ -231,7 +236,9 @@ def test_no_route_deletes_or_overwrites_a_version(home: House) -> None:
     assert {p for m, p in home.plane.guard.declared if m == "DELETE"} == {"/api/v1/tokens/{token_id}"}
 
 
-@pytest.mark.parametrize("text", ["flight", "flight@0", "flight@-1", "flight@1.0", "Flight@1", "@1", "flight@1 ", "f@9999999999"])
+@pytest.mark.parametrize(
+    "text", ["flight", "flight@0", "flight@-1", "flight@1.0", "Flight@1", "@1", "flight@1 ", "f@9999999999"]
+)
 def test_what_does_not_name_a_version(text: str) -> None:
     with pytest.raises(Invalid):
         parse_reference(text)
@@ -252,5 +259,7 @@ def test_an_approval_counts_once_a_person(home: House) -> None:
         home.plane.changes.decide(home.risk, subject, True, "twice")
     assert refusal.value.code == "already_decided"
     assert len(home.plane.changes.counting(subject)) == 1
-    found: list[Approval] = home.plane.changes.counting(Subject(subject.alias, subject.digest, subject.evidence, "risk"))
+    found: list[Approval] = home.plane.changes.counting(
+        Subject(subject.alias, subject.digest, subject.evidence, "risk")
+    )
     assert found == []

@@ -45,6 +45,7 @@ def folder(tmp_path: Path) -> Path:
     path = tmp_path / "model"
     path.mkdir()
     (path / "model.onnx").write_bytes(b"graph" * 100)
+    (path / "profile.json").write_bytes(b'{"rows":1}')
     (path / "signature.json").write_bytes(b"{}")
     return path
 
@@ -67,8 +68,8 @@ def verify(folder: Path, signature: dict[str, object], tmp_path: Path) -> None:
 def test_a_foreign_verifier_accepts_the_signature(folder: Path, key: Path, tmp_path: Path) -> None:
     outcome = package(folder, key)
     verify(folder, outcome.signature, tmp_path)
-    assert [f.path for f in outcome.files] == ["model.onnx", "signature.json"]
-    assert sorted(p.name for p in folder.iterdir()) == ["model.onnx", "signature.json"]
+    assert [f.path for f in outcome.files] == ["model.onnx", "profile.json", "signature.json"]
+    assert sorted(p.name for p in folder.iterdir()) == ["model.onnx", "profile.json", "signature.json"]
     assert outcome.signature["mediaType"] == "application/vnd.dev.sigstore.bundle.v0.3+json"
 
 
@@ -92,8 +93,9 @@ def swap(folder: Path) -> None:
         lambda folder: (folder / ".gitignore").write_text("x"),
         lambda folder: (folder / "model.onnx").rename(folder / "other.onnx"),
         lambda folder: (folder / "signature.json").unlink(),
+        lambda folder: (folder / "profile.json").write_bytes(b'{"rows":2}'),
     ],
-    ids=["flipped byte", "swapped names", "added git file", "renamed", "removed"],
+    ids=["flipped byte", "swapped names", "added git file", "renamed", "removed", "another profile"],
 )
 def test_our_digest_sees_every_change(folder: Path, key: Path, change: Callable[[Path], object]) -> None:
     outcome = package(folder, key)

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from falaj.governance.signing.dsse import verify_envelope
 from falaj.governance.signing.keys import plane_key, public_pem
 from falaj.governance.signing.sealing import unseal
+from falaj.kernel import locks
 from falaj.kernel.access import SYSTEM, Principal
 from falaj.kernel.errors import Integrity
 from falaj.lifecycle.rollout.model import all_to, withdrawn
@@ -136,7 +137,11 @@ def test_only_workers_that_live_count(tmp_path: Path) -> None:
         )  # fmt: skip
         (tmp_path / "status" / f"{name}.json").write_bytes(msgspec.json.encode(status))
     (tmp_path / "status" / "3.json").write_bytes(b"{half a file")
+    assert live_workers(tmp_path) == []  # an id may be a zombie's, or another process's by now: the lock is not held
+    descriptor = locks.take(tmp_path / "status" / "1.lock")
+    assert descriptor is not None
     assert [w.worker for w in live_workers(tmp_path)] == ["1"]
+    os.close(descriptor)
     assert live_workers(tmp_path / "nowhere") == []
 
 

@@ -18,7 +18,16 @@ from sklearn.svm import LinearSVC
 
 from falaj.authoring.project import Project, load_project
 from falaj.kernel.errors import Invalid
-from falaj.lifecycle.training.model import DatasetUse, Input, ModelContract, TrainingSpec, TrainOutcome, TrainTask
+from falaj.lifecycle.training.model import (
+    PROFILE_FILE,
+    DatasetUse,
+    Input,
+    ModelContract,
+    TrainingSpec,
+    TrainOutcome,
+    TrainTask,
+    read_profile,
+)
 from falaj.lifecycle.training.steps.contract import LoadedModel
 from falaj.lifecycle.training.steps.convert import to_onnx
 from falaj.lifecycle.training.steps.parity import GROUP, NATIVE, difference
@@ -72,7 +81,7 @@ def test_every_library_leaves_a_model_that_answers_as_the_estimator_does(
     tiny: Project, frame: pl.DataFrame, tmp_path: Path, name: str
 ) -> None:
     outcome = train(tiny, frame, tmp_path, name)
-    assert [f.path for f in outcome.files] == ["model.onnx", "signature.json"]
+    assert [f.path for f in outcome.files] == ["model.onnx", "profile.json", "signature.json"]
     model = LoadedModel.read(tmp_path / "model")
     assert model.contract == outcome.contract
     rows = pl.read_parquet(tmp_path / "parity.parquet")
@@ -93,6 +102,33 @@ def test_the_same_task_leaves_the_same_bytes(tiny: Project, frame: pl.DataFrame,
     shuffled = frame.sample(fraction=1.0, shuffle=True, seed=3)
     second = train(tiny, shuffled, tmp_path / "b", "tiny-late")
     assert msgspec.structs.replace(first, seconds=0) == msgspec.structs.replace(second, seconds=0)
+
+
+def test_the_model_carries_the_profile_of_its_training_part(tiny: Project, frame: pl.DataFrame, tmp_path: Path) -> None:
+    outcome = train(tiny, frame, tmp_path, "tiny-late")
+    profile = read_profile((tmp_path / "model" / PROFILE_FILE).read_bytes(), outcome.contract)
+    part = split(spec_of(tiny, "tiny-late")[0], frame).train.frame
+    assert PROFILE_FILE not in outcome.artifacts
+    assert profile.rows == part.height == outcome.rows["train"]
+    colour, size = profile.features["colour"], profile.features["size"]
+    assert colour.counts == dict(part["colour"].drop_nulls().value_counts().iter_rows())
+    assert colour.nulls == part["colour"].null_count() > 0
+    assert profile.features["garden"].counts == {
+        "true": part["garden"].sum(), "false": (~part["garden"]).sum()
+    }  # fmt: skip
+    assert size.mean == pytest.approx(part["size"].mean())
+    assert (size.quantiles[0], size.quantiles[10], size.quantiles[-1]) == pytest.approx(
+        (part["size"].min(), part["size"].median(), part["size"].max())
+    )
+    (score,) = profile.score
+    assert 0 <= score.quantiles[0] < score.mean < score.quantiles[-1] <= 1
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_task_s_profile_fits_its_contract(tiny: Project, frame: pl.DataFrame, tmp_path: Path, name: str) -> None:
+    outcome = train(tiny, frame, tmp_path, name)
+    profile = read_profile((tmp_path / "model" / PROFILE_FILE).read_bytes(), outcome.contract)
+    assert len(profile.score) == (len(outcome.contract.classes) if outcome.contract.task == "multiclass" else 1)
 
 
 def test_parts_follow_each_other_in_time_and_count_every_row(tiny: Project, frame: pl.DataFrame) -> None:

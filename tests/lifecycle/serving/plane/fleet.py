@@ -33,7 +33,18 @@ from falaj.lifecycle.registry import steps
 from falaj.lifecycle.registry.model import Admission, PackageOutcome, PackageTask, admission_statement
 from falaj.lifecycle.rollout.model import TrafficPlan, all_to
 from falaj.lifecycle.serving.model import BLOB_KEY, BUNDLE_TYPE, PEPPER, Access, Bundle, Release, SealedBlob
-from falaj.lifecycle.training.model import Input, JoinKey, ModelContract, Output, ViewUse
+from falaj.lifecycle.training.model import (
+    PROFILE_FILE,
+    QUANTILES,
+    FeatureProfile,
+    Input,
+    JoinKey,
+    ModelContract,
+    Numbers,
+    Output,
+    Profile,
+    ViewUse,
+)
 from falaj.storage.blobs.local import LocalBlobs
 from falaj.storage.online.lmdb_store import OnlineWriter, ViewMeta
 
@@ -93,7 +104,21 @@ def flight_graph(bias: float = 0.0) -> bytes:
         helper.make_tensor_value_info("label", TensorProto.INT64, ["rows"]),
         helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["rows", 2]),
     ]
-    return _graph(nodes, outputs, constants, 5)
+    return graph_of(nodes, outputs, constants, 5)
+
+
+def profile_of(contract: ModelContract, mean: float = 0.5) -> bytes:
+    """A reference profile that fits a contract: 60 rows, every value as often as the others; `mean` is the score's."""
+    features = {}
+    for i in contract.inputs:
+        values = i.categories if i.type == "category" else ("false", "true")
+        counts = {v: 60 // len(values) for v in values}
+        nulls = 60 - sum(counts.values())
+        if i.type in ("category", "boolean"):
+            features[i.name] = FeatureProfile(i.type, nulls, counts)
+        else:
+            features[i.name] = FeatureProfile(i.type, 0, None, 0.5, 0.25, QUANTILES)
+    return canonical_json(Profile(60, features, (Numbers(mean, 0.25, QUANTILES),)))
 
 
 def overflow_contract() -> ModelContract:
@@ -107,10 +132,10 @@ def overflow_graph() -> bytes:
     """x · 10³⁰, which is no finite number for large x."""
     nodes = [helper.make_node("Mul", ["features", "huge"], ["value"])]
     outputs = [helper.make_tensor_value_info("value", TensorProto.FLOAT, ["rows", 1])]
-    return _graph(nodes, outputs, {"huge": np.array([1e30], np.float32)}, 1)
+    return graph_of(nodes, outputs, {"huge": np.array([1e30], np.float32)}, 1)
 
 
-def _graph(nodes: list[Any], outputs: list[Any], constants: dict[str, Any], width: int) -> bytes:
+def graph_of(nodes: list[Any], outputs: list[Any], constants: dict[str, Any], width: int) -> bytes:
     graph = helper.make_graph(
         nodes,
         "tiny",
@@ -157,7 +182,12 @@ class Home:
         """Write a model folder, sign it, store its files."""
         folder = self.root / "packaged" / sha256(graph + canonical_json(contract))[7:19]
         folder.mkdir(parents=True, exist_ok=True)
-        content = {"model.onnx": graph, "signature.json": msgspec.json.encode(contract), **(files or {})}
+        content = {
+            "model.onnx": graph,
+            PROFILE_FILE: profile_of(contract, int(sha256(graph)[7:11], 16) / 65536),  # each version has its own
+            "signature.json": msgspec.json.encode(contract),
+            **(files or {}),
+        }
         for name, data in content.items():
             (folder / name).write_bytes(data)
             self.blobs.put(data)

@@ -56,7 +56,7 @@ def only(found: Generations) -> LoadReport:
 
 
 def serving(found: Generations) -> str:
-    return found.state.model("flight-delay").pick(None).alias
+    return found.state.model("flight-delay").pick("anyone").version.alias
 
 
 def damaged(data: bytes) -> bytes:
@@ -75,9 +75,20 @@ def refuse_missing_blob(home: Home, release: Release, package: PackageOutcome) -
 
 
 def refuse_swapped_files(home: Home, release: Release, package: PackageOutcome) -> Release:
-    one, two = release.files
-    swapped = (msgspec.structs.replace(one, path=two.path), msgspec.structs.replace(two, path=one.path))
+    one, profile, two = release.files
+    swapped = (msgspec.structs.replace(one, path=two.path), profile, msgspec.structs.replace(two, path=one.path))
     return msgspec.structs.replace(release, files=swapped)
+
+
+def refuse_profile(home: Home, release: Release, package: PackageOutcome) -> Release:
+    """The profile's content is nothing to the data plane; its bytes are."""
+    path = blob_path(home.root / "blobs", next(f.sha256 for f in package.files if f.path == "profile.json"))
+    path.write_bytes(damaged(path.read_bytes()))
+    return release
+
+
+def refuse_without_profile(home: Home, release: Release, package: PackageOutcome) -> Release:
+    return msgspec.structs.replace(release, files=tuple(f for f in release.files if f.path != "profile.json"))
 
 
 def refuse_missing_file(home: Home, release: Release, package: PackageOutcome) -> Release:
@@ -157,6 +168,8 @@ REFUSALS = [
     (refuse_missing_blob, "blob_missing"),
     (refuse_swapped_files, "files_differ"),
     (refuse_missing_file, "files_differ"),
+    (refuse_profile, "blob_broken"),
+    (refuse_without_profile, "files_differ"),
     (refuse_unsigned_model, "bad_model_signature"),
     (refuse_stranger_signed_model, "bad_signature"),
     (refuse_other_signature, "not_as_signed"),
@@ -315,7 +328,7 @@ def test_without_any_bundle_nobody_is_known(home: Home) -> None:
     token = home.token("shop", ("service",))
     found = generations(home)
     with pytest.raises(Unauthenticated):
-        found.state.guard.admit(f"Bearer {token}", PREDICT, "flight-delay", datetime.now(UTC))
+        found.state.permits.admit(f"Bearer {token}", PREDICT, "flight-delay", datetime.now(UTC))
 
 
 def test_a_revoked_token_is_unknown_with_the_next_bundle(home: Home) -> None:
@@ -323,14 +336,14 @@ def test_a_revoked_token_is_unknown_with_the_next_bundle(home: Home) -> None:
     header = f"Bearer {home.token('shop', ('service',))}"
     home.publish(home.bundle(1, releases))
     found = generations(home)
-    assert found.state.guard.admit(header, PREDICT, "flight-delay", datetime.now(UTC)).name == "shop"
+    assert found.state.permits.admit(header, PREDICT, "flight-delay", datetime.now(UTC)).name == "shop"
     with pytest.raises(Unauthenticated):
-        found.state.guard.admit(header, PREDICT, "flight-delay", datetime.now(UTC) + timedelta(days=2))
+        found.state.permits.admit(header, PREDICT, "flight-delay", datetime.now(UTC) + timedelta(days=2))
     home.tokens.clear()
     home.publish(home.bundle(2, releases))
     found.poll()
     with pytest.raises(Unauthenticated):
-        found.state.guard.admit(header, PREDICT, "flight-delay", datetime.now(UTC))
+        found.state.permits.admit(header, PREDICT, "flight-delay", datetime.now(UTC))
 
 
 def test_an_admission_that_expires_while_serving_ends_the_service(home: Home) -> None:
@@ -363,10 +376,10 @@ def test_a_version_in_service_keeps_its_session_but_not_its_admission(home: Home
     packaged = package(home)
     home.publish(home.bundle(1, [home.release(packaged, "flight-delay@1")]))
     found = generations(home)
-    before = found.state.model("flight-delay").pick(None)
+    before = found.state.model("flight-delay").pick("anyone").version
     home.publish(home.bundle(2, [home.release(packaged, "flight-delay@1")]))
     found.poll()
-    assert found.state.model("flight-delay").pick(None) is before
+    assert found.state.model("flight-delay").pick("anyone").version is before
     home.publish(home.bundle(3, [home.release(packaged, "flight-delay@1", environment="staging")]))
     found.poll()
     assert found.state.reports[0].code == "wrong_environment"
@@ -377,14 +390,12 @@ def test_traffic_follows_the_weights_and_a_routing_key_stays(home: Home) -> None
     plan = TrafficPlan("flight-delay", (Route(one.digest, 80), Route(two.digest, 20, "canary")))
     home.publish(home.bundle(1, [one, two], [plan]))
     model = generations(home).state.model("flight-delay")
-    by_key = [model.pick(f"customer {i}").alias for i in range(5000)]
-    assert by_key == [model.pick(f"customer {i}").alias for i in range(5000)]
-    by_chance = [model.pick(None).alias for _ in range(5000)]
-    for aliases in (by_key, by_chance):  # 20 % ± 6 standard deviations
-        assert 0.166 < aliases.count("flight-delay@2") / 5000 < 0.234
-    assert model.version("2").alias == "flight-delay@2"
+    by_key = [model.pick(f"customer {i}").version.alias for i in range(5000)]
+    assert by_key == [model.pick(f"customer {i}").version.alias for i in range(5000)]
+    assert 0.166 < by_key.count("flight-delay@2") / 5000 < 0.234  # 20 % ± 6 standard deviations
+    assert (model.named("2").version.alias, model.named("2").role) == ("flight-delay@2", "canary")
     with pytest.raises(NotFound):
-        model.version("3")
+        model.named("3")
 
 
 def test_the_statement_is_what_the_coordinator_signs() -> None:

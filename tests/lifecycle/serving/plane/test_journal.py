@@ -1,15 +1,18 @@
 from __future__ import annotations
 
+import fcntl
 import os
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from falaj.kernel.clock import SystemClock
 from falaj.kernel.errors import Integrity, Invalid, NotFound, Unavailable
-from falaj.lifecycle.serving.plane.journal import Journal, Prediction, iter_records, read_record
+from falaj.lifecycle.serving.plane.journal import Journal, Prediction, is_sealed, iter_records, read_record
+from tests.lifecycle.serving.plane.fleet import eventually
 
 
 def record(journal: Journal, text: str = "JFK") -> Prediction:
@@ -127,3 +130,56 @@ def test_a_disk_that_is_full_refuses_and_leaves_the_segment_whole(
     journal.close()
     (segment,) = tmp_path.glob("*.seg")
     assert list(iter_records(segment)) == [first, second]
+
+
+def test_a_segment_is_sealed_when_its_writer_has_moved_on_or_is_gone(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, SystemClock())
+    journal.append(record(journal))
+    (first,) = tmp_path.glob("*.seg")
+    assert not is_sealed(first)
+    journal.rotate()
+    eventually(lambda: is_sealed(first), "its last byte is flushed within a second")
+    (second,) = set(tmp_path.glob("*.seg")) - {first}
+    assert not is_sealed(second)
+    journal.rotate()
+    assert set(tmp_path.glob("*.seg")) == {first, second}, "nothing stands in it: it goes on"
+    journal.append(record(journal))
+    journal.close()
+    assert is_sealed(second)
+
+
+def test_a_segment_ends_with_the_platform_s_day_but_not_faster_than_it_may(tmp_path: Path) -> None:
+    day = 86_400_000_000
+    slow, fast = Journal(tmp_path / "slow", SystemClock()), Journal(tmp_path / "fast", SystemClock(), day_seconds=0)
+    for journal in (slow, fast):
+        for moment in (1, day - 1, day, 3 * day):
+            journal.append(msgspec.structs.replace(record(journal), at=moment))
+        assert not journal.due(9 * day) or journal is fast
+        journal.close()
+    assert [r.at for p in sorted((tmp_path / "slow").glob("*.seg")) for r in iter_records(p)] == [
+        1,
+        day - 1,
+        day,
+        3 * day,
+    ]
+    assert len(list((tmp_path / "slow").glob("*.seg"))) == 1
+    held = [[r.at for r in iter_records(p)] for p in (tmp_path / "fast").glob("*.seg")]
+    assert sorted(held) == [[1, day - 1, day], [3 * day]]
+
+
+def test_a_segment_that_cannot_be_opened_leaves_the_old_one_in_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = Journal(tmp_path, SystemClock(), segment_bytes=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(fcntl, "flock", refuse)
+        for _ in range(3):
+            journal.append(record(journal))
+    assert len(list(tmp_path.glob("*.seg"))) == 1 and not list(tmp_path.glob("*.new"))
+    journal.append(record(journal))
+    journal.close()
+    assert sorted(len(list(iter_records(p))) for p in tmp_path.glob("*.seg")) == [0, 4]
+
+
+def refuse(*_: object) -> None:
+    raise OSError("no locks available")

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from falaj.kernel.errors import Invalid
 from falaj.lifecycle.serving.plane.enrich import look_up
-from falaj.lifecycle.serving.plane.inference import RowEncoder
 from falaj.lifecycle.serving.plane.protocol import InferRequest, read_columns, read_request, routing_key, wanted_inputs
+from falaj.lifecycle.serving.plane.rows import RowEncoder
 from falaj.lifecycle.training.encoding import Encoder, Matrix
 from falaj.lifecycle.training.model import Input, ModelContract
 from tests.lifecycle.serving.plane.fleet import CARRIERS, VIEW, flight, flight_contract

@@ -1,0 +1,215 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from falaj.bootstrap.control_plane import actions
+from falaj.governance.identity.model import ROLES
+from falaj.governance.policy.decide import GROUPS, CedarAuthoriser, default_policy
+from falaj.kernel.access import SYSTEM, Action, Decision, Principal, Question, Resource
+from falaj.kernel.errors import Invalid
+
+POLICY = CedarAuthoriser(default_policy(), actions())
+SPECIAL = {"changes.approve", "training.start"}  # forbidden without facts about their resource
+ALLOWED = {
+    "viewer": {"read"},
+    "data-scientist": {"read", "engineering", "inference"},
+    "ml-engineer": {"read", "engineering", "inference"},
+    "risk-officer": {"read", "risk", "audit"},
+    "platform-admin": {"read", "engineering", "inference", "risk", "administration", "audit"},
+    "auditor": {"read", "audit"},
+    "service": {"inference"},
+}
+
+
+def ask(roles: tuple[str, ...], action: str, attributes: dict[str, Any] | None = None, name: str = "bob") -> Decision:
+    return POLICY.decide(Question(Principal(name, "person", roles), action, Resource("Thing", "t1", attributes or {})))
+
+
+def person(name: str) -> dict[str, Any]:
+    return {"__entity": {"type": "Principal", "id": name}}
+
+
+def test_every_action_is_declared_once_in_a_known_group() -> None:
+    names = [a.name for a in actions()]
+    assert len(names) == len(set(names))
+    assert {a.group for a in actions()} <= set(GROUPS)
+    assert set(ALLOWED) == set(ROLES)
+
+
+@pytest.mark.parametrize("action", [a for a in actions() if a.name not in SPECIAL], ids=lambda a: a.name)
+@pytest.mark.parametrize("role", ROLES)
+def test_a_role_gets_its_groups_and_no_other(role: str, action: Action) -> None:
+    decision = ask((role,), action.name)
+    assert decision.allowed == (action.group in ALLOWED[role]), decision.reason
+    assert decision.errors == ()
+    assert decision.reason
+
+
+@pytest.mark.parametrize("action", actions(), ids=lambda a: a.name)
+def test_without_a_role_nothing_is_allowed(action: Action) -> None:
+    for roles in ((), ("no-such-role",), ("Platform-Admin",), ("platform-admin ",)):
+        assert not ask(roles, action.name, {"author": person("ann"), "purpose": "p", "purposes": ["p"]}).allowed
+
+
+@pytest.mark.parametrize("action", actions(), ids=lambda a: a.name)
+def test_the_platform_itself_does_only_its_own(action: Action) -> None:
+    decision = POLICY.decide(Question(SYSTEM, action.name, Resource("Thing", "t1")))
+    assert decision.allowed == (action.group == "system" or action.name == "identity.grant")
+
+
+@given(st.lists(st.sampled_from(ROLES), max_size=4), st.sampled_from([a for a in actions() if a.name not in SPECIAL]))
+def test_roles_add_up(roles: list[str], action: Action) -> None:
+    assert ask(tuple(roles), action.name).allowed == any(action.group in ALLOWED[r] for r in roles)
+
+
+@pytest.mark.parametrize("role", ["risk-officer", "platform-admin"])
+def test_four_eyes(role: str) -> None:
+    assert ask((role,), "changes.approve", {"author": person("ann")}).allowed
+    own = ask((role,), "changes.approve", {"author": person("bob")})
+    assert not own.allowed
+    assert own.rules == ("four-eyes",)
+    assert own.hint
+    assert ask((role,), "changes.reject", {"author": person("bob")}).allowed
+
+
+@pytest.mark.parametrize(
+    "author",
+    [
+        None,
+        "bob",
+        "ann",
+        "",
+        7,
+        True,
+        [],
+        [person("ann")],
+        {},
+        {"type": "Principal", "id": "ann"},
+        {"__entity": {"type": "Principal"}},
+        {"__entity": {"type": "Role", "id": "ann"}},
+        {"__entity": {"type": "Thing", "id": "ann"}},
+        {"__entity": "ann"},
+        {"__extn": {"fn": "ip", "arg": "127.0.0.1"}},
+        float("nan"),
+        2**70,
+        "\ud800",
+        object(),
+    ],
+    ids=lambda a: ascii(a)[:40],
+)
+def test_an_author_that_is_missing_or_no_principal_denies(author: Any) -> None:
+    attributes = {} if author is None else {"author": author}
+    for role in ("risk-officer", "platform-admin"):
+        decision = ask((role,), "changes.approve", attributes)
+        assert not decision.allowed
+        assert decision.reason
+    assert not ask(("risk-officer",), "changes.approve", {"author": None}).allowed
+
+
+@pytest.mark.parametrize(
+    ("attributes", "allowed"),
+    [
+        ({"purpose": "operations", "purposes": ["operations"]}, True),
+        ({"purpose": "operations", "purposes": ["research", "operations"]}, True),
+        ({"purpose": "marketing", "purposes": ["operations"]}, False),
+        ({"purpose": "operations", "purposes": []}, False),
+        ({"purpose": "operations"}, False),
+        ({"purposes": ["operations"]}, False),
+        ({}, False),
+        ({"purpose": "operations", "purposes": "operations"}, False),
+        ({"purpose": ["operations"], "purposes": ["operations"]}, False),
+        ({"purpose": "Operations", "purposes": ["operations"]}, False),
+        ({"purpose": "", "purposes": ["operations"]}, False),
+        ({"purpose": None, "purposes": [None]}, False),
+    ],
+)
+def test_training_needs_a_purpose_that_every_source_allows(attributes: dict[str, Any], allowed: bool) -> None:
+    for role in ("data-scientist", "ml-engineer", "platform-admin"):
+        assert ask((role,), "training.start", attributes).allowed == allowed
+    assert not ask(("viewer",), "training.start", attributes).allowed
+
+
+@pytest.mark.parametrize(
+    "action", ["", "nothing", "read", "system", "*", "identity.grant ", "Identity.Grant", "a\x00b"]
+)
+def test_an_undeclared_action_is_denied_to_everyone(action: str) -> None:
+    for principal in (SYSTEM, Principal("bob", "person", tuple(ROLES))):
+        decision = POLICY.decide(Question(principal, action, Resource("Thing", "t1")))
+        assert not decision.allowed
+        assert decision.errors == ("undeclared action",)
+
+
+@pytest.mark.parametrize(
+    "resource",
+    [
+        Resource("Principal", "bob", {"roles": ["platform-admin"]}),
+        Resource("Principal", "bob", {"kind": "service"}),
+        Resource("Action", "read", {"x": 1}),
+        Resource("Action", "identity.grant", {}),
+        Resource("Role", "platform-admin", {}),
+        Resource("Role", "viewer", {"x": 1}),
+    ],
+    ids=str,
+)
+def test_a_resource_that_is_called_like_something_else_gives_nothing_away(resource: Resource) -> None:
+    for action in ("identity.grant", "changes.approve", "audit.read"):
+        assert not POLICY.decide(Question(Principal("bob", "person", ("viewer",)), action, resource)).allowed
+
+
+@pytest.mark.parametrize("name", ['x"; permit(principal,action,resource);', "\\", "a\nb", "é", "x" * 5000, ""])
+def test_no_name_is_taken_for_a_rule(name: str) -> None:
+    assert not ask(("viewer",), "identity.grant", name=name).allowed
+    assert ask(("viewer",), "identity.read", name=name).allowed
+    question = Question(Principal("bob", "person", ("viewer",)), "identity.grant", Resource("Account", name))
+    assert not POLICY.decide(question).allowed
+
+
+@pytest.mark.parametrize("context", [{"x": object()}, {"x": 2**70}, {"x": float("inf")}, {"x": None}])
+def test_a_context_that_cedar_cannot_read_denies(context: dict[str, Any]) -> None:
+    question = Question(Principal("bob", "person", ("platform-admin",)), "audit.read", Resource("Log", "*"), context)
+    decision = POLICY.decide(question)
+    assert not decision.allowed
+    assert decision.errors
+
+
+def test_a_rule_that_cannot_be_evaluated_denies_even_beside_a_permit() -> None:
+    broken = '@id("broken") forbid (principal, action, resource) when { resource.nothing == 1 };'
+    policy = CedarAuthoriser(default_policy() + broken, actions())
+    decision = policy.decide(Question(Principal("bob", "person", ("viewer",)), "identity.read", Resource("Thing", "t")))
+    assert not decision.allowed
+    assert decision.errors
+    assert "could not be evaluated" in decision.reason
+
+
+def test_a_forbid_goes_before_every_permit() -> None:
+    rule = '@id("never") @hint("come back tomorrow") forbid (principal, action == Action::"audit.read", resource);'
+    policy = CedarAuthoriser(default_policy() + rule, actions())
+    decision = policy.decide(Question(Principal("bob", "person", tuple(ROLES)), "audit.read", Resource("Log", "*")))
+    assert (decision.allowed, decision.rules, decision.hint) == (False, ("never",), "come back tomorrow")
+
+
+@pytest.mark.parametrize("text", ["permit", "permit (principal, action, resource)", "not cedar {", "@id( permit"])
+def test_a_policy_that_is_no_cedar_is_refused(text: str) -> None:
+    with pytest.raises(Invalid, match="cannot be parsed"):
+        CedarAuthoriser(text, actions())
+
+
+def test_no_policy_permits_nothing() -> None:
+    policy = CedarAuthoriser("", actions())
+    for action in actions():
+        assert not policy.decide(Question(SYSTEM, action.name, Resource("Thing", "t"))).allowed
+
+
+def test_an_unknown_group_is_refused() -> None:
+    with pytest.raises(Invalid, match="no such action group"):
+        CedarAuthoriser(default_policy(), [Action("x.y", "everything", "Thing", "do all")])
+
+
+def test_an_action_that_is_declared_in_two_ways_is_refused() -> None:
+    twice = [Action("x.y", "read", "Thing", "look"), Action("x.y", "administration", "Thing", "look")]
+    with pytest.raises(Invalid, match="declared twice"):
+        CedarAuthoriser(default_policy(), twice)

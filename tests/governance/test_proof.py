@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / script), *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_a_sample_of_the_proof_of_the_audit_log_holds() -> None:
+    done = run("proofs/audit.py", "--entries", "260", "--sample", "60", "--workers", "1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (line,) = done.stdout.splitlines()
+    assert line.startswith("audit: ") and " files found (260 entries" in line
+
+
+def test_the_proof_fails_when_there_was_not_enough_time() -> None:
+    done = run("proofs/audit.py", "--entries", "3", "--sample", "50", "--workers", "1", "--seconds", "0")
+    assert done.returncode == 1
+    assert "in 0 of " in done.stdout
+
+
+def test_the_bench_of_the_metrics_writer_says_one_line() -> None:
+    arguments = ("--seconds", "0.2", "--rounds", "1", "--limit-ms")
+    done = run("bench/metrics_writer.py", *arguments, "60000")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (line,) = done.stdout.splitlines()
+    assert line.startswith("metrics_writer: a change p50 ")
+    assert run("bench/metrics_writer.py", *arguments, "0.001").returncode == 1
