@@ -322,12 +322,16 @@ trees = {"n_estimators": 160, "learning_rate": 0.06, "num_leaves": 31, "min_chil
     params=trees,
     gates=[
         fj.gate.metric("roc_auc", at_least=0.68),
-        fj.gate.metric("brier", at_most=0.18),
+        fj.gate.metric("brier", at_most=0.20),
+        fj.gate.not_worse_than_champion("roc_auc", margin=0.01),
         fj.gate.slice("carrier", "roc_auc", at_least=0.55),
         fj.gate.slice("origin", "roc_auc", at_least=0.64),
         fj.gate.latency(p99_ms=50),
-        fj.gate.approval("risk"),
+        fj.gate.approval("risk-officer"),
     ],
+    rollout=fj.Shadow(requests=200) >> fj.Canary(steps=[10, 50], requests=150),
+    monitor=fj.Monitor(window="28d", psi=0.25, features=4),
+    retrain=fj.Retrain(cooldown="90d"),
 )
 def delay(data: fj.TrainingSet, params: fj.Params) -> fj.Estimator:
     """The probability that a flight is more than 15 minutes late."""
@@ -346,10 +350,12 @@ def delay(data: fj.TrainingSet, params: fj.Params) -> fj.Estimator:
     gates=[
         fj.gate.metric("mae", at_most=30),
         fj.gate.metric("r2", at_least=0.02),
+        fj.gate.not_worse_than_champion("mae", margin=0.5),
         fj.gate.slice("origin", "mae", at_most=35),
         fj.gate.latency(p99_ms=50),
-        fj.gate.approval("risk"),
+        fj.gate.approval("risk-officer"),
     ],
+    rollout=fj.Canary(steps=[20, 50], requests=300, limits=fj.Limits(shift=0.05)),
 )
 def delay_minutes(data: fj.TrainingSet, params: fj.Params) -> fj.Estimator:
     """By how many minutes a flight is late."""

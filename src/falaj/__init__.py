@@ -13,7 +13,7 @@ A project is a Python module that says what its data, features and models are:
 
     @fj.model(name="flight-delay", task="binary", label="late", spine=flights, at="decided_at",
               features=[airport_weather, fj.request_features(distance="float")],
-              gates=[fj.gate.metric("roc_auc", at_least=0.70), fj.gate.approval("risk")])
+              gates=[fj.gate.metric("roc_auc", at_least=0.70), fj.gate.approval("risk-officer")])
     def train(data, params): ...                 # a TrainingSet in, a fitted estimator out
 
 `falaj train flight-delay` then does the rest. The package, from the bottom up:
@@ -43,14 +43,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from falaj.authoring import gate
     from falaj.authoring.definitions import Entity, Source, feature_view, model, request_features
+    from falaj.authoring.monitor import Monitor, Retrain
+    from falaj.authoring.rollout import Canary, Limits, Shadow
     from falaj.lifecycle.training.steps.training_set import Estimator, Params, TrainingSet
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Canary",
     "Entity",
     "Estimator",
+    "Limits",
+    "Monitor",
     "Params",
+    "Retrain",
+    "Shadow",
     "Source",
     "TrainingSet",
     "__version__",
@@ -68,6 +75,11 @@ _WHERE = {
     "feature_view": _DEFINITIONS,
     "model": _DEFINITIONS,
     "request_features": _DEFINITIONS,
+    "Canary": "falaj.authoring.rollout",
+    "Limits": "falaj.authoring.rollout",
+    "Shadow": "falaj.authoring.rollout",
+    "Monitor": "falaj.authoring.monitor",
+    "Retrain": "falaj.authoring.monitor",
     "Estimator": _TRAINING,
     "Params": _TRAINING,
     "TrainingSet": _TRAINING,

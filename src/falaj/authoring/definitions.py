@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from falaj.authoring.gate import Approval
+from falaj.authoring.monitor import Monitor, Retrain
+from falaj.authoring.rollout import Canary
 from falaj.kernel.errors import Invalid
 from falaj.lifecycle.evidence.model import GateSpec
 from falaj.lifecycle.features.model import ColumnSpec, EntitySpec, RequestFeature, seconds
@@ -218,6 +220,12 @@ class ModelOptions(ModelNeeds, total=False):
     """The last share of the rest (0.15)."""
     slices: Sequence[str]
     """Columns that evidence keeps beside the ones its slice gates name."""
+    rollout: Canary
+    """How a challenger takes over from the version that serves; without it, at once on approval."""
+    monitor: Monitor
+    """What is watched while it serves."""
+    retrain: Retrain
+    """When it is trained again by itself."""
 
 
 @dataclass(frozen=True)
@@ -238,6 +246,9 @@ class Model:
     holdout: float = 0.2
     validation: float = 0.15
     slices: Sequence[str] = ()
+    rollout: Canary | None = None
+    monitor: Monitor = field(default_factory=Monitor)
+    retrain: Retrain = field(default_factory=lambda: Retrain(on_drift=False))
 
     def __call__(self, data: TrainingSet, params: Params) -> Estimator:
         """Train, as the function does."""

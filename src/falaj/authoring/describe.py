@@ -14,7 +14,7 @@ from falaj.authoring.gate import Approval
 from falaj.kernel.digests import digest_of
 from falaj.kernel.errors import Invalid
 from falaj.lifecycle.data.model import SourceSpec
-from falaj.lifecycle.evidence.model import MANDATORY, GateSpec
+from falaj.lifecycle.evidence.model import CHAMPION, MANDATORY, GateSpec
 from falaj.lifecycle.features.model import ViewSpec
 from falaj.lifecycle.loop.model import ModelDefinition, ProjectDefinition
 from falaj.lifecycle.registry.model import check_name
@@ -138,6 +138,9 @@ def model_definition(model: Model, views: dict[str, ViewSpec]) -> ModelDefinitio
         holdout=model.holdout,
         validation=model.validation,
         slices=tuple(slices),
+        strategy=model.rollout.strategy() if model.rollout else None,
+        monitor=model.monitor.policy(),
+        retrain=model.retrain.policy(),
     )
 
 
@@ -166,7 +169,7 @@ def _inputs(model: Model) -> tuple[Input, ...]:
 def _gates(model: Model) -> tuple[GateSpec, ...]:
     declared = [g for g in model.gates if isinstance(g, GateSpec)]
     for gate in declared:
-        if gate.kind in ("metric", "slice") and gate.metric not in METRICS[model.task]:
+        if gate.kind in ("metric", "slice", CHAMPION) and gate.metric not in METRICS[model.task]:
             raise _wrong(
                 f"{model.name} has the gate {gate.name}, and {gate.metric} is not measured for {model.task}",
                 f"use one of {', '.join(METRICS[model.task])}",

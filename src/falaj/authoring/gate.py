@@ -6,17 +6,19 @@ be made stricter.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
+from falaj.governance.identity.model import ROLES
 from falaj.kernel.errors import Invalid
-from falaj.lifecycle.evidence.model import MANDATORY, GateSpec
+from falaj.lifecycle.evidence.model import CHAMPION, MANDATORY, GateSpec
 
 _PARITY = next(g for g in MANDATORY if g.kind == "parity")
 
 
 @dataclass(frozen=True)
 class Approval:
-    """A person with this role must approve the version, with its evidence before them."""
+    """Someone who holds this role must be among those who approve the version on its evidence."""
 
     role: str
 
@@ -35,6 +37,23 @@ def slice(  # read as fj.gate.slice
     if min_rows < 1:
         raise Invalid("min_rows is at least 1", hint="a slice needs rows to be judged by", code="wrong_gate")
     return GateSpec("slice", name, at_least, at_most, by=by, min_rows=min_rows)
+
+
+def not_worse_than_champion(name: str, *, margin: float) -> GateSpec:
+    """At most `margin` worse than the version that serves now, on the same rows of the candidate's holdout.
+
+    The margin is in the metric's own unit and the difference is taken so that positive is better: 0.01 allows a
+    ROC AUC of 0.74 beside a champion's 0.75, 0.5 an absolute error of 20.5 minutes beside 20. Bootstrap
+    uncertainty is told, not judged. A model without a champion passes. A version is admitted only while the
+    champion that it was compared with still serves.
+    """
+    if not (math.isfinite(margin) and margin >= 0):
+        raise Invalid(
+            f"the margin of {name} is {margin:g}",
+            hint="write how much worse the figure may be, such as margin=0.005",
+            code="wrong_gate",
+        )
+    return GateSpec(CHAMPION, name, at_least=0.0 - margin)
 
 
 def latency(*, p99_ms: float | None = None, p50_ms: float | None = None) -> GateSpec:
@@ -64,9 +83,18 @@ def parity(*, at_most: float = 1e-4) -> GateSpec:
 
 
 def approval(role: str) -> Approval:
-    """Someone with this role must approve, and it cannot be the author."""
-    if not role:
-        raise Invalid("an approval names a role", hint="write fj.gate.approval('risk')", code="wrong_gate")
+    """Someone who holds this role when deciding must be among the approvers, and it cannot be the author.
+
+    A version needs as many approvers as it names roles, all of them different people, and at least as many as the
+    home's setting `approvals` says. Who may approve at all is the policy's: by default risk-officer and
+    platform-admin. Raises `Invalid` for a role that does not exist.
+    """
+    if role not in ROLES:
+        raise Invalid(
+            f"an approval asks for the role {role!r}, which does not exist",
+            hint=f"write fj.gate.approval('risk-officer'); the roles are {', '.join(ROLES)}",
+            code="wrong_gate",
+        )
     return Approval(role)
 
 

@@ -5,10 +5,9 @@ Opening a home: take its lock → keys → database and its migration → door �
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Sequence
-from datetime import datetime
+from functools import partial
 from importlib import metadata as distributions
 from pathlib import Path
 
@@ -37,8 +36,9 @@ from falaj.governance.policy.decide import CedarAuthoriser, default_policy
 from falaj.governance.signing.dsse import load_public_key
 from falaj.governance.signing.keys import KeyRing, plane_key, public_pem
 from falaj.governance.signing.signer import EnvelopeSigner
+from falaj.kernel import locks
 from falaj.kernel.access import SYSTEM, Action, Principal
-from falaj.kernel.clock import Clock, ReplayClock, SystemClock, set_replay
+from falaj.kernel.clock import HomeClock, SystemClock
 from falaj.kernel.digests import digest_of
 from falaj.kernel.errors import Conflict, NotFound
 from falaj.kernel.settings import Settings
@@ -57,25 +57,44 @@ from falaj.lifecycle.features import service as features
 from falaj.lifecycle.features.flows import FeatureFlows
 from falaj.lifecycle.features.store import SqlMaterializationStore
 from falaj.lifecycle.loop import model as loop_model
+from falaj.lifecycle.loop import overview, why
 from falaj.lifecycle.loop import routes as loop_routes
 from falaj.lifecycle.loop.flows.build import BuildFlow, Stages
 from falaj.lifecycle.loop.flows.release import ReleaseFlow
-from falaj.lifecycle.loop.service import DecisionService, DefinitionService
+from falaj.lifecycle.loop.flows.retrain import Retraining
+from falaj.lifecycle.loop.flows.rollout import RolloutFlow
+from falaj.lifecycle.loop.flows.rollout import Stages as RolloutStages
+from falaj.lifecycle.loop.overview import OverviewService
+from falaj.lifecycle.loop.service import DecisionPorts, DecisionService, DefinitionService
 from falaj.lifecycle.loop.store import SqlDefinitionStore
+from falaj.lifecycle.loop.why import WhyService
 from falaj.lifecycle.monitoring import model as monitoring_model
-from falaj.lifecycle.monitoring.service import MonitoringService, Watch
+from falaj.lifecycle.monitoring import observer, quality
+from falaj.lifecycle.monitoring import routes as monitoring_routes
+from falaj.lifecycle.monitoring.analyst import JournalAnalyst
+from falaj.lifecycle.monitoring.incidents import IncidentService
+from falaj.lifecycle.monitoring.service import DeadMan, MonitoringService, Watch
+from falaj.lifecycle.monitoring.store import SqlIncidentStore, SqlRecordStore
+from falaj.lifecycle.monitoring.tail import Tail
 from falaj.lifecycle.registry import model as registry_model
 from falaj.lifecycle.registry import routes as registry_routes
 from falaj.lifecycle.registry import service as registry
 from falaj.lifecycle.registry.store import SqlVersionStore
 from falaj.lifecycle.rollout import model as rollout_model
+from falaj.lifecycle.rollout import routes as rollout_routes
+from falaj.lifecycle.rollout import strategy as rollout_strategy
 from falaj.lifecycle.rollout.service import RolloutService
-from falaj.lifecycle.rollout.store import SqlPlanStore
+from falaj.lifecycle.rollout.service import Stores as RolloutStores
+from falaj.lifecycle.rollout.store import SqlPlanStore, SqlRolloutStore
+from falaj.lifecycle.serving import journals
 from falaj.lifecycle.serving import model as serving_model
+from falaj.lifecycle.serving import routes as serving_routes
 from falaj.lifecycle.serving import service as serving
+from falaj.lifecycle.serving.flows import ShipFlow
+from falaj.lifecycle.serving.journals import JournalService, Shipper
 from falaj.lifecycle.serving.plane.journal import read_record
 from falaj.lifecycle.serving.process import Measuring, MeasuringPlanes, PlaneFolders
-from falaj.lifecycle.serving.store import SqlBundleStore
+from falaj.lifecycle.serving.store import SqlBundleStore, SqlSegmentStore
 from falaj.lifecycle.training import model as training_model
 from falaj.lifecycle.training import routes as training_routes
 from falaj.lifecycle.training import service as training
@@ -90,17 +109,13 @@ from falaj.workflow.events import EventLog
 OWNER = "owner"
 _STAGES = (
     audit_model, changes_model, identity_model, lineage_model, data_model, features_model, training_model,
-    evidence_model, registry_model, rollout_model, serving_model, monitoring_model, loop_model,
+    evidence_model, registry_model, rollout_model, rollout_strategy, serving_model, monitoring_model, loop_model,
 )  # fmt: skip
-_PLANE_ACTIONS = (
-    Action("serving.predict", "inference", "Model", "ask a model for predictions"),
-    Action("serving.observe", "read", "DataPlane", "see a data plane's state and counters"),
-)
 
 
 def actions() -> tuple[Action, ...]:
     """Every action that there is, with the stage that declares it."""
-    return (*(a for module in _STAGES for a in module.ACTIONS), *_PLANE_ACTIONS)
+    return tuple(a for module in _STAGES for a in module.ACTIONS)
 
 
 class Layout:
@@ -122,22 +137,6 @@ class Layout:
         self.scratch = home / "tmp"
         self.tokens = home / "tokens"
         self.run = home / "run"
-
-
-class HomeClock:
-    """The home's clock: the machine's, until the home is moved to another time."""
-
-    def __init__(self, home: Path) -> None:
-        self._home = home
-        self._clock: Clock = SystemClock()
-
-    def now(self) -> datetime:
-        if isinstance(self._clock, SystemClock) and (self._home / "clock.json").exists():
-            self._clock = ReplayClock(self._home / "clock.json")
-        return self._clock.now()
-
-    def set(self, shows: datetime, rate: float) -> None:
-        set_replay(self._home, shows, rate)
 
 
 class ControlPlane:
@@ -165,11 +164,16 @@ class ControlPlane:
         if self.serving.generation() == 0:
             self.serving.publish(SYSTEM.name)
         self.watch.start()
+        self.observer.load(self.registry.models())
+        self.tail.start()
+        self.shipper.start()
 
     def close(self) -> None:
+        self.shipper.stop()
         self.watch.stop()
+        self.tail.stop()
+        self.workflows.close()  # first: a child that is ended below is no failure of its flow
         self.steps.stop()
-        self.workflows.close()
         self.publisher.stop()
         self.metrics.close()
         self.database.close()
@@ -209,6 +213,9 @@ class ControlPlane:
         self.evidence = evidence.EvidenceService(
             door, evidence.Ports(database, SqlStatementStore(), self.blobs, lineage, self.signer, trusted)
         )
+        environment = self.settings.environment
+        stores = RolloutStores(SqlPlanStore(), SqlRolloutStore())
+        self.rollout = RolloutService(database, stores, door, environment)
         self.registry = registry.RegistryService(
             door,
             registry.Ports(
@@ -217,13 +224,12 @@ class ControlPlane:
                 self.blobs,
                 self.evidence,
                 self.changes,
+                self.rollout,
                 lineage,
                 self.signer,
                 (load_public_key(model),),
             ),
         )
-        environment = self.settings.environment
-        self.rollout = RolloutService(database, SqlPlanStore(), door, environment)
         serving.prepare_folder(layout.plane, environment, attestation, model)
         target = serving_model.Target(str(layout.plane), environment, public_pem(plane_key(layout.plane)))
         self.serving = serving.ServingService(
@@ -235,8 +241,7 @@ class ControlPlane:
             target,
         )  # fmt: skip
         self.identity.on_change(self._publish_access)
-        self.monitoring = MonitoringService(self.serving)
-        self.watch = Watch(self.serving)
+        self._monitoring()
         layout.online.mkdir(exist_ok=True, mode=0o700)
         self.probe = MeasuringPlanes(
             self.serving,
@@ -245,6 +250,26 @@ class ControlPlane:
                 self.keys.pepper, self.clock, registry_model.MEASUREMENT,
             ),
         )  # fmt: skip
+
+    def _monitoring(self) -> None:
+        records, journal = SqlRecordStore(), self.layout.plane / "journal"
+        self.metrics.change(records.create)
+        self.monitoring = MonitoringService(self.serving)
+        self.incidents = IncidentService(self.database, SqlIncidentStore(), self.door)
+        self.observer = observer.Observer(
+            observer.Ports(self.metrics, records, self.registry, self.definitions, self.incidents, self.clock)
+        )
+        cursors = self.metrics.read(records.cursors)
+        self.tail = Tail(journal, cursors, self.observer, lambda: self.observer.judge(self.registry.serving()))
+        dead_man = DeadMan(self.tail, self.incidents, self.settings.evaluator_seconds)
+        self.watch = Watch(self.serving, dead_man)
+        self.journals = JournalService(
+            self.door, journals.Ports(self.database, SqlSegmentStore(), journal, self.layout.lake / "predictions")
+        )
+        self.analyst = JournalAnalyst(journal, self.observer, self.serving, self.tail)
+        self.quality = quality.QualityService(
+            self.door, quality.Ports(self.metrics, records, self.registry, self.observer)
+        )
 
     def _publish_access(self) -> None:
         """Tokens or roles changed: tell the data plane, and give it a moment to follow."""
@@ -261,11 +286,13 @@ class ControlPlane:
                 training=self.training,
                 evidence=self.evidence,
                 registry=self.registry,
+                champions=self.rollout,
                 probe=self.probe,
                 blobs=self.blobs,
                 steps=self.steps,
                 principals=self.identity,
                 clock=self.clock,
+                environment=self.settings.environment,
                 runtime=runtime_digest(),
                 model_key=str(self.keys.model_path),
                 approvals=self.settings.approvals,
@@ -277,7 +304,22 @@ class ControlPlane:
         self.workflows.register(loop_model.BUILD_FLOW, self.build.build)
         release = ReleaseFlow(self.registry, self.rollout, self.serving).release
         self.workflows.register(loop_model.RELEASE_FLOW, release)
-        self.decisions = DecisionService(self.registry, self.changes, self.workflows)
+        stages = RolloutStages(self.registry, self.rollout, self.serving, self.analyst)
+        self.workflows.register(loop_model.ROLLOUT_FLOW, RolloutFlow(stages).roll_out)
+        self.retraining = Retraining(self.definitions, self.training, self.workflows, self.clock)
+        self.incidents.on_open(self.retraining.consider)
+        self.workflows.register(serving_model.SHIP, ShipFlow(self.journals, self.steps).ship)
+        self.shipper = Shipper(self.journals, self.workflows, self.incidents)
+        self.decisions = DecisionService(
+            DecisionPorts(
+                registry=self.registry,
+                changes=self.changes,
+                flows=self.workflows,
+                definitions=self.definitions,
+                rollout=self.rollout,
+                clock=self.clock,
+            )
+        )
 
     def app(self, more: Sequence[APIRouter] = ()) -> FastAPI:
         """The API, with `more` routes beside it (the console's)."""
@@ -291,6 +333,9 @@ class ControlPlane:
             steps=self.steps,
             monitoring=self.monitoring,
             lineage=self.lineage,
+            audit=self.audit,
+            why=WhyService(self._known_of_predictions()),
+            overview=OverviewService(self._known_of_the_loop()),
             record=self.record,
             set_clock=clock.set,
             home=str(self.layout.home),
@@ -302,12 +347,41 @@ class ControlPlane:
             audit_routes.build(self.audit, self.door, guard),
             data_routes.build(self.data, flows, guard, clock),
             features_routes.build(self.features, flows, guard, clock),
-            training_routes.build(self.training, guard),
+            training_routes.build(self.training, self.decisions.check_model, guard),
             evidence_routes.build(self.evidence, guard),
-            registry_routes.build(self.registry, guard),
+            registry_routes.build(self.registry, self.decisions.check_model, guard),
+            rollout_routes.build(self.rollout, self.analyst, self.decisions.check_model, guard),
+            serving_routes.build(self.journals, guard),
+            monitoring_routes.build(self.quality, self.incidents, self.decisions.check_model, guard),
             loop_routes.build(loop, guard),
         ]
         return make_app([*routers, *more], guard)
+
+    def _known_of_predictions(self) -> why.Ports:
+        return why.Ports(
+            record=partial(read_record, self.layout.plane / "journal"),
+            registry=self.registry,
+            changes=self.changes,
+            rollout=self.rollout,
+            training=self.training,
+            data=self.data,
+            quality=self.quality,
+            incidents=self.incidents,
+            audit=self.audit,
+        )
+
+    def _known_of_the_loop(self) -> overview.Ports:
+        return overview.Ports(
+            registry=self.registry,
+            definitions=self.definitions,
+            changes=self.changes,
+            rollout=self.rollout,
+            training=self.training,
+            quality=self.quality,
+            incidents=self.incidents,
+            retraining=self.retraining,
+            flows=self.workflows,
+        )
 
     def record(self, prediction: str) -> loop_routes.Record | None:
         """A prediction's record from the journal, if there is one."""
@@ -328,19 +402,14 @@ class ControlPlane:
 
 def take_lock(path: Path) -> int:
     """Lock a home for this process. Raises `Conflict` when another process has it."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as e:
-        holder = os.read(descriptor, 20).decode("ascii", "replace").strip() or "unknown"
-        os.close(descriptor)
+    descriptor = locks.take(path)
+    if descriptor is None:
+        pid = locks.holder(path)
         raise Conflict(
-            f"another process (pid {holder}) has this home open",
-            hint="let it finish, or use it: the commands find a control plane that runs (`falaj status`)",
+            f"another process (pid {pid or 'unknown'}) has this home open",
+            hint=f"wait until it ends, or end it: `kill {pid or 'PID'}`; after `falaj up` several commands can work at once",
             code="home_locked",
-        ) from e
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        )
     return descriptor
 
 

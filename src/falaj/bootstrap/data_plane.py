@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from falaj.kernel.clock import clock_at
+from falaj.kernel.clock import HomeClock
 from falaj.kernel.log import configure
 from falaj.lifecycle.serving.plane.worker import Worker
 from falaj.storage.online.lmdb_store import OnlineReader
@@ -26,4 +26,4 @@ class PlaneOptions(msgspec.Struct, frozen=True):
 def application(options: PlaneOptions) -> Worker:
     """The RSGI application; called in the worker's process."""
     configure("data-plane", options.log_level)
-    return Worker(options.folder, options.blobs, OnlineReader(options.online), clock_at(options.home), options.address)
+    return Worker(options.folder, options.blobs, OnlineReader(options.online), HomeClock(options.home), options.address)

@@ -17,6 +17,7 @@ from falaj.lifecycle.data.model import IngestTask
 from falaj.lifecycle.evidence.model import EvidenceTask
 from falaj.lifecycle.features.model import FrameTask, MaterializeTask
 from falaj.lifecycle.registry.model import PackageTask
+from falaj.lifecycle.serving.model import SHIP, ShipTask
 from falaj.lifecycle.training.model import TrainTask
 from falaj.workflow.reporting import Reporter
 from falaj.workflow.steps import StepTask
@@ -67,6 +68,10 @@ def _evidence(task: StepTask, report: Reporter) -> Any:
     return measure(msgspec.convert(task.input, EvidenceTask), report, task.secrets.get("token", ""))
 
 
+def _ship(task: StepTask, report: Reporter) -> Any:
+    return _function("falaj.lifecycle.serving.steps", "ship")(msgspec.convert(task.input, ShipTask), report)
+
+
 def _transforms(project: Project, views: tuple[Any, ...]) -> dict[str, Any]:
     return {v.name: project.view(v.name).transform for v in views}
 
@@ -84,4 +89,5 @@ _KINDS: dict[str, Callable[[StepTask, Reporter], Any]] = {
     "train": _train,
     "package": _package,
     "evidence": _evidence,
+    SHIP: _ship,
 }

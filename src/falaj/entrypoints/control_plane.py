@@ -14,7 +14,9 @@ import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 import uvicorn
@@ -50,10 +52,10 @@ def main() -> None:
 def run(settings: Settings, *, private: bool) -> None:
     """Serve until told to stop. Raises `FalajError` when the home cannot be opened or the port is taken."""
     plane = ControlPlane(settings)
-    listener = _listen(settings.host, 0 if private else settings.port)
+    address = plane.layout.run / "control-plane.json"
+    listener = _listen(settings.host, 0) if private else _listen_again(settings, address)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     url = f"http://{host}:{listener.getsockname()[1]}"
-    address = plane.layout.run / "control-plane.json"
 
     @asynccontextmanager
     async def lifespan(_app: Any) -> AsyncIterator[None]:
@@ -65,8 +67,6 @@ def run(settings: Settings, *, private: bool) -> None:
         try:
             yield
         finally:
-            if not private:
-                address.unlink(missing_ok=True)
             plane.close()
 
     app = application(plane)
@@ -79,10 +79,27 @@ def run(settings: Settings, *, private: bool) -> None:
         timeout_keep_alive=60,
         server_header=False,
     )
-    server = uvicorn.Server(config)
+    server = _Server(config, plane)
     if private:
         threading.Thread(target=_stop_with_parent, args=(server,), daemon=True).start()
     server.run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """A server that lets go of those who wait for a flow's news as soon as it is to end."""
+
+    def __init__(self, config: uvicorn.Config, plane: ControlPlane) -> None:
+        super().__init__(config)
+        self._plane = plane
+
+    def end(self) -> None:
+        """Finish what is in flight, then stop."""
+        self.should_exit = True
+        self._plane.events.close()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._plane.events.close()
+        super().handle_exit(sig, frame)
 
 
 def application(plane: ControlPlane) -> FastAPI:
@@ -122,9 +139,23 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _stop_with_parent(server: uvicorn.Server) -> None:
+def _listen_again(settings: Settings, address: Path) -> socket.socket:
+    """Listen on the port that is set; else on the one that this home had last, or on any if that is taken."""
+    if settings.port:
+        return _listen(settings.host, settings.port)
+    try:
+        last = urlsplit(msgspec.json.decode(address.read_bytes())["url"]).port or 0
+    except (OSError, msgspec.DecodeError, KeyError, TypeError, ValueError):
+        last = 0
+    try:
+        return _listen(settings.host, last)
+    except Unavailable:
+        return _listen(settings.host, 0)
+
+
+def _stop_with_parent(server: _Server) -> None:
     sys.stdin.buffer.read()
-    server.should_exit = True
+    server.end()
 
 
 if __name__ == "__main__":

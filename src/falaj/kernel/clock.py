@@ -14,6 +14,8 @@ from typing import Protocol
 
 import msgspec
 
+from falaj.kernel.errors import Integrity
+
 
 class Clock(Protocol):
     def now(self) -> datetime:
@@ -36,35 +38,49 @@ class Replay(msgspec.Struct, frozen=True):
     rate: float = 1.0
 
 
-class ReplayClock:
-    """A clock that follows `clock.json`; the file is read again when it changes."""
+class HomeClock:
+    """The clock of a home: it follows `clock.json`, which may come, change and go, and shows the machine's
+    time while there is none. The file is looked at every 50 ms at most, so asking costs next to nothing.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    `now` raises `Integrity` for a file that cannot be read: a home must not fall into another time unnoticed.
+    """
+
+    def __init__(self, home: Path) -> None:
+        self._path = home / "clock.json"
         self._seen: tuple[int, int] | None = None
-        self._replay = Replay(anchor=0.0, shows=datetime.fromtimestamp(0, UTC))
+        self._replay: Replay | None = None
         self._checked = 0.0
 
     def now(self) -> datetime:
         machine = time.time()
         if not 0 <= machine - self._checked < 0.05:
-            self._refresh(machine)
+            self._refresh()
+            self._checked = machine
         replay = self._replay
+        if replay is None:
+            return datetime.now(UTC)
         return replay.shows + timedelta(seconds=(machine - replay.anchor) * replay.rate)
 
-    def _refresh(self, machine: float) -> None:
-        self._checked = machine
-        stat = self._path.stat()
-        seen = (stat.st_mtime_ns, stat.st_ino)
-        if seen != self._seen:
-            self._replay = msgspec.json.decode(self._path.read_bytes(), type=Replay)
-            self._seen = seen
+    def set(self, shows: datetime, rate: float = 1.0) -> None:
+        """Move the home's clock; this one follows at once, those of other processes within 50 ms."""
+        set_replay(self._path.parent, shows, rate)
+        self._checked = 0.0
 
-
-def clock_at(home: Path) -> Clock:
-    """The clock of a home: its replay if it has one, else the machine's."""
-    path = home / "clock.json"
-    return ReplayClock(path) if path.exists() else SystemClock()
+    def _refresh(self) -> None:
+        try:
+            stat = self._path.stat()
+            seen = (stat.st_mtime_ns, stat.st_ino)
+            if seen != self._seen:
+                self._replay = msgspec.json.decode(self._path.read_bytes(), type=Replay)
+                self._seen = seen
+        except FileNotFoundError:
+            self._replay = self._seen = None
+        except (OSError, msgspec.DecodeError) as e:
+            raise Integrity(
+                f"the home's clock cannot be read: {e}",
+                hint="set the clock again, or remove clock.json from the home to show the machine's time",
+                code="clock_unreadable",
+            ) from e
 
 
 def replay_of(home: Path) -> Replay | None:

@@ -47,6 +47,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Resident memory at which a step process is stopped."""
     step_seconds: int = 3600
     """Seconds after which a step process is stopped."""
+    evaluator_seconds: int = 30
+    """Seconds without a look at what the data plane answers, after which an incident opens."""
     log_level: str = "info"
     """debug, info, warning or error."""
 
@@ -64,7 +66,13 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise Invalid(
                 f"there is no log level {self.log_level!r}", hint=f"set FALAJ_LOG_LEVEL to one of {', '.join(LEVELS)}"
             )
-        for name, least in (("plane_workers", 1), ("approvals", 1), ("step_memory_mb", 256), ("step_seconds", 1)):
+        for name, least in (
+            ("plane_workers", 1),
+            ("approvals", 1),
+            ("step_memory_mb", 256),
+            ("step_seconds", 1),
+            ("evaluator_seconds", 1),
+        ):
             if getattr(self, name) < least:
                 raise Invalid(f"{name} must be at least {least}", hint=f"set FALAJ_{name.upper()} to {least} or more")
 
@@ -76,7 +84,7 @@ def load_settings(environ: Mapping[str, str], folder: Path, **overrides: Any) ->
     Raises `Invalid` for an unknown name or a value of the wrong type.
     """
     values: dict[str, Any] = {}
-    file = next((p / "falaj.toml" for p in (folder, *folder.parents) if (p / "falaj.toml").is_file()), None)
+    file = settings_file(folder)
     if file is not None:
         values.update(_from_file(file))
     variables = {f"FALAJ_{name.upper()}": name for name in Settings.__struct_fields__}
@@ -98,6 +106,11 @@ def load_settings(environ: Mapping[str, str], folder: Path, **overrides: Any) ->
     return msgspec.structs.replace(
         settings, home=(folder / settings.home).resolve(), project=(folder / settings.project).resolve()
     )
+
+
+def settings_file(folder: Path) -> Path | None:
+    """The `falaj.toml` that holds in a folder: its own, or that of the nearest parent that has one."""
+    return next((p / "falaj.toml" for p in (folder, *folder.parents) if (p / "falaj.toml").is_file()), None)
 
 
 def _from_file(file: Path) -> dict[str, Any]:

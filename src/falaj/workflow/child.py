@@ -26,6 +26,7 @@ from falaj.workflow.steps import StepResult, StepTask
 _LINE = 16 << 20  # the longest event line, bytes
 _KEPT_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TZ", "SSL_CERT_FILE")
 _WATCH_SECONDS = 0.25
+_END_SECONDS = 5.0  # for a killed process to be gone
 
 
 class ChildRunner:
@@ -68,6 +69,8 @@ class ChildRunner:
         finally:
             watch.cancel()
             _kill(process.pid)
+            with contextlib.suppress(TimeoutError):  # a cancelled step's process is gone when this returns
+                await asyncio.wait_for(process.wait(), _END_SECONDS)
             self._running.discard(process.pid)
         if watch.done() and not watch.cancelled():
             raise _stopped(task.kind, str(watch.result()))
@@ -136,7 +139,9 @@ def _kill(pid: int) -> None:
 
 
 def _safe(name: str) -> str:
-    return "".join(c if c.isalnum() or c in "._-" else "_" for c in name)
+    """A folder's name: never '.', '..' or nothing, which would name a folder above, to be removed."""
+    safe = "".join(c if c.isalnum() or c in "._-" else "_" for c in name)
+    return safe if safe.strip(".") else f"_{safe}"
 
 
 def _stopped(kind: str, why: str) -> Denied:

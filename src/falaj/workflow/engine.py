@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -31,6 +32,7 @@ class DbosWorkflows:
     def __init__(self, database: Path, events: EventLog) -> None:
         self._events = events
         self._flows: dict[str, Callable[..., Any]] = {}
+        self._closing = threading.Event()
         config: DBOSConfig = {
             "name": "falaj",
             "system_database_url": f"sqlite:///{database}",
@@ -45,11 +47,15 @@ class DbosWorkflows:
         """Make a flow known; before `launch`."""
 
         async def body(payload: Payload) -> Payload:
-            run = _Run(str(DBOS.workflow_id), self._events)
+            run = _Run(str(DBOS.workflow_id), self._events, self._closing)
             try:
                 result = {"value": await flow(run, payload)}
             except FalajError as e:
+                if self._closing.is_set():
+                    raise _Stopping from e
                 result = {"error": e.as_dict()}
+            except asyncio.CancelledError as e:
+                raise _Stopping from e
             self._events.append(run.id, {"type": "end", **result})
             return result
 
@@ -60,6 +66,8 @@ class DbosWorkflows:
         DBOS.launch()
 
     def close(self) -> None:
+        """Stop at once. What is under way is carried on by the next launch, as after a crash."""
+        self._closing.set()
         DBOS.destroy(workflow_completion_timeout_sec=0)
 
     def start(self, name: str, flow_id: str, payload: Payload) -> None:
@@ -87,12 +95,17 @@ class DbosWorkflows:
         return FlowState(flow_id, status.name, "failed", error=error, events=events)
 
 
+class _Stopping(BaseException):
+    """Ends a flow's execution without a result: the engine keeps an `Exception` as the flow's own failure."""
+
+
 class _Run:
     """A `FlowRun` over DBOS."""
 
-    def __init__(self, flow_id: str, events: EventLog) -> None:
+    def __init__(self, flow_id: str, events: EventLog, closing: threading.Event) -> None:
         self.id = flow_id
         self._events = events
+        self._closing = closing
 
     async def step(self, name: str, work: Work) -> Any:
         async def body() -> dict[str, Any]:
@@ -100,6 +113,8 @@ class _Run:
                 value = await work() if inspect.iscoroutinefunction(work) else await asyncio.to_thread(work)
                 value = await value if inspect.isawaitable(value) else value
             except FalajError as e:
+                if self._closing.is_set():
+                    raise asyncio.CancelledError from e  # it may come from the stop: never kept as the step's result
                 return {"error": e.as_dict()}
             return {"value": value}
 

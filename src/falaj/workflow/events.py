@@ -45,6 +45,7 @@ class EventLog:
         self._clock = clock
         self._flows: OrderedDict[str, list[dict[str, Any]]] = OrderedDict()
         self._changed = threading.Condition()
+        self._closed = False
         database.change(metadata.create_all)
 
     def append(self, flow: str, event: dict[str, Any]) -> None:
@@ -67,8 +68,14 @@ class EventLog:
     def wait(self, flow: str, after: int, seconds: float) -> tuple[dict[str, Any], ...]:
         """Events after number `after`; waits up to `seconds` for the first."""
         with self._changed:
-            self._changed.wait_for(lambda: len(self._load(flow)) > after, timeout=seconds)
+            self._changed.wait_for(lambda: self._closed or len(self._load(flow)) > after, timeout=seconds)
             return tuple(self._load(flow)[after:])
+
+    def close(self) -> None:
+        """Let nobody wait any longer: the process is about to end."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
 
     def points(self, run: str, points: list[tuple[str, int, float]]) -> None:
         """Keep points of learning curves: (key, step, value). A repeated point replaces the first."""

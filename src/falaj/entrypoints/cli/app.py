@@ -32,10 +32,18 @@ COMMANDS = {
     "evidence": ("commands.look:evidence_app", "What speaks for a version."),
     "runs": ("commands.look:runs_app", "Training runs."),
     "lineage": ("commands.look:lineage", "Show what something was made from."),
-    "approve": ("commands.govern:approve", "Approve a version on its evidence. The last approval that it needs starts its release."),
+    "approve": ("commands.govern:approve", "Approve a version on its evidence. The last approval that it needs starts its release, or its rollout in steps."),
     "reject": ("commands.govern:reject", "Reject a version for good."),
     "admit": ("commands.govern:admit", "Sign an admission of a version to an environment, if everything that it needs is there."),
     "audit": ("commands.govern:audit_app", "The log of everything that anyone did."),
+    "why": ("commands.follow:why", "Show why a prediction is as it is: inputs, features and their age, version, approvals, data, label, drift."),
+    "loop": ("commands.follow:loop_app", "Where each model stands in the loop."),
+    "journal": ("commands.follow:journal_app", "The record of everything that was predicted."),
+    "rollout": ("commands.traffic:rollout_app", "A challenger on its way into traffic."),
+    "rollback": ("commands.traffic:rollback", "Give all traffic back to the version that served before; aborts a running rollout."),
+    "drift": ("commands.traffic:drift", "List a model's windows: rows, drift of inputs and scores, quality where labels have come."),
+    "incidents": ("commands.traffic:incidents_app", "What is not as it should be."),
+    "labels": ("commands.traffic:labels_app", "What became true of predictions."),
     "predict": ("commands.serve:predict", "Predict, with the features looked up by their keys. Starts a data plane for the moment if none runs."),
 }  # fmt: skip
 """Every command: where it is, and what it does in one line. A command's module is imported when it is
@@ -46,6 +54,7 @@ app = App(
     help="Carries a model from raw data to production, and lets nothing through that it cannot prove.",
     version_flags=["--version"],
     version="0.1.0",
+    suppress_keyboard_interrupt=False,  # `main` says what Ctrl-C leaves
 )
 for _name, (_where, _help) in COMMANDS.items():
     app.command(f"{_HERE}.{_where}", name=_name, help=_help)
@@ -61,7 +70,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _tell(e, as_json="--json" in (arguments if arguments is not None else sys.argv))
         sys.exit(e.exit_code)
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted: what was committed stays, what was not is undone\n")
+        sys.stderr.write(
+            "interrupted: what was committed stays; a flow that is under way is carried on while a control plane runs\n"
+        )
         sys.exit(130)
     except BrokenPipeError:
         sys.stderr.close()

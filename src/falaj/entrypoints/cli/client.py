@@ -7,7 +7,6 @@ takes the home's lock, answers on a loopback port, and ends when this process en
 from __future__ import annotations
 
 import contextlib
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from typing import Any
 import httpx
 import msgspec
 
+from falaj.kernel import locks
 from falaj.kernel.errors import Unauthenticated, Unavailable, from_dict
 from falaj.kernel.settings import Settings
 
@@ -24,7 +24,7 @@ _WAIT = 20.0  # seconds that one request for a flow's events may take
 
 
 class Address(msgspec.Struct, frozen=True):
-    """`run/control-plane.json`: where a control plane of a home listens."""
+    """`run/control-plane.json`: where the home's control plane listens, or listened last."""
 
     url: str
     pid: int
@@ -105,13 +105,16 @@ def connect(settings: Settings) -> Iterator[Client]:
 
 
 def running_control_plane(home: Path) -> Address | None:
-    """Where the home's control plane listens, if one lives."""
+    """Where the home's control plane listens, if it lives: then it has the home's lock.
+
+    A process id alone says nothing: it may be a dead process's, or another one's by now.
+    """
     try:
         address = msgspec.json.decode((home / "run" / "control-plane.json").read_bytes(), type=Address)
-        os.kill(address.pid, 0)
     except (OSError, msgspec.DecodeError):
         return None
-    return address
+    lock = home / "lock"
+    return address if locks.held(lock) and locks.holder(lock) == address.pid else None
 
 
 @contextlib.contextmanager

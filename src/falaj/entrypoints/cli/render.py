@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import msgspec
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from falaj.kernel.digests import short
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
+_GAP = 2
+_LEAST = 24  # columns that the last one gets, however narrow the terminal is
+_MOMENT = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d):\d\d(?:\.\d+)?Z\Z")
 _STYLE = {
     "done": "green", "Successful": "green", "serving": "green", "approved": "green", "loaded": "green", "awaiting approval": "yellow",
     "Failed": "red", "Error": "red", "Inconclusive": "yellow", "refused": "red", "denied": "red", "rejected": "red",
@@ -46,15 +52,31 @@ def styled(value: object) -> str:
     return f"[{style}]{text}[/]" if style else text
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A plain table; states and verdicts are coloured, numbers stand right."""
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty: str = "nothing yet") -> None:
+    """A plain table; states and verdicts are coloured, numbers stand right, moments are told to the minute.
+
+    Only the last column wraps: a name, a digest or a moment that is broken in two is of no use. Without rows there
+    is one line that says so.
+    """
     rows = [list(r) for r in rows]
-    grid = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    if not rows:
+        if empty:
+            line(empty)
+        return
+    cells = [[_cell(v) for v in row] for row in rows]
+    widths = [
+        max(cell_len(column), *(Text.from_markup(c[i]).cell_len for c in cells)) + _GAP
+        for i, column in enumerate(columns)
+    ]
+    least = sum(widths[:-1]) + min(widths[-1], _LEAST)
+    width = max(out.width, least) if sum(widths) > out.width else None
+    grid = Table(box=None, pad_edge=False, header_style="dim", padding=(0, _GAP, 0, 0), width=width)
     for i, column in enumerate(columns):
-        numeric = bool(rows) and all(isinstance(r[i], int | float) for r in rows)
-        grid.add_column(column, justify="right" if numeric else "left", overflow="fold")
-    for row in rows:
-        grid.add_row(*(_cell(v) for v in row))
+        numeric = all(isinstance(r[i], int | float) for r in rows)
+        last = i == len(columns) - 1
+        grid.add_column(column, justify="right" if numeric else "left", overflow="fold", no_wrap=not last)
+    for row in cells:
+        grid.add_row(*row)
     out.print(grid)
 
 
@@ -95,4 +117,5 @@ def _cell(value: object) -> str:
         return f"{value:,.4g}" if abs(value) < 100 else f"{value:,.0f}"
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
-    return styled(value)
+    moment = _MOMENT.match(value) if isinstance(value, str) else None
+    return f"{moment[1]}Z" if moment else styled(value)

@@ -9,7 +9,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from falaj.kernel.settings import Settings, load_settings
+from falaj.kernel.errors import Invalid
+from falaj.kernel.settings import Settings, load_settings, settings_file
 
 
 @Parameter(name="*")
@@ -24,14 +25,27 @@ class Common:
         str | None, Parameter(name="--as", group="Common", help="Who acts, by a token of this home (FALAJ_PRINCIPAL).")
     ] = None
 
-    def settings(self) -> Settings:
-        """The settings for the present folder, with these options on top."""
+    def settings(self, *, anywhere: bool = False) -> Settings:
+        """The settings for the present folder, with these options on top.
+
+        Raises `Invalid` where there is no project, no home, and nothing says where the home is, unless the command
+        may be used `anywhere`: else a look from the wrong folder would leave a home with keys there.
+        """
         given = {
             "home": str(self.home.absolute()) if self.home else None,
             "server": self.server,
             "principal": self.principal,
         }
-        return load_settings(os.environ, Path.cwd(), **given)
+        folder = Path.cwd()
+        settings = load_settings(os.environ, folder, **given)
+        said = self.home or os.environ.get("FALAJ_HOME") or settings.server or settings_file(folder)
+        if not (anywhere or said or (settings.home / "falaj.db").exists()):
+            raise Invalid(
+                f"there is no project and no home in {folder}",
+                hint="go to the project's folder, make one: `falaj init NAME`, or name the home: --home",
+                code="no_home",
+            )
+        return settings
 
 
 DEFAULT = Common()

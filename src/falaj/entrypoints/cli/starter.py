@@ -9,8 +9,9 @@ from pathlib import Path
 from falaj.kernel.errors import Conflict, Invalid
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,40}\Z")
+# The code is kept as text: nothing here imports it, and nothing may.
 _TEMPLATE = {
-    "project.py": "{name}.py",
+    "project.py.txt": "{name}.py",
     "falaj.toml": "falaj.toml",
     "README.md": "README.md",
     "flights.csv": "data/flights.csv",

@@ -15,6 +15,7 @@ _STANDS = {
     "rejected": "registry",
     "serving": "serving",
     "retired": "registry",
+    "rolled back": "rollout",
 }
 
 MOST = 3

@@ -184,3 +184,94 @@ def share_bar(part: float, whole: float, width: int = 64, height: int = 6) -> Ma
         f'<rect class="part" x="0" y="0" width="{number(length)}" height="{height}" rx="3"/>',
     ]
     return _svg("share", width, height, body)
+
+
+def reach(before: float, weight: float, mirrored: bool = False, width: int = 240, height: int = 80) -> Markup:
+    """One step of a channel that splits: the stable version's water above, the challenger's `weight` percent below.
+
+    The wall between them runs from where `before` percent put it. A mirrored step has a ditch beside the channel: the
+    challenger's answers to copies of the requests, which nobody gets. Not finite or outside 0 … 100: an empty Markup.
+    """
+    if not drawable(before, weight) or not (0 <= before <= 100 and 0 <= weight <= 100):
+        return Markup("")
+    gap, bend = 3.0, width * 0.4
+    walls = [height * (1 - w / 100) for w in (before, weight)]
+    above = [y - gap / 2 if 0 < y < height else y for y in walls]
+    below = [y + gap / 2 if 0 < y < height else y for y in walls]
+
+    def edge(y: list[float]) -> str:
+        """From the left end of the wall to the right one."""
+        middle, start, end = number(bend / 2), number(y[0]), number(y[1])
+        return f"C{middle} {start} {middle} {end} {number(bend)} {end}H{width}"
+
+    body = []
+    if min(walls) < height:
+        body.append(f'<path class="arm challenger" d="M0 {number(below[0])}{edge(below)}V{height}H0Z"/>')
+    if max(walls) > 0:
+        body.insert(0, f'<path class="arm stable" d="M0 {number(above[0])}{edge(above)}V0H0Z"/>')
+    if mirrored:
+        body.append(f'<rect class="arm mirrored" x="0" y="{height + 4}" width="{width}" height="10"/>')
+    size = f'viewBox="0 0 {width} {height + 16}" preserveAspectRatio="none"'
+    return Markup(f'<svg class="split-water" {size} aria-hidden="true">' + "".join(body) + "</svg>")  # noqa: S704 - numbers only
+
+
+def pairs(reference: Sequence[float], current: Sequence[float], width: int = 320, height: int = 96) -> Markup:
+    """Shares of the same bins side by side: the reference's bar, then the window's, on one scale from zero.
+
+    A share that is not nothing shows at least 1 px. No bins, or as many as one has not: an empty Markup.
+    """
+    shares = [*reference, *current]
+    if not reference or len(reference) != len(current) or not all(drawable(s, s) and s >= 0 for s in shares):
+        return Markup("")
+    top, slot, floor = max(shares) or 1.0, width / len(reference), height - 1
+    body = []
+    for i, (p, q) in enumerate(zip(reference, current, strict=True)):
+        for kind, share, at in (("was", p, 0.12), ("is", q, 0.5)):
+            tall = max(1.0, share / top * (floor - 3)) if share > 0 else 0.0
+            x, y, wide = number((i + at) * slot), number(floor - tall), number(0.38 * slot)
+            body.append(f'<rect class="{kind}" x="{x}" y="{y}" width="{wide}" height="{number(tall)}"/>')
+    body.append(f'<path class="grid" d="M0 {floor}H{width}"/>')
+    return _svg("pairs", width, height, body)
+
+
+def against(value: float, limit: float, floor: float, width: int = 160, height: int = 14) -> Markup:
+    """A value from zero beside two limits: `limit` as a tick, `floor`, below which it may be chance, as a dashed one.
+
+    Only what is above both is drawn as missed. Negative or not finite: an empty Markup.
+    """
+    if not (drawable(value, limit) and drawable(floor, 0)) or min(value, limit, floor) < 0:
+        return Markup("")
+    end = max(value, limit, floor) * 1.15 or 1.0
+    bar = max(1.5, value / end * width)
+    look = "missed" if value > max(limit, floor) else "passed"
+    body = [
+        f'<rect class="track" x="0" y="3" width="{width}" height="{height - 6}" rx="2"/>',
+        f'<rect class="bar {look}" x="0" y="5" width="{number(bar)}" height="{height - 10}" rx="1"/>',
+        f'<path class="limit" d="M{number(limit / end * width)} 0V{height}"/>',
+        f'<path class="floor" d="M{number(floor / end * width)} 0V{height}"/>',
+    ]
+    return _svg("bullet", width, height, body)
+
+
+def duel(stable: float, challenger: float, margin: float, width: int = 160, height: int = 18) -> Markup:
+    """Two values in [0, 1] as bars from zero; the tick is how far the challenger's may go: `margin` above the other."""
+    if not (drawable(stable, challenger) and drawable(margin, 0)) or min(stable, challenger) < 0:
+        return Markup("")
+    allowed = max(0.0, stable + margin)
+    end = min(1.0, max(challenger, stable, allowed) * 1.15) or 1.0
+    look = "over" if challenger > allowed else ""
+    bars = [
+        f'<rect class="{kind}" x="0" y="{y}" width="{number(min(width, value / end * width))}" height="6" rx="1"/>'
+        for kind, value, y in (("stable", stable, 2), (f"challenger {look}".strip(), challenger, 10))
+    ]
+    track = f'<rect class="track" x="0" y="0" width="{width}" height="{height}" rx="2"/>'
+    tick = f'<path class="limit" d="M{number(min(width - 1, allowed / end * width))} 0V{height}"/>'
+    return _svg("duel", width, height, [track, *bars, tick])
+
+
+def evidence(value: float, needed: float, width: int = 64, height: int = 6) -> Markup:
+    """How far an e-value has come to what is needed, on a logarithmic scale: 1 is nothing, `needed` is all."""
+    if not (value >= 0 and needed > 1 and math.isfinite(needed)):
+        return Markup("")
+    part = math.log(min(value, needed)) / math.log(needed) if value > 1 else 0.0
+    return share_bar(part, 1.0, width, height)

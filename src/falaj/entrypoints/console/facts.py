@@ -12,9 +12,11 @@ from falaj.kernel.errors import FalajError
 from falaj.lifecycle.data.model import DatasetVersion
 from falaj.lifecycle.evidence.model import MANDATORY, Finding, GateSpec, Measurement, Statement, Verdict, judge
 from falaj.lifecycle.features.model import Materialization
+from falaj.lifecycle.monitoring.drift import DriftReport
 from falaj.lifecycle.monitoring.model import PlaneHealth
 from falaj.lifecycle.registry.model import ModelVersion, unpassed
 from falaj.lifecycle.rollout.model import TrafficPlan
+from falaj.lifecycle.rollout.strategy import Rollout
 from falaj.lifecycle.serving.model import LATENCY_SECONDS, VersionCounts
 from falaj.lifecycle.training.model import METRICS, Run, ViewUse
 
@@ -214,8 +216,18 @@ def registry_fact(registered: list[ModelVersion], newest: Judged | None) -> Stag
     return StageFact("registry", headline, f"{_at(version)} has {_count(newest.approvals, 'approval')}")
 
 
-def rollout_fact(plan: TrafficPlan | None, names: Mapping[str, str], newest: ModelVersion | None) -> StageFact:
-    """Who gets which share of the traffic; `names` are references by digest."""
+def rollout_fact(
+    plan: TrafficPlan | None,
+    names: Mapping[str, str],
+    newest: ModelVersion | None,
+    last: Rollout | None = None,
+) -> StageFact:
+    """Who gets which share of the traffic; `names` are references by digest, `last` is the newest rollout."""
+    if last is not None and not last.ended:
+        challenger = f"@{names.get(last.challenger, short(last.challenger))}"
+        stable = f"@{names.get(last.stable, short(last.stable))}"
+        headline = f"{challenger} as a shadow" if last.stage == "shadow" else f"canary {challenger} at {last.weight} %"
+        return StageFact("rollout", headline, f"{100 - last.weight} % to {stable}", "waiting")
     planned = {r.digest for r in plan.routes} if plan else set()
     under_way = f"{_at(newest)} is approved and not released" if newest and newest.state == "approved" else ""
     if under_way and newest and newest.digest in planned:
@@ -224,8 +236,11 @@ def rollout_fact(plan: TrafficPlan | None, names: Mapping[str, str], newest: Mod
         return StageFact("rollout", under_way, state="waiting" if under_way else "dry")
     shares = (f"{r.weight} % to @{names.get(r.digest, short(r.digest))}" for r in plan.routes if r.role != "shadow")
     shadows = [f"shadow @{names.get(r.digest, short(r.digest))}" for r in plan.routes if r.role == "shadow"]
-    detail = "; ".join([*shadows, *([under_way] if under_way else [])])
-    return StageFact("rollout", ", ".join(shares), detail, "waiting" if under_way else "flowing")
+    rolled_back = newest is not None and newest.state == "rolled back"
+    back = [f"{_at(newest)} was rolled back"] if newest is not None and rolled_back else []
+    detail = "; ".join([*shadows, *([under_way] if under_way else []), *back])
+    state = "stopped" if rolled_back else "waiting" if under_way else "flowing"
+    return StageFact("rollout", ", ".join(shares), detail, state)
 
 
 def serving_fact(plan: TrafficPlan | None, plane: PlaneHealth, seen: Traffic) -> StageFact:
@@ -245,8 +260,21 @@ def serving_fact(plan: TrafficPlan | None, plane: PlaneHealth, seen: Traffic) ->
     return StageFact("serving", headline, workers)
 
 
-def monitoring_fact(plan: TrafficPlan | None, plane: PlaneHealth, seen: Traffic) -> StageFact:
-    """What the data plane counts: failed requests, and look-ups that found no fresh value."""
+def monitoring_fact(
+    plan: TrafficPlan | None, plane: PlaneHealth, seen: Traffic, window: tuple[str, str, DriftReport] | None = None
+) -> StageFact:
+    """The verdict of the serving version's newest `window` (its first day, the day after its last, its report).
+
+    Without one, what the data plane counts: failed requests, and look-ups that found no fresh value.
+    """
+    if window is not None:
+        start, end, report = window
+        words = {Verdict.FAILED: "drifted", Verdict.SUCCESSFUL: "no drift"}.get(report.verdict, "not decided")
+        parts = [report.reason]
+        if plan is not None and plane.workers and seen.requests:
+            parts.append(f"{_count(seen.errors, 'error')} in {_count(seen.requests, 'request')}")
+        state = "flowing" if report.verdict is Verdict.SUCCESSFUL else "waiting"
+        return StageFact("monitoring", f"{words}, {start[:10]} to {end[:10]}", "; ".join(parts), state)
     if plan is None or not plane.workers or not seen.requests:
         return StageFact("monitoring", "", state="dry")
     state, _ = model_health(plan, plane, seen)

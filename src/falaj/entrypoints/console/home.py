@@ -13,6 +13,7 @@ from falaj.bootstrap.control_plane import ControlPlane, actions
 from falaj.entrypoints.console import facts
 from falaj.entrypoints.console.logbook import LogBook
 from falaj.entrypoints.console.reader import COOKIE
+from falaj.entrypoints.console.sights import DriftPage, IncidentsPage, RolloutPage
 from falaj.entrypoints.console.views import (
     AdmissionFact,
     Approval,
@@ -35,6 +36,7 @@ from falaj.entrypoints.console.views import (
     VerifyReport,
     Version,
 )
+from falaj.entrypoints.console.watch import WatchReader
 from falaj.governance.door import Door, Intent
 from falaj.kernel.access import SYSTEM, Action, Principal, Resource
 from falaj.kernel.clock import iso, replay_of
@@ -42,9 +44,9 @@ from falaj.kernel.digests import sha256, short
 from falaj.kernel.errors import FalajError, NotFound
 from falaj.lifecycle.evidence.model import GateSpec, judge, worst
 from falaj.lifecycle.loop.model import ModelDefinition
-from falaj.lifecycle.monitoring.model import PlaneHealth
+from falaj.lifecycle.monitoring.model import Incident, PlaneHealth
 from falaj.lifecycle.registry.model import ModelVersion
-from falaj.lifecycle.rollout.model import TrafficPlan
+from falaj.lifecycle.rollout.model import TrafficPlan, champion
 from falaj.lifecycle.training.model import ModelContract, Run, ViewUse
 
 RECENT = 8
@@ -61,6 +63,7 @@ class HomeReader:
     def __init__(self, plane: ControlPlane) -> None:
         self._p = plane
         self._log = LogBook(plane.audit, plane.publisher, plane.door)
+        self._watch = WatchReader(plane, self._log)
 
     def frame(self) -> Frame:
         p = self._p
@@ -74,8 +77,8 @@ class HomeReader:
 
     def overview(self, viewer: Principal) -> Overview:
         health = self._p.monitoring.plane()
-        names = self._models()
-        served = [self._served(name, health) for name in sorted(names)]
+        names, incidents = self._models(), self._watch.open_incidents()
+        served = [self._served(name, health, [i for i in incidents if i.model == name]) for name in sorted(names)]
         served.sort(key=lambda s: s.health == "idle")
         return Overview(
             models=tuple(served),
@@ -83,16 +86,12 @@ class HomeReader:
             datasets=self._datasets(),
             refusals=self._log.refusals(viewer, RECENT, names),
             checkpoint=self._log.checkpoint(),
+            incidents=len(incidents),
         )
 
     def model(self, viewer: Principal, name: str) -> ModelPage:
         p = self._p
-        if name not in self._models():
-            raise NotFound(
-                f"there is no model {name[:80]!r}",
-                hint="the overview lists the models of this home",
-                code="no_such_model",
-            )
+        self._check_model(name)
         versions, runs, plan = self._versions(name), p.training.runs(name), p.rollout.plan(name)
         definition = self._definition(name)
         contract = self._contract(versions[0]) if versions and definition is None else None
@@ -143,6 +142,24 @@ class HomeReader:
             versions=tuple(self._version(v, plan) for v in became),
         )
 
+    def rollout(self, viewer: Principal, name: str) -> RolloutPage:
+        self._check_model(name)
+        return self._watch.rollout(viewer, name)
+
+    def order(self, viewer: Principal, name: str, rollout: str, what: str) -> None:
+        self._check_model(name)
+        self._watch.order(viewer, name, rollout, what)
+
+    def drift(self, name: str, window: str) -> DriftPage:
+        self._check_model(name)
+        return self._watch.drift(name, window)
+
+    def incidents(self, viewer: Principal) -> IncidentsPage:
+        return self._watch.incidents(viewer, self._models())
+
+    def resolve(self, viewer: Principal, incident: str) -> None:
+        self._watch.resolve(viewer, incident)
+
     def audit(self, viewer: Principal, query: AuditQuery) -> AuditPage:
         page = self._log.page(viewer, query)
         people = sorted({SYSTEM.name, *(p.name for p in self._p.identity.principals())})
@@ -158,6 +175,14 @@ class HomeReader:
         applied = self._p.definitions.newest()
         defined = [m.name for m in applied.definition.models] if applied else []
         return frozenset((*self._p.registry.models(), *defined))
+
+    def _check_model(self, name: str) -> None:
+        if name not in self._models():
+            raise NotFound(
+                f"there is no model {name[:80]!r}",
+                hint="the overview lists the models of this home",
+                code="no_such_model",
+            )
 
     def _definition(self, name: str) -> ModelDefinition | None:
         applied = self._p.definitions.newest()
@@ -214,7 +239,7 @@ class HomeReader:
 
     # overview
 
-    def _served(self, name: str, health: PlaneHealth) -> Served:
+    def _served(self, name: str, health: PlaneHealth, incidents: list[Incident]) -> Served:
         plan = self._p.rollout.plan(name)
         versions = self._versions(name)
         definition = self._definition(name)
@@ -224,6 +249,8 @@ class HomeReader:
         serving = next((v for v in versions if v.digest == stable), None)
         seen = self._seen(plan, health)
         state, reason = facts.model_health(plan, health, seen)
+        if state == "well" and incidents:
+            state, reason = "attention", incidents[0].reason
         # A version is called by its digest until it has a number, and by what serves things happen too.
         known = [v for v in (versions[0] if versions else None, serving) if v is not None]
         change, at = self._log.last_change(name, {a for v in known for a in (v.alias, f"{name}@{short(v.digest)}")})
@@ -241,6 +268,7 @@ class HomeReader:
             p99_ms=facts.quantile_ms(seen.latency, 0.99),
             change=change,
             changed_at=at,
+            incidents=len(incidents),
         )
 
     @staticmethod
@@ -286,15 +314,17 @@ class HomeReader:
         plan, health = p.rollout.plan(name), p.monitoring.plane()
         seen = self._seen(plan, health)
         references = {v.digest: v.alias.rpartition("@")[2] for v in versions}
+        last = next(iter(p.rollout.rollouts(name)), None)
+        window = self._watch.newest_window(name, champion(plan)) if plan else None
         return (
             facts.data_fact(self._sources(definition, runs), heads),
             facts.features_fact(views, requested, filled),
             facts.training_fact(definition.task if definition else "", runs),
             facts.evidence_fact(self._judged(versions[0]) if versions else None),
             facts.registry_fact(registered, self._judged(registered[0]) if registered else None),
-            facts.rollout_fact(plan, references, registered[0] if registered else None),
+            facts.rollout_fact(plan, references, registered[0] if registered else None, last),
             facts.serving_fact(plan, health, seen),
-            facts.monitoring_fact(plan, health, seen),
+            facts.monitoring_fact(plan, health, seen, window),
         )
 
     def _sources(self, definition: ModelDefinition | None, runs: list[Run]) -> tuple[str, ...]:

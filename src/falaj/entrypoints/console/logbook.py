@@ -8,6 +8,7 @@ from time import perf_counter
 
 import msgspec
 
+from falaj.entrypoints.console.rides import Move
 from falaj.entrypoints.console.views import (
     AuditEntry,
     AuditPage,
@@ -24,6 +25,7 @@ from falaj.governance.audit.service import AuditService
 from falaj.governance.door import Door, Intent
 from falaj.kernel.access import Principal, Resource
 from falaj.kernel.clock import iso
+from falaj.lifecycle.rollout.strategy import ROLLOUT_STEP
 
 AUDIT_READ, _ = ACTIONS
 LOG = Resource("AuditLog", "*")
@@ -120,6 +122,14 @@ class LogBook:
         newest = max(found, key=lambda f: f.index).entry
         return _in_words(newest.action, newest.resource_id, newest.detail), newest.at
 
+    def moves(self, model: str, rollout: str) -> list[Move]:
+        """What the log has about a rollout's steps, oldest first. It tells no more than the rollout's page is to show."""
+        conditions = Conditions(
+            resource_type="Model", resource_id=model, action=ROLLOUT_STEP.name, outcome="done", limit=1000
+        )
+        found = [f.entry for f in self._audit.search(conditions) if f.entry.detail.get("rollout") == rollout]
+        return [Move(e.at, e.detail) for e in reversed(found)]
+
     def _refused(self, viewer: Principal, types: Iterable[str], limit: int) -> list[Found]:
         """Newest first. Reading these few is not audited one by one; reading the log itself is."""
         everything = self._door.allows(Intent(viewer, AUDIT_READ, LOG))
@@ -190,7 +200,11 @@ def _in_words(action: str, subject: str, detail: dict[str, object]) -> str:
         "registry.move": f"{subject} is {detail.get('to', '')}",
         "registry.package": f"{subject} was packaged",
         "registry.register": f"{detail.get('version', subject)} was registered",
+        "monitoring.push_labels": f"{detail.get('accepted', 0)} labels of {subject} came",
         "rollout.set_plan": f"the traffic of {subject} was moved",
+        "rollout.start": f"the rollout of a challenger of {subject} started",
+        "rollout.steer": f"the rollout of {subject} was told: {detail.get('order', 'back')}",
+        "rollout.step": f"the rollout of {subject} is at {detail.get('stage', '')} {detail.get('weight', 0)} %",
         "training.finish": f"training run {detail.get('run', '')} ended",
         "training.start": f"training run {detail.get('run', '')} started",
     }

@@ -24,9 +24,48 @@ from falaj.kernel.clock import parse_iso
 from falaj.kernel.digests import short
 from falaj.kernel.errors import FalajError
 
-_OK = ("Successful", "serving", "finished", "done", "well", "current", "approved", "flowing")
-_WAIT = ("awaiting approval", "Inconclusive", "attention", "behind", "waiting", "candidate", "running")
-_BAD = ("Failed", "Error", "refused", "rejected", "failed", "denied", "down", "silent", "refusing", "stopped")
+_OK = (
+    "steady",
+    "resolved",
+    "promoted",
+    "passed",
+    "Successful",
+    "serving",
+    "finished",
+    "done",
+    "well",
+    "current",
+    "approved",
+    "flowing",
+)
+_WAIT = (
+    "unresolved",
+    "shadow",
+    "canary",
+    "open",
+    "awaiting approval",
+    "Inconclusive",
+    "attention",
+    "behind",
+    "waiting",
+    "candidate",
+    "running",
+)
+_BAD = (
+    "drifted",
+    "aborted",
+    "rolled back",
+    "Failed",
+    "Error",
+    "refused",
+    "rejected",
+    "failed",
+    "denied",
+    "down",
+    "silent",
+    "refusing",
+    "stopped",
+)
 TONES: dict[str, str] = {**dict.fromkeys(_OK, "ok"), **dict.fromkeys(_WAIT, "wait"), **dict.fromkeys(_BAD, "bad")}
 """State → how it looks: ok, wait or bad; any other is quiet. The word stands beside it always."""
 
@@ -73,6 +112,16 @@ def significant(value: float | None, digits: int = 5) -> str:
     if math.isfinite(value) and value == int(value) and abs(value) < 1e15:
         return f"{value:,.0f}"
     return f"{value:.{digits}g}"
+
+
+def percent(value: float) -> str:
+    """A share from 0 to 1 as percent: '12.3 %'."""
+    return f"{100 * value:.3g} %"
+
+
+def evalue(value: float) -> str:
+    """Evidence, short: what is far beyond any decision is not written out."""
+    return "> 10\N{SUPERSCRIPT SIX}" if value > 1e6 else "< 0.01" if value < 0.01 else f"{value:.3g}"
 
 
 def milliseconds(value: float | None) -> str:
@@ -168,6 +217,9 @@ class Pages:
             plain=plain,
             pretty=pretty,
             short=short,
+            percent=percent,
+            evalue=evalue,
+            zip3=lambda labels, p, q: list(zip(labels, p, q, strict=True)),
         )
         self._env.globals.update(
             t=words,

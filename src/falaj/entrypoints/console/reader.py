@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from starlette.requests import Request
 
+from falaj.entrypoints.console.sights import DriftPage, IncidentsPage, RolloutPage
 from falaj.entrypoints.console.views import (
     AuditPage,
     AuditQuery,
@@ -48,6 +49,26 @@ class ConsoleReader(Protocol):
 
     def run(self, run_id: str) -> RunPage:
         """A training run. Raises `NotFound`."""
+        ...
+
+    def rollout(self, viewer: Principal, name: str) -> RolloutPage:
+        """The running rollout of a model or its last, and the history. Raises `NotFound`."""
+        ...
+
+    def order(self, viewer: Principal, name: str, rollout: str, what: str) -> None:
+        """`promote` or `abort` the rollout of this id. Raises `Denied`, `Conflict` when it does not run any more."""
+        ...
+
+    def drift(self, name: str, window: str) -> DriftPage:
+        """A model's windows; `window` selects one by its key, empty the newest. Raises `NotFound`."""
+        ...
+
+    def incidents(self, viewer: Principal) -> IncidentsPage:
+        """What is not as it should be, and what was not."""
+        ...
+
+    def resolve(self, viewer: Principal, incident: str) -> None:
+        """Resolve an incident; again changes nothing. Raises `Denied`, `NotFound`."""
         ...
 
     def audit(self, viewer: Principal, query: AuditQuery) -> AuditPage:

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from falaj.entrypoints.console.channel import draw
-from falaj.entrypoints.console.pages import Pages, to_login
+from falaj.entrypoints.console.pages import Pages, href, to_login
 from falaj.entrypoints.console.reader import COOKIE, ConsoleReader, Guard, Sessions
 from falaj.entrypoints.console.security import form_of, same_origin
 from falaj.entrypoints.console.views import AuditQuery
@@ -25,13 +25,16 @@ from falaj.kernel.errors import Denied, FalajError, Invalid, NotFound, Unauthent
 from falaj.kernel.log import logger
 from falaj.lifecycle.evidence.model import EVIDENCE_READ
 from falaj.lifecycle.loop.model import STATUS_READ
+from falaj.lifecycle.monitoring.model import DRIFT_READ, INCIDENT_READ, INCIDENT_RESOLVE
 from falaj.lifecycle.registry.model import VERSION_READ
+from falaj.lifecycle.rollout.strategy import ROLLOUT_READ, ROLLOUT_STEER
 from falaj.lifecycle.training.model import RUN_READ
 
 _log = logger("console")
 
 Name = Annotated[str, Path(max_length=300)]
 Text = Annotated[str, Query(max_length=300)]
+Form = Annotated[dict[str, str], Depends(form_of)]
 Before = Annotated[int, Query(ge=0, le=2**62)]
 F = TypeVar("F", bound=Callable[..., Any])
 AUDIT_READ, AUDIT_VERIFY = AUDIT_ACTIONS
@@ -55,6 +58,11 @@ def build(reader: ConsoleReader, sessions: Sessions, guard: Guard, login_command
     add("GET", "/", desk.overview)
     add("GET", "/models/{name}", desk.model)
     add("GET", "/models/{name}/{reference}/evidence", desk.evidence)
+    add("GET", "/models/{name}/rollout", desk.rollout)
+    add("POST", "/models/{name}/rollout", desk.order)
+    add("GET", "/models/{name}/drift", desk.drift)
+    add("GET", "/incidents", desk.incidents)
+    add("POST", "/incidents/{incident}/resolve", desk.resolve)
     add("GET", "/runs/{run_id}", desk.run)
     add("GET", "/audit", desk.audit)
     add("POST", "/audit/verify", desk.verify)
@@ -159,6 +167,31 @@ class _Desk:
         page = self._reader.evidence(name, reference)
         return self._page(request, "evidence.html", "model", page=page)
 
+    @_does(ROLLOUT_READ)
+    def rollout(self, request: Request, name: Name) -> Response:
+        return self._page(request, "rollout.html", "model", page=self._reader.rollout(_viewer(request), name))
+
+    @_does(ROLLOUT_STEER)
+    def order(self, request: Request, name: Name, fields: Form) -> Response:
+        what = fields.get("order", "")
+        if what not in ("promote", "abort"):
+            raise Invalid("the order is neither promote nor abort", hint="press a button of the page", code="bad_order")
+        self._reader.order(_viewer(request), name, fields.get("rollout", ""), what)
+        return RedirectResponse(href("models", name, "rollout"), 303)
+
+    @_does(DRIFT_READ)
+    def drift(self, request: Request, name: Name, window: Text = "") -> Response:
+        return self._page(request, "drift.html", "model", page=self._reader.drift(name, window))
+
+    @_does(INCIDENT_READ)
+    def incidents(self, request: Request) -> Response:
+        return self._page(request, "incidents.html", "incidents", page=self._reader.incidents(_viewer(request)))
+
+    @_does(INCIDENT_RESOLVE)
+    def resolve(self, request: Request, incident: Name) -> Response:
+        self._reader.resolve(_viewer(request), incident)
+        return RedirectResponse("/incidents", 303)
+
     @_does(RUN_READ)
     def run(self, request: Request, run_id: Name) -> Response:
         return self._page(request, "run.html", "run", page=self._reader.run(run_id))
@@ -190,7 +223,7 @@ class _Desk:
         return self._signing_in(code=code)
 
     @_does(PUBLIC)
-    def login(self, request: Request, fields: Annotated[dict[str, str], Depends(form_of)]) -> Response:
+    def login(self, request: Request, fields: Form) -> Response:
         try:
             value = self._sessions.login(fields.get("code", ""))
         except Denied as e:

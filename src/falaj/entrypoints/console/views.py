@@ -33,6 +33,7 @@ class Served(msgspec.Struct, frozen=True):
     `alias` and `digest` name the serving version and are empty while nothing serves. `state` is the
     state of its newest version. `requests` and `errors` count since the plane started; the
     percentiles are milliseconds, None when not known. `change` says in words what happened last.
+    `incidents` counts those that are open.
     """
 
     model: str
@@ -48,6 +49,7 @@ class Served(msgspec.Struct, frozen=True):
     p99_ms: float | None = None
     change: str = ""
     changed_at: str = ""
+    incidents: int = 0
 
 
 class Plane(msgspec.Struct, frozen=True):
@@ -108,13 +110,14 @@ class Checkpoint(msgspec.Struct, frozen=True):
 
 
 class Overview(msgspec.Struct, frozen=True):
-    """`/`: what is in production and is it well."""
+    """`/`: what is in production and is it well. `incidents` counts all that are open."""
 
     models: tuple[Served, ...] = ()
     plane: Plane | None = None
     datasets: tuple[Dataset, ...] = ()
     refusals: tuple[Refusal, ...] = ()
     checkpoint: Checkpoint | None = None
+    incidents: int = 0
 
 
 class Approval(msgspec.Struct, frozen=True):

@@ -106,6 +106,14 @@ class Report(msgspec.Struct, frozen=True):
     checked_bytes: int
 
 
+class Standing(msgspec.Struct, frozen=True):
+    """How the log is: entries committed, entries under the signed checkpoint, and why the last publication failed."""
+
+    size: int
+    signed: int
+    failure: str = ""
+
+
 class Verification(msgspec.Struct, frozen=True):
     """The published folder and the database, both checked against the signed checkpoint.
 

@@ -9,6 +9,7 @@ from falaj.governance.audit.model import (
     Conditions,
     Entry,
     Found,
+    Standing,
     Stored,
     Verification,
     columns_of,
@@ -56,6 +57,11 @@ class AuditService:
     def size(self) -> int:
         """How many entries are committed."""
         return self._database.read(self._store.size)
+
+    def standing(self) -> Standing:
+        """How the log is now, by what is known without checking it."""
+        failure = self._publisher.failure
+        return Standing(self.size(), self._publisher.signed_size, failure.message if failure else "")
 
     def verify(self) -> Verification:
         """Publish what is committed, then check folder and rows from their bytes against the signed checkpoint.

@@ -12,16 +12,20 @@ ACTIONS = (APPROVE, REJECT)
 
 
 class Subject(msgspec.Struct, frozen=True):
-    """What is decided about: a version's name for people, its digest, its evidence set, its author."""
+    """What is decided about: a version's name for people, its digest, its evidence set, its author.
+
+    `roles` are demanded of its approvers: each must have been held by one of them at least.
+    """
 
     alias: str
     digest: str
     evidence: str
     author: str
+    roles: tuple[str, ...] = ()
 
 
 class Approval(msgspec.Struct, frozen=True):
-    """One person's decision: approved or rejected."""
+    """One person's decision: approved or rejected. `roles` are those that the person held then."""
 
     id: str
     alias: str
@@ -31,6 +35,7 @@ class Approval(msgspec.Struct, frozen=True):
     decision: str
     reason: str
     at: str
+    roles: tuple[str, ...] = ()
 
 
 def counting(approvals: list[Approval], subject: Subject) -> list[Approval]:
@@ -41,3 +46,9 @@ def counting(approvals: list[Approval], subject: Subject) -> list[Approval]:
         if bound and a.decision == "approved" and a.principal != subject.author:
             by_person.setdefault(a.principal, a)
     return list(by_person.values())
+
+
+def missing_roles(approvals: list[Approval], subject: Subject) -> tuple[str, ...]:
+    """The roles demanded of the approvers that no giver of these approvals held when deciding."""
+    held = {role for a in approvals for role in a.roles}
+    return tuple(role for role in subject.roles if role not in held)

@@ -35,6 +35,7 @@ class ChangeService:
             decision="approved" if approve else "rejected",
             reason=reason.strip(),
             at=iso(now),
+            roles=actor.roles,
         )
 
         def do(tx: Tx) -> Done[dict[str, Any]]:

@@ -17,6 +17,7 @@ approvals = Table(
     Column("digest", String, nullable=False, index=True),
     Column("evidence", String, nullable=False),
     Column("principal", String, nullable=False),
+    Column("roles", String, nullable=False),
     Column("decision", String, nullable=False),
     Column("reason", String, nullable=False),
     Column("at", String, nullable=False),
@@ -25,10 +26,11 @@ approvals = Table(
 
 class SqlApprovalStore:
     def add(self, tx: Tx, approval: Approval) -> None:
-        tx.execute(insert(approvals).values(msgspec.structs.asdict(approval)))
+        values = {**msgspec.structs.asdict(approval), "roles": " ".join(approval.roles)}
+        tx.execute(insert(approvals).values(values))
 
     def of(self, tx: Tx, digest: str) -> list[Approval]:
         rows = tx.execute(
             select(approvals).where(approvals.c.digest == digest).order_by(approvals.c.at, approvals.c.id)
         )
-        return [Approval(**row._mapping) for row in rows]
+        return [Approval(**{**row._mapping, "roles": tuple(row.roles.split())}) for row in rows]

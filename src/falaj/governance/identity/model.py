@@ -13,7 +13,8 @@ IDENTITY_READ = Action("identity.read", "read", "Account", "see who may act and 
 IDENTITY_GRANT = Action("identity.grant", "administration", "Account", "give a principal roles and a token")
 IDENTITY_REVOKE = Action("identity.revoke", "administration", "Account", "revoke a token")
 SESSION_OPEN = Action("identity.open_session", "read", "Account", "get a one-time link into the console")
-ACTIONS = (IDENTITY_READ, IDENTITY_GRANT, IDENTITY_REVOKE, SESSION_OPEN)
+WHO_AM_I = Action("identity.who_am_i", "read", "Account", "see who one is, and with which roles")
+ACTIONS = (IDENTITY_READ, IDENTITY_GRANT, IDENTITY_REVOKE, SESSION_OPEN, WHO_AM_I)
 
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9._@-]{0,62}[a-z0-9])?\Z")
 

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
 from falaj.governance.identity.guard import Guard, actor
-from falaj.governance.identity.model import IDENTITY_GRANT, IDENTITY_READ, IDENTITY_REVOKE, SESSION_OPEN
+from falaj.governance.identity.model import IDENTITY_GRANT, IDENTITY_READ, IDENTITY_REVOKE, SESSION_OPEN, WHO_AM_I
 from falaj.governance.identity.service import IdentityService, SessionService
 from falaj.kernel.access import Principal
 
@@ -46,7 +46,7 @@ def build(identity: IdentityService, sessions: SessionService, guard: Guard) -> 
     def session(request: Request) -> dict[str, str]:
         return {"code": sessions.link(actor(request))}
 
-    @routes.get("/whoami", SESSION_OPEN)
+    @routes.get("/whoami", WHO_AM_I)
     def whoami(request: Request) -> dict[str, Any]:
         me: dict[str, Any] = msgspec.to_builtins(actor(request))
         return me

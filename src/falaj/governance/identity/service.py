@@ -13,7 +13,7 @@ from falaj.governance.door import Done, Door, Intent
 from falaj.governance.identity.model import IDENTITY_GRANT, IDENTITY_REVOKE, check_principal
 from falaj.governance.identity.ports import IdentityStore
 from falaj.governance.identity.verify import KnownToken, TokenVerifier, make_token, token_hash
-from falaj.kernel.access import Principal, Resource
+from falaj.kernel.access import SYSTEM, Principal, Resource
 from falaj.kernel.clock import Clock, iso
 from falaj.kernel.errors import Conflict, Denied, Invalid, NotFound
 from falaj.storage.sql.database import Database, Tx
@@ -57,6 +57,8 @@ class IdentityService:
         return self._verifier.verify(token, self._door.clock.now())
 
     def principal(self, name: str) -> Principal:
+        if name == SYSTEM.name:
+            return SYSTEM
         found = self._database.read(lambda tx: self._store.principal(tx, name))
         if found is None:
             raise NotFound(

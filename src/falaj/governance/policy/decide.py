@@ -29,7 +29,10 @@ class CedarAuthoriser:
 
     def __init__(self, policy: str, actions: Iterable[Action]) -> None:
         self.text = policy
-        self._actions = {a.name: a for a in actions}
+        self._actions: dict[str, Action] = {}
+        for action in actions:
+            if self._actions.setdefault(action.name, action) != action:
+                raise Invalid(f"{action.name} is declared twice, and differently", hint="declare it in one stage")
         unknown = sorted({a.group for a in self._actions.values()} - set(GROUPS))
         if unknown:
             raise Invalid(f"no such action group: {', '.join(unknown)}", hint=f"use one of {', '.join(GROUPS)}")

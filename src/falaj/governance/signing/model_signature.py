@@ -38,8 +38,8 @@ def verify_model_signature(bundle: dict[str, Any], files: Sequence[FileEntry], t
         rolled = hashlib.sha256(b"".join(bytes.fromhex(digest) for _, _, digest in resources)).hexdigest()
     except (KeyError, IndexError, TypeError, ValueError) as e:
         raise _bad("its statement is incomplete") from e
-    if len(signed) != len(resources):
-        raise _bad("it names a file twice or uses another hash")
+    if len(signed) != len(resources) or not all(isinstance(name, str) for name in signed):
+        raise _bad("it names a file twice, or not as text, or uses another hash")
     if rolled != subject:
         raise _bad("its subject is not the hash of its files")
     present = {f.path: f.sha256 for f in files}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -39,9 +40,10 @@ def worst(verdicts: list[Verdict]) -> Verdict:
 class GateSpec(msgspec.Struct, frozen=True):
     """A question that the evidence must answer, as declared or as mandatory for every model.
 
-    kind: metric | slice | latency | parity | scan | provenance
+    kind: metric | slice | champion | latency | parity | scan | provenance
     `metric` is a name such as roc_auc, log_loss, brier, accuracy, mae, rmse, r2, p99_ms.
-    Exactly one of `at_least` and `at_most` is set for a measured value.
+    Exactly one of `at_least` and `at_most` is set for a measured value. A champion gate's `at_least` is
+    −margin: its value is by how much the candidate is better than the champion, whichever way is better.
     """
 
     kind: str
@@ -67,9 +69,21 @@ class GateSpec(msgspec.Struct, frozen=True):
 MANDATORY = (GateSpec("parity", "max_abs_difference", at_most=1e-4), GateSpec("scan"), GateSpec("provenance"))
 """Gates that no project can leave out."""
 
+CHAMPION = "champion"
+"""The kind of gate that compares with the version that serves, and in its readings the digest of that version."""
+
+
+def asks_champion(gates: Iterable[str]) -> bool:
+    """Whether one of these gates, by name, compares with the champion."""
+    return any(gate.partition(" ")[0] == CHAMPION for gate in gates)
+
 
 class Measurement(msgspec.Struct, frozen=True):
-    """One reading for one gate. `value` is None when it could not be taken; then `problem` says why."""
+    """One reading for one gate. `value` is None when it could not be taken; then `problem` says why.
+
+    The detail of a champion gate names the digest of both versions, as `candidate` and `champion`. Where no
+    version serves, `champion` is empty and `value` is None: there was nothing to take, and no problem.
+    """
 
     gate: str
     value: float | None
@@ -87,9 +101,19 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 def judge(gate: GateSpec, measurement: Measurement | None) -> Finding:
-    """Compare a measurement with its gate. Missing, NaN or without a limit is an Error."""
+    """Compare a measurement with its gate. Missing, NaN or without a limit is an Error.
+
+    That a model has no champion yet is a fact, and passes; that it is not said which champion the value
+    was compared with is an Error.
+    """
     if measurement is None:
         return Finding(gate, Measurement(gate.name, None, problem="not measured"), Verdict.ERROR, "it was not measured")
+    if gate.kind == CHAMPION and not measurement.problem:
+        champion = measurement.detail.get(CHAMPION)
+        if not isinstance(champion, str) or (champion == "" and measurement.value is not None):
+            return Finding(gate, measurement, Verdict.ERROR, "it does not say which version it was compared with")
+        if champion == "":
+            return Finding(gate, measurement, Verdict.SUCCESSFUL, "there is no champion yet")
     if measurement.problem or measurement.value is None or math.isnan(measurement.value):
         return Finding(gate, measurement, Verdict.ERROR, measurement.problem or "the value is not a number")
     if gate.kind in ("scan", "provenance"):
@@ -107,6 +131,10 @@ def judge(gate: GateSpec, measurement: Measurement | None) -> Finding:
     else:
         return Finding(gate, measurement, Verdict.ERROR, "the gate has no limit")
     reason = f"{measurement.value:.6g} {'meets' if passed else 'misses'} {gate.limit}"
+    if gate.kind == CHAMPION:
+        reason += f" against {measurement.detail.get('champion_alias') or measurement.detail[CHAMPION]}"
+        changed = measurement.detail.get("views_changed")
+        reason += f", fed by other versions of its views {', '.join(changed)}" if changed else ""
     return Finding(gate, measurement, Verdict.SUCCESSFUL if passed else Verdict.FAILED, reason)
 
 
@@ -129,8 +157,19 @@ class BuildFacts(msgspec.Struct, frozen=True):
     params: dict[str, Any] = {}
 
 
+class Baseline(msgspec.Struct, frozen=True):
+    """The champion, as data: the version that serves the model now, with its files in `folder`."""
+
+    digest: str
+    alias: str
+    folder: str
+
+
 class EvidenceTask(msgspec.Struct, frozen=True):
     """All gates of one model version, measured in one step process.
+
+    `baseline` is the champion, None when no version of the model serves; `at` the holdout's column with the
+    moment of decision, for saying over which period the two were compared.
 
     `plane` is the address of a data plane that serves this version for measurement; empty when no
     gate needs one. Its token is handed to the step apart, so that no task file holds a secret.
@@ -141,6 +180,8 @@ class EvidenceTask(msgspec.Struct, frozen=True):
     parity: str  # parquet
     gates: tuple[GateSpec, ...]
     facts: BuildFacts = BuildFacts()
+    baseline: Baseline | None = None
+    at: str = ""
     plane: str = ""
     seed: int = 0
     resamples: int = 200  # bootstrap
@@ -154,6 +195,32 @@ class EvidenceOutcome(msgspec.Struct, frozen=True):
     digest: str
     measurements: tuple[Measurement, ...]
     seconds: float
+
+
+class Proven(msgspec.Struct, frozen=True):
+    """What the verified statements about a version say, and the digest of the whole set.
+
+    `champion` is the digest that every champion gate was compared with: empty when there was none, None
+    when no statement says, or two say different things.
+    """
+
+    verdicts: dict[str, Verdict]
+    evidence: str
+    champion: str | None = None
+    reasons: dict[str, str] = {}  # why each verdict is what it is, by gate
+
+
+def proven(held: Iterable[Finding], evidence: str) -> Proven:
+    """What findings prove together; each must come from a statement that was verified."""
+    found = tuple(held)
+    compared = [f.measurement.detail.get(CHAMPION) for f in found if f.gate.kind == CHAMPION]
+    agreed = bool(compared) and isinstance(compared[0], str) and all(c == compared[0] for c in compared)
+    return Proven(
+        {f.gate.name: f.verdict for f in found},
+        evidence,
+        compared[0] if agreed else None,
+        {f.gate.name: f.reason for f in found},
+    )
 
 
 class Statement(msgspec.Struct, frozen=True):

@@ -22,8 +22,10 @@ from falaj.lifecycle.evidence.model import (
     Finding,
     GateSpec,
     Measurement,
+    Proven,
     Statement,
     Verdict,
+    proven,
 )
 from falaj.lifecycle.evidence.ports import Blobs, Envelope, StatementStore
 from falaj.lifecycle.evidence.statements import PROVENANCE, TEST_RESULT, provenance, test_result
@@ -111,11 +113,16 @@ class EvidenceService:
         return found
 
     def verdicts(self, digest: str) -> tuple[dict[str, Verdict], str]:
-        """Verdict by gate, each from an envelope whose signature and subject were verified now, and the set's digest.
+        """Verdict by gate and the set's digest, as `proven` has them."""
+        found = self.proven(digest)
+        return found.verdicts, found.evidence
+
+    def proven(self, digest: str) -> Proven:
+        """What is proven of a version, each finding from an envelope whose signature and subject were verified now.
 
         A statement that does not hold is left out, so its gate counts as without evidence.
         """
-        verdicts: dict[str, Verdict] = {}
+        held: list[Finding] = []
         filed = self.statements(digest)
         for statement in filed:
             try:
@@ -123,8 +130,8 @@ class EvidenceService:
             except FalajError:
                 continue
             if finding is not None:
-                verdicts[finding.gate.name] = finding.verdict
-        return verdicts, evidence_digest(filed)
+                held.append(finding)
+        return proven(held, evidence_digest(filed))
 
     def _sign(self, statement: dict[str, Any]) -> str:
         return self._p.blobs.put(canonical_json(self._p.signer.sign_statement(statement)))

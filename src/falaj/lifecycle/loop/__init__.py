@@ -1,6 +1,10 @@
 """Joins the stages into whole ways: build (data → registry), release (registry → traffic).
 
-`model`  what a project says of one model: `ModelDefinition`
+`model`     what a project says of one model: `ModelDefinition`
+`service`   the applied definition, people's decisions
+`flows`     build, release, rollout, retraining
+`why`       one prediction, from its inputs to whoever approved its version
+`overview`  where each model stands
 
 The loop is no stage itself; it is the only place that knows all of them.
 """

@@ -10,6 +10,8 @@ from falaj.kernel.access import Action
 from falaj.lifecycle.data.model import SourceSpec
 from falaj.lifecycle.evidence.model import GateSpec
 from falaj.lifecycle.features.model import EntitySpec, ViewSpec
+from falaj.lifecycle.monitoring.policy import MonitorPolicy, RetrainPolicy
+from falaj.lifecycle.rollout.strategy import Strategy
 from falaj.lifecycle.training.model import Input, JoinKey, TrainingSpec, ViewUse
 
 DEFINITION_READ = Action("loop.read_definition", "read", "Project", "see what is defined and what would change")
@@ -20,7 +22,7 @@ CLOCK_SET = Action("loop.set_clock", "administration", "Platform", "move the hom
 STATUS_READ = Action("loop.read_status", "read", "Platform", "see how the platform is")
 ACTIONS = (DEFINITION_READ, DEFINITION_APPLY, BUILD, FLOW_READ, CLOCK_SET, STATUS_READ)
 
-BUILD_FLOW, RELEASE_FLOW = "build", "release"
+BUILD_FLOW, RELEASE_FLOW, ROLLOUT_FLOW = "build", "release", "rollout"
 
 
 class ModelDefinition(msgspec.Struct, frozen=True):
@@ -50,6 +52,9 @@ class ModelDefinition(msgspec.Struct, frozen=True):
     holdout: float = 0.2
     validation: float = 0.15
     slices: tuple[str, ...] = ()
+    strategy: Strategy | None = None
+    monitor: MonitorPolicy = MonitorPolicy()
+    retrain: RetrainPolicy = RetrainPolicy()
 
     def training(self) -> TrainingSpec:
         """What a training step is told of this model."""

@@ -21,3 +21,13 @@ class Builds(Protocol):
     def check(self, actor: Principal, model: str) -> None:
         """Authorise a build before it starts. Raises `Denied`, `NotFound`."""
         ...
+
+
+class Retrainings(Protocol):
+    def next_of(self, model: str) -> tuple[bool, str]:
+        """(whether drift starts a retraining of this model, when the next may start: empty for now, or for never)."""
+        ...
+
+    def flow_of(self, incident: str) -> str:
+        """The id of the flow that an incident starts, if it starts one."""
+        ...

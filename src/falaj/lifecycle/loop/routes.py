@@ -10,6 +10,7 @@ import msgspec
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, Field
 
+from falaj.governance.audit.service import AuditService
 from falaj.governance.changes.model import APPROVE, REJECT
 from falaj.governance.door import Done, Door, Intent
 from falaj.governance.identity.guard import Guard, actor
@@ -29,11 +30,14 @@ from falaj.lifecycle.loop.model import (
     STATUS_READ,
     ProjectDefinition,
 )
+from falaj.lifecycle.loop.overview import OverviewService
 from falaj.lifecycle.loop.ports import Builds
 from falaj.lifecycle.loop.service import DecisionService, DefinitionService
+from falaj.lifecycle.loop.why import WhyService
 from falaj.lifecycle.monitoring.service import MonitoringService
 from falaj.lifecycle.registry.model import parse_reference
 from falaj.lifecycle.registry.service import RegistryService
+from falaj.lifecycle.rollout.strategy import ROLLOUT_STEER
 from falaj.lifecycle.serving.model import PREDICTION_READ
 from falaj.workflow.flow import Workflows
 from falaj.workflow.steps import StepRunner, StepTask
@@ -85,6 +89,9 @@ class Ports(msgspec.Struct, frozen=True):
     steps: StepRunner
     monitoring: MonitoringService
     lineage: LineageService
+    audit: AuditService
+    why: WhyService
+    overview: OverviewService
     record: Callable[[str], Record | None]
     set_clock: Callable[[datetime, float], None]
     home: str
@@ -102,7 +109,9 @@ def build(p: Ports, guard: Guard) -> APIRouter:
 def _definitions(p: Ports, guard: Guard) -> APIRouter:
     routes = guard.router("/api/v1", "loop")
 
-    async def describe(files: dict[str, str]) -> ProjectDefinition:
+    async def describe(who: Principal, files: dict[str, str]) -> ProjectDefinition:
+        # Describing a project runs its code: only for those whose code may hold.
+        p.door.check(Intent(who, DEFINITION_APPLY, Resource("Project", "*")))
         _, folder = p.definitions.unpack(files)
         name = new_id("dsc", p.clock.now())
         try:
@@ -118,13 +127,13 @@ def _definitions(p: Ports, guard: Guard) -> APIRouter:
         return applied
 
     @routes.post("/definition/plan", DEFINITION_READ)
-    async def plan(body: Code) -> dict[str, Any]:
-        new = await describe(body.files)
+    async def plan(body: Code, request: Request) -> dict[str, Any]:
+        new = await describe(actor(request), body.files)
         return {"code": new.code, "changes": msgspec.to_builtins(p.definitions.plan(new))}
 
     @routes.post("/definition", DEFINITION_APPLY)
     async def apply(body: Code, request: Request) -> dict[str, Any]:
-        return p.definitions.apply(actor(request), await describe(body.files))
+        return p.definitions.apply(actor(request), await describe(actor(request), body.files))
 
     @routes.post("/models/{model}/builds", BUILD, status_code=202)
     def start(model: str, body: Build, request: Request) -> dict[str, str]:
@@ -154,6 +163,10 @@ def _versions(p: Ports, guard: Guard) -> APIRouter:
     def reject(model: str, number: int, body: Reason, request: Request) -> dict[str, Any]:
         return p.decisions.reject(actor(request), p.registry.version(model, number), body.reason)
 
+    @routes.post("/{model}/rollback", ROLLOUT_STEER)
+    def roll_back(model: str, body: Reason, request: Request) -> dict[str, Any]:
+        return p.decisions.roll_back(actor(request), model, body.reason)
+
     return routes.router
 
 
@@ -168,6 +181,7 @@ def _state(p: Ports, guard: Guard) -> APIRouter:
             "now": iso(p.clock.now()),
             "project": applied.definition.name if applied else None,
             "plane": msgspec.to_builtins(p.monitoring.plane()),
+            "audit": msgspec.to_builtins(p.audit.standing()),
             "serving": [
                 {"alias": v.alias, "digest": v.digest, "state": v.state}
                 for model in p.registry.models()
@@ -175,6 +189,11 @@ def _state(p: Ports, guard: Guard) -> APIRouter:
                 if v.state == "serving"
             ],
         }
+
+    @routes.get("/loop", STATUS_READ)
+    def loop() -> dict[str, Any]:
+        standing: dict[str, Any] = msgspec.to_builtins(p.overview.loop())
+        return standing
 
     @routes.post("/clock", CLOCK_SET)
     def clock(body: Moment, request: Request) -> dict[str, Any]:
@@ -202,6 +221,12 @@ def _lineage(p: Ports, guard: Guard) -> APIRouter:
         graph = p.lineage.downstream(root) if down else p.lineage.upstream(root, first)
         return {"root": msgspec.to_builtins(root), "edges": [_edge(e) for e in graph.edges]}
 
+    @routes.get("/predictions/{prediction:path}/why", PREDICTION_READ)
+    def why(prediction: str, request: Request) -> dict[str, Any]:
+        p.door.read(Intent(actor(request), PREDICTION_READ, Resource("Prediction", prediction)))
+        explained: dict[str, Any] = msgspec.to_builtins(p.why.explain(prediction))
+        return explained
+
     @routes.get("/predictions/{prediction:path}", PREDICTION_READ)
     def prediction(prediction: str, request: Request) -> dict[str, Any]:
         p.door.read(Intent(actor(request), PREDICTION_READ, Resource("Prediction", prediction)))
@@ -226,13 +251,24 @@ def _root(p: Ports, name: str, reader: Principal) -> tuple[Node, tuple[Node, ...
         "materialization",
     ):
         return Node(kind, rest), ()
-    if "@" in name:
-        model, number = parse_reference(name)
-        if model in p.registry.models():
-            return Node("version", p.registry.version(model, number).digest), ()
-        return Node("dataset", name), ()
+    model, at, number = name.rpartition("@")
+    if at:
+        if model in p.registry.models() and number != "0":  # versions of models start at 1, those of datasets at 0
+            return Node("version", p.registry.version(*parse_reference(name)).digest), ()
+        return _known(p, Node("dataset", name)), ()
     p.door.read(Intent(reader, PREDICTION_READ, Resource("Prediction", name)))
     return Node("prediction", name), (Node("version", _record(p, name).digest),)
+
+
+def _known(p: Ports, node: Node) -> Node:
+    """The node, if anything was made of it or it was made of anything. Raises `NotFound`."""
+    if not (p.lineage.upstream(node).edges or p.lineage.downstream(node).edges):
+        raise NotFound(
+            f"nothing is known of {node.id[:80]!r}",
+            hint="`falaj data log NAME` lists a dataset's versions, `falaj versions MODEL` a model's",
+            code="nothing_known",
+        )
+    return node
 
 
 def _record(p: Ports, prediction: str) -> Record:

@@ -9,18 +9,20 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from falaj.governance.changes.model import Approval
+from falaj.governance.changes.model import Approval, missing_roles
 from falaj.governance.changes.service import ChangeService
 from falaj.governance.door import Done, Door, Intent
 from falaj.kernel.access import Principal, Resource
-from falaj.kernel.clock import iso
+from falaj.kernel.clock import Clock, iso
 from falaj.kernel.digests import FileEntry, digest_of, manifest, manifest_digest, sha256
 from falaj.kernel.errors import Conflict, Integrity, Invalid, NotFound
+from falaj.kernel.ids import new_id
 from falaj.lifecycle.data.model import SourceSpec
 from falaj.lifecycle.features.model import ViewSpec
 from falaj.lifecycle.loop.model import (
     DEFINITION_APPLY,
     RELEASE_FLOW,
+    ROLLOUT_FLOW,
     Applied,
     Change,
     ModelDefinition,
@@ -28,8 +30,11 @@ from falaj.lifecycle.loop.model import (
     changes,
 )
 from falaj.lifecycle.loop.ports import DefinitionStore
+from falaj.lifecycle.monitoring.policy import MonitorPolicy
 from falaj.lifecycle.registry.model import ModelVersion
 from falaj.lifecycle.registry.service import RegistryService
+from falaj.lifecycle.rollout.service import RolloutService
+from falaj.lifecycle.rollout.strategy import Rollout, Strategy, first_stage
 from falaj.storage.sql.database import Database, Tx
 from falaj.workflow.flow import Workflows
 
@@ -126,6 +131,18 @@ class DefinitionService:
     def model(self, name: str) -> ModelDefinition:
         return _named(self.definition().models, "model", name)
 
+    def strategy(self, name: str) -> Strategy | None:
+        """How a challenger of this model gets its traffic; None: at once, or the model is no longer defined."""
+        applied = self.newest()
+        found = [m.strategy for m in applied.definition.models if m.name == name] if applied else []
+        return found[0] if found else None
+
+    def monitor(self, model: str) -> MonitorPolicy | None:
+        """What is to be watched of this model; None when it is not defined."""
+        applied = self.newest()
+        found = [m.monitor for m in applied.definition.models if m.name == model] if applied else []
+        return found[0] if found else None
+
     def views(self) -> tuple[ViewSpec, ...]:
         return self.definition().views
 
@@ -154,17 +171,32 @@ def _named(items: tuple[N, ...], what: str, name: str) -> N:
     )
 
 
+class DecisionPorts(msgspec.Struct, frozen=True):
+    """What decisions work with."""
+
+    registry: RegistryService
+    changes: ChangeService
+    flows: Workflows
+    definitions: DefinitionService
+    rollout: RolloutService
+    clock: Clock
+
+
 class DecisionService:
     """People's decisions about versions, and what follows from them."""
 
-    def __init__(self, registry: RegistryService, decisions: ChangeService, flows: Workflows) -> None:
-        self._registry = registry
-        self._changes = decisions
-        self._flows = flows
+    def __init__(self, ports: DecisionPorts) -> None:
+        self._registry = ports.registry
+        self._changes = ports.changes
+        self._flows = ports.flows
+        self._definitions = ports.definitions
+        self._rollout = ports.rollout
+        self._clock = ports.clock
 
     def approve(self, actor: Principal, version: ModelVersion, reason: str) -> dict[str, Any]:
         """Approve a version; the approval that completes the quorum starts its release.
 
+        It is complete with as many people as the version needs, and with each role that it demands among them.
         Whoever gave it may repeat it: what a crash left undone is done then, and nothing twice.
         Raises `Conflict` unless the version awaits approval, `Denied` for its author.
         """
@@ -173,13 +205,19 @@ class DecisionService:
         if approval is None:
             self._awaiting(version)
             approval = self._given(actor, version, "approved") or self._changes.decide(actor, subject, True, reason)
-        count = len(self._changes.counting(subject))
-        if count < version.approvals:
-            return {"approval": approval.id, "approvals": count, "needed": version.approvals, "flow": ""}
+        counting = self._changes.counting(subject)
+        missing = missing_roles(counting, subject)
+        answer: dict[str, Any] = {
+            "approval": approval.id,
+            "approvals": len(counting),
+            "needed": version.approvals,
+            "missing_roles": list(missing),
+        }
+        if len(counting) < version.approvals or missing:
+            return {**answer, "flow": "", "rollout": False}
         self._registry.move(version.digest, "approved", "", actor.name, f"{approval.id}:approved")
-        flow = f"rel_{approval.id.partition('_')[2]}"
-        self._flows.start(RELEASE_FLOW, flow, {"digest": version.digest, "actor": actor.name})
-        return {"approval": approval.id, "approvals": count, "needed": version.approvals, "flow": flow}
+        flow = self._release(actor, version, approval.id.partition("_")[2])
+        return {**answer, "flow": flow, "rollout": flow.startswith("rol_")}
 
     def reject(self, actor: Principal, version: ModelVersion, reason: str) -> dict[str, Any]:
         """Reject a version for good."""
@@ -194,11 +232,69 @@ class DecisionService:
     def _given(self, actor: Principal, version: ModelVersion, decision: str) -> Approval | None:
         """What this person decided about this evidence, if all that was to follow from it can follow now."""
         subject = RegistryService.subject(version)
-        if decision == "approved" and len(self._changes.counting(subject)) < version.approvals:
+        counting = self._changes.counting(subject)
+        if decision == "approved" and (len(counting) < version.approvals or missing_roles(counting, subject)):
             return None
         wanted = (actor.name, version.evidence, decision)
         found = (a for a in self.decisions(version.digest) if (a.principal, a.evidence, a.decision) == wanted)
         return next(found, None)
+
+    def _release(self, actor: Principal, version: ModelVersion, suffix: str) -> str:
+        """Start the way into traffic: by the model's strategy when a version serves already, else at once."""
+        plan, strategy = self._rollout.plan(version.model), self._definitions.strategy(version.model)
+        stable = next((r.digest for r in plan.routes if r.role == "stable"), "") if plan else ""
+        if strategy is None or stable in ("", version.digest):
+            flow = f"rel_{suffix}"
+            self._flows.start(RELEASE_FLOW, flow, {"digest": version.digest, "actor": actor.name})
+            return flow
+        flow, now = f"rol_{suffix}", iso(self._clock.now())
+        stage, step = first_stage(strategy)
+        rollout = Rollout(
+            id=flow,
+            model=version.model,
+            challenger=version.digest,
+            stable=stable,
+            strategy=strategy,
+            stage=stage,
+            step=step,
+            generation=0,
+            actor=actor.name,
+            reason="",
+            started_at=now,
+            updated_at=now,
+        )
+        self._rollout.start(actor, rollout, f"{flow}:start")
+        self._flows.start(ROLLOUT_FLOW, flow, {"rollout": flow})
+        return flow
+
+    def roll_back(self, actor: Principal, model: str, reason: str) -> dict[str, Any]:
+        """Give all traffic back to the version that served before. Raises `Conflict` when there is none."""
+        running = self._rollout.running(model)
+        if running is not None:
+            self._rollout.order(actor, model, "abort")
+            return {"flow": running.id, "digest": running.stable}
+        before = [v for v in self._registry.versions(model) if v.state == "retired"]
+        if not before:
+            raise Conflict(
+                f"no version of {model} served before", hint="`falaj versions MODEL` shows them", code="nothing_before"
+            )
+        back = max(before, key=lambda v: v.number)
+        self._rollout.check_roll_back(actor, model, back.digest, reason)
+        flow = new_id("rel", self._clock.now())
+        self._flows.start(RELEASE_FLOW, flow, {"digest": back.digest, "actor": actor.name})
+        return {"flow": flow, "digest": back.digest}
+
+    def check_model(self, name: str) -> None:
+        """Raises `NotFound` unless a version of the model exists, or the applied project defines it."""
+        applied = self._definitions.newest()
+        defined = [m.name for m in applied.definition.models] if applied else []
+        known = sorted({*defined, *self._registry.models()})
+        if name not in known:
+            raise NotFound(
+                f"there is no model {name[:80]!r}",
+                hint=f"there is {', '.join(known)}" if known else "apply a project that defines it: `falaj apply`",
+                code="no_such_model",
+            )
 
     def decisions(self, digest: str) -> list[Approval]:
         return self._changes.of(digest)

@@ -1,5 +1,13 @@
-"""How what serves is doing: the data plane's workers, their requests, errors and latency.
+"""How what serves is doing: drift, quality with labels, challengers, the data plane's health, incidents.
 
-`model`    health in words: pure rules
-`service`  reads what the data plane says of itself
+`tail`       reads the prediction journal as it grows
+`observer`   records → scored rows and windows; judges windows
+`drift`      a window against the version's frozen reference: pure rules
+`analysis`   a challenger beside the stable version: pure rules over sequential tests
+`analyst`    the judge of rollouts, over journal and guard
+`quality`    labels, and windows as people ask for them
+`incidents`  what is not as it should be
+`policy`     what a project asks of monitoring
+`model`      frozen types, health in words
+`service`    the data plane's health, and the watch over it
 """

@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 
 from falaj.kernel.access import SYSTEM
-from falaj.kernel.errors import FalajError
 from falaj.kernel.log import logger
-from falaj.lifecycle.monitoring.model import PlaneHealth, health
-from falaj.lifecycle.monitoring.ports import DataPlane
+from falaj.lifecycle.monitoring.model import EVALUATOR, EVERY_MODEL, PlaneHealth, health
+from falaj.lifecycle.monitoring.ports import Alarms, DataPlane, Evaluator
+from falaj.lifecycle.serving.model import PlaneStatus
 
 _log = logger(__name__)
 
@@ -24,12 +24,47 @@ class MonitoringService:
         return health(self._plane.generation(), tuple(self._plane.workers()))
 
 
+class DeadMan:
+    """Tells when answers are given and nobody looks at them: drift, quality and rollouts would all seem quiet.
+
+    An incident opens when the evaluator has not finished a look for `limit` seconds and the data plane has
+    answered since that look; the next finished look resolves it.
+    """
+
+    def __init__(self, evaluator: Evaluator, alarms: Alarms, limit: float) -> None:
+        self._evaluator = evaluator
+        self._alarms = alarms
+        self._limit = limit
+        self._looks = -1
+        self._answered: dict[tuple[str, int], int] = {}  # by worker and process, when the evaluator last looked
+        self._quiet = False
+
+    def check(self, workers: list[PlaneStatus]) -> None:
+        """Compare heartbeat and counters."""
+        silence, looks = self._evaluator.silence(), self._evaluator.looks
+        answered = {(w.worker, w.pid): w.requests for w in workers}
+        if looks != self._looks:
+            self._looks, self._answered = looks, answered
+        if silence <= self._limit:
+            if not self._quiet and looks:
+                self._alarms.settle(EVERY_MODEL, EVALUATOR)
+                self._quiet = True
+            return
+        unseen = sum(count - self._answered.get(worker, 0) for worker, count in answered.items())
+        if unseen > 0:
+            self._quiet = False
+            why = self._evaluator.trouble or "its thread does not answer"
+            reason = f"nothing was judged for {silence:.0f} s while {unseen} requests were answered: {why}"
+            self._alarms.open(EVERY_MODEL, EVALUATOR, "", reason)
+
+
 class Watch:
     """Looks after the data plane from a thread: writes the newest bundle again if it is missing, and audits
-    what a worker refused to load, also when that happens long after the release."""
+    what a worker refused to load, also when that happens long after the release. It watches the evaluator too."""
 
-    def __init__(self, plane: DataPlane, seconds: float = 1.0) -> None:
+    def __init__(self, plane: DataPlane, dead_man: DeadMan, seconds: float = 1.0) -> None:
         self._plane = plane
+        self._dead_man = dead_man
         self._seconds = seconds
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="plane-watch", daemon=True)
@@ -52,7 +87,11 @@ class Watch:
 
     def _run(self) -> None:
         while not self._stopping.wait(self._seconds):
-            try:
-                self.tick()
-            except (FalajError, OSError) as e:
-                _log.error("watch_failed", error=str(e))
+            for look in (self._check, self.tick):
+                try:
+                    look()
+                except Exception as e:  # this thread must outlive any fault: it is the one that tells of the others'
+                    _log.error("watch_failed", error=f"{type(e).__name__}: {e}")
+
+    def _check(self) -> None:
+        self._dead_man.check(self._plane.workers())

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
 
 from falaj.kernel.access import Action
-from falaj.kernel.digests import FileEntry
+from falaj.kernel.digests import FileEntry, short
 from falaj.kernel.errors import Denied, FalajError, Invalid
-from falaj.lifecycle.evidence.model import Verdict
+from falaj.lifecycle.evidence.model import Verdict, asks_champion
 
 ADMISSION_TYPE = "https://in-toto.io/attestation/svr/v0.2"
 ADMITTED = "FALAJ_ADMITTED"
@@ -25,11 +27,15 @@ ACTIONS = (VERSION_READ, VERSION_PACKAGE, VERSION_REGISTER, VERSION_ADMIT, VERSI
 MEASUREMENT = "measurement"
 """The environment in which a candidate is measured: minutes, a private loopback data plane, no approval."""
 
-STATES = ("candidate", "refused", "awaiting approval", "approved", "rejected", "serving", "retired")
+STATES = ("candidate", "refused", "awaiting approval", "approved", "rejected", "serving", "retired", "rolled back")
 UNDECIDED = ("candidate", "refused", "awaiting approval")
 """The states in which new evidence may take the place of the old: no decision rests on that yet."""
 ADMISSIBLE = ("approved", "serving", "retired")
 """The states in which a version may enter an environment where it takes traffic."""
+SERVED = ("serving", "retired")
+"""The states of a version that was the champion: giving it the traffic back challenges nobody."""
+
+CHAMPION_CHANGED = "champion_changed"
 
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,78}[a-z0-9])?\Z")
 _REFERENCE = re.compile(r"(?P<name>[^@]+)@(?P<number>[1-9]\d{0,8})\Z")
@@ -51,6 +57,7 @@ class ModelVersion(msgspec.Struct, frozen=True):
     evidence: str = ""  # digest of the evidence set
     reason: str = ""
     created_at: str = ""
+    approver_roles: tuple[str, ...] = ()  # each must be held by one of those who approve it
 
     @property
     def alias(self) -> str:
@@ -135,20 +142,27 @@ class Facts(msgspec.Struct, frozen=True):
     """What was found out about a version, each from bytes that were verified just now.
 
     `signature` is what is wrong with the model signature, None when it holds. `verdicts` maps a gate
-    to the verdict of its verified statement. `approvals` are the ids that count.
+    to the verdict of its verified statement. `approvals` are the ids that count, `missing_roles` the demanded roles
+    that none of their givers held. `champion` is the digest that
+    the verified champion statements compare with: empty when there was none, None when they do not say.
+    `current` is the digest that serves in the environment now, empty when none does.
     """
 
     signature: FalajError | None
     verdicts: dict[str, Verdict]
     evidence: str
     approvals: tuple[str, ...]
+    champion: str | None = None
+    current: str = ""
+    missing_roles: tuple[str, ...] = ()
 
 
 def check_admissible(version: ModelVersion, environment: str, facts: Facts) -> None:
     """Raise `Denied` unless this version may enter this environment.
 
     A measurement needs a valid signature only; everything else needs every gate passed in verified
-    evidence, the evidence set that was approved, enough approvals, and that nobody refused it since.
+    evidence, the evidence set that was approved, enough approvals, that nobody refused it since, and that
+    the champion that it was compared with still serves.
     """
     where = f"{version.alias} is not admitted to {environment}"
     if facts.signature is not None:
@@ -178,6 +192,13 @@ def check_admissible(version: ModelVersion, environment: str, facts: Facts) -> N
             hint=f"someone other than {version.author} approves it: `falaj approve {version.alias} --reason '…'`",
             code="not_approved",
         )
+    if facts.missing_roles:
+        roles = " and ".join(facts.missing_roles)
+        raise Denied(
+            f"{where}: nobody approved it as {roles}",
+            hint=f"someone other than {version.author} who holds the role {roles} approves it: `falaj approve {version.alias} --reason '…'`",
+            code="not_approved",
+        )
     if version.state not in ADMISSIBLE:
         why = f" ({version.reason})" if version.reason else ""
         raise Denied(
@@ -185,11 +206,37 @@ def check_admissible(version: ModelVersion, environment: str, facts: Facts) -> N
             hint=f"`falaj versions {version.model}` shows where each version stands; train another one",
             code="wrong_state",
         )
+    _check_champion(version, where, facts)
 
 
-def unpassed(gates: tuple[str, ...], verdicts: dict[str, Verdict]) -> list[str]:
-    """The gates without a passed verdict, in words; no gates at all is a failure too."""
+def _check_champion(version: ModelVersion, where: str, facts: Facts) -> None:
+    """A champion gate holds against the version that it was measured against, and no other.
+
+    Where no version serves there is nobody to be worse than; a version that served before is no challenger.
+    """
+    if not asks_champion(version.gates) or version.state in SERVED:
+        return
+    if facts.current in ("", version.digest, facts.champion):
+        return
+    compared = f"it was compared with {short(facts.champion)}" if facts.champion else "it was compared with no champion"
+    raise Denied(
+        f"{where}: {compared}, and {short(facts.current)} serves now",
+        hint=f"train it again: it is then measured against the version that serves, and someone other than {version.author} approves it on the new evidence",
+        code=CHAMPION_CHANGED,
+    )
+
+
+def unpassed(
+    gates: tuple[str, ...], verdicts: dict[str, Verdict], reasons: Mapping[str, str] = MappingProxyType({})
+) -> list[str]:
+    """The gates without a passed verdict, in words, with their reasons as far as given; no gates at all is a failure too."""
     if not gates:
         return ["no gate was declared for it"]
-    found = [(gate, verdicts.get(gate)) for gate in gates]
-    return [f"{gate}: {verdict or 'no evidence'}" for gate, verdict in found if verdict is not Verdict.SUCCESSFUL]
+    failed = [gate for gate in gates if verdicts.get(gate) is not Verdict.SUCCESSFUL]
+    return [f"{gate}: {verdicts.get(gate) or 'no evidence'}{_because(reasons.get(gate, ''))}" for gate in failed]
+
+
+def _because(reason: str) -> str:
+    """A reason on one line, in brackets."""
+    text = " ".join(reason.split())
+    return f" ({text if len(text) <= 200 else text[:199] + '…'})" if text else ""

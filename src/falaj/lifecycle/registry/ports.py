@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from falaj.governance.changes.model import Approval, Subject
-from falaj.lifecycle.evidence.model import Verdict
+from falaj.lifecycle.evidence.model import Proven
 from falaj.lifecycle.registry.model import Admission, ModelVersion
 from falaj.storage.sql.database import Tx
 
@@ -20,6 +20,10 @@ class VersionStore(Protocol):
     def models(self, tx: Tx) -> list[str]: ...
 
     def add(self, tx: Tx, version: ModelVersion) -> None: ...
+
+    def package_again(self, tx: Tx, version: ModelVersion) -> None:
+        """Give a version the author, run, signature, gates and approvers of its newest packaging."""
+        ...
 
     def next_number(self, tx: Tx, model: str) -> int: ...
 
@@ -45,8 +49,16 @@ class Blobs(Protocol):
 
 
 class VerifiedEvidence(Protocol):
-    def verdicts(self, digest: str) -> tuple[dict[str, Verdict], str]:
-        """Verdict by gate from statements whose signatures were verified now, and the set's digest."""
+    def proven(self, digest: str) -> Proven:
+        """What the statements about a version say whose signatures were verified now."""
+        ...
+
+
+class Champions(Protocol):
+    """Who serves; implemented by rollout, which is downstream."""
+
+    def champion(self, model: str, environment: str) -> str:
+        """The digest that serves a model in an environment now, beside any challenger; empty when none does."""
         ...
 
 

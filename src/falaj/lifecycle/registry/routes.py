@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -19,7 +20,8 @@ class Where(BaseModel):
     environment: str = Field(pattern="^[a-z][a-z0-9-]{0,40}$")
 
 
-def build(service: RegistryService, guard: Guard) -> APIRouter:
+def build(service: RegistryService, check_model: Callable[[str], None], guard: Guard) -> APIRouter:
+    """`check_model` raises `NotFound` for a model that nobody knows; it is asked when there is nothing to show."""
     routes = guard.router("/api/v1/models", "registry")
 
     @routes.get("", VERSION_READ)
@@ -28,7 +30,10 @@ def build(service: RegistryService, guard: Guard) -> APIRouter:
 
     @routes.get("/{model}/versions", VERSION_READ)
     def versions(model: str) -> list[dict[str, Any]]:
-        return [{**msgspec.to_builtins(v), "alias": v.alias} for v in service.versions(model)]
+        found = service.versions(model)
+        if not found:
+            check_model(model)
+        return [{**msgspec.to_builtins(v), "alias": v.alias} for v in found]
 
     @routes.post("/{model}/versions/{number}/admissions", VERSION_ADMIT)
     def admit(model: str, number: int, body: Where, request: Request) -> dict[str, Any]:

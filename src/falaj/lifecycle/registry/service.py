@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from falaj.governance.changes.model import Subject
+from falaj.governance.changes.model import Subject, missing_roles
 from falaj.governance.door import Done, Door, Intent
 from falaj.governance.lineage.model import Node
 from falaj.governance.lineage.service import LineageService
@@ -20,6 +20,7 @@ from falaj.kernel.clock import iso
 from falaj.kernel.digests import manifest_digest, short
 from falaj.kernel.errors import Conflict, Denied, FalajError, Integrity, NotFound
 from falaj.lifecycle.registry.model import (
+    CHAMPION_CHANGED,
     MEASUREMENT,
     VERSION_ADMIT,
     VERSION_ADMIT_FLOW,
@@ -34,11 +35,12 @@ from falaj.lifecycle.registry.model import (
     check_name,
     unpassed,
 )
-from falaj.lifecycle.registry.ports import Approvals, Blobs, VerifiedEvidence, VersionStore
+from falaj.lifecycle.registry.ports import Approvals, Blobs, Champions, VerifiedEvidence, VersionStore
+from falaj.lifecycle.training.model import CONTRACT_FILE, PROFILE_FILE, ModelContract
 from falaj.storage.sql.database import Database, Tx
 
 _MEASURING = timedelta(minutes=15)
-_ADMITTED = timedelta(days=90)
+_ADMITTED = timedelta(days=366)
 
 
 class Ports(msgspec.Struct, frozen=True):
@@ -49,6 +51,7 @@ class Ports(msgspec.Struct, frozen=True):
     blobs: Blobs
     evidence: VerifiedEvidence
     approvals: Approvals
+    champions: Champions
     lineage: LineageService
     signer: EnvelopeSigner
     trusted: Sequence[PublicKey]
@@ -98,24 +101,53 @@ class RegistryService:
                 "its signature cannot be read", hint="register it through `falaj train`", code="bad_model_signature"
             ) from e
 
+    def profile_of(self, digest: str) -> bytes:
+        """The reference profile of the version with this digest."""
+        return self.profile(self.by_digest(digest))
+
+    def contract(self, digest: str) -> ModelContract:
+        """The contract of the version with this digest. Raises `NotFound`, `Integrity`."""
+        file = next((f for f in self.by_digest(digest).files if f.path == CONTRACT_FILE), None)
+        if file is None:
+            raise NotFound(f"{short(digest)} has no contract", hint="train it again", code="no_contract")
+        return msgspec.json.decode(self._p.blobs.get(file.sha256), type=ModelContract)
+
+    def serving(self) -> dict[str, str]:
+        """Model → digest of the version that serves."""
+        return {v.model: v.digest for m in self.models() for v in self.versions(m) if v.state == "serving"}
+
     def signature_of(self, digest: str) -> dict[str, Any]:
         """The signature bundle of the version with this digest."""
         return self.signature(self.by_digest(digest))
+
+    def profile(self, version: ModelVersion) -> bytes:
+        """`profile.json`: the reference profile frozen with the version. Raises `NotFound`, `Integrity`."""
+        file = next((f for f in version.files if f.path == PROFILE_FILE), None)
+        if file is None:
+            raise NotFound(
+                f"{version.alias} has no reference profile",
+                hint="it was packaged before models carried one: train it again",
+                code="no_profile",
+            )
+        return self._p.blobs.get(file.sha256)
 
     # changing
 
     def package(self, version: ModelVersion, on_behalf_of: str, operation_id: str) -> str:
         """Name a packaged model whose files and signature are in the blob store. Returns its digest.
 
-        Packaging the same bytes again finds the version that they already are.
+        Packaging the same bytes again finds the version that they already are. While it is a candidate or refused,
+        what holds of it is what it was packaged with last: its signature, author, run, gates and approvers.
         """
 
         def do(tx: Tx) -> Done[str]:
             earlier = self._p.store.by_digest(tx, version.digest)
             if earlier is None:
                 self._p.store.add(tx, version)
-            elif earlier.state == "refused" and not earlier.number:
-                self._p.store.move(tx, version.digest, state="candidate", reason="")
+            elif earlier.state in ("candidate", "refused"):
+                self._p.store.package_again(tx, version)
+                if not earlier.number:
+                    self._p.store.move(tx, version.digest, state="candidate", reason="")
             self._p.lineage.record(tx, Node("version", version.digest), [Node("run", version.run)])
             return Done(version.digest)
 
@@ -130,13 +162,15 @@ class RegistryService:
         they await approval on the new evidence.
         """
         version = self.by_digest(digest)
-        verdicts, evidence = self._p.evidence.verdicts(digest)
-        failed = unpassed(version.gates, verdicts)
+        proven = self._p.evidence.proven(digest)
+        evidence, failed = proven.evidence, unpassed(version.gates, proven.verdicts, proven.reasons)
         intent = _system(
             VERSION_REGISTER, version.alias, on_behalf_of, operation_id, {"digest": digest, "evidence": evidence}
         )
         known = bool(version.number)
-        open_again = version.state == "refused" or (version.state == "awaiting approval" and evidence != version.evidence)
+        open_again = version.state == "refused" or (
+            version.state == "awaiting approval" and evidence != version.evidence
+        )
         if known and not open_again:
             return {"version": version.alias, "digest": digest, "state": version.state, "already": True}
         if failed:
@@ -160,8 +194,8 @@ class RegistryService:
 
         return self._door.change(intent, do)
 
-    def facts(self, version: ModelVersion) -> Facts:
-        """Find out, from bytes verified now, what speaks for a version."""
+    def facts(self, version: ModelVersion, environment: str = MEASUREMENT) -> Facts:
+        """Find out, from bytes verified now, what speaks for a version; who serves is asked where traffic is."""
         wrong: FalajError | None = None
         try:
             if manifest_digest(version.files) != version.digest:  # evidence and approvals speak of the digest
@@ -171,21 +205,31 @@ class RegistryService:
             verify_model_signature(self.signature(version), version.files, self._p.trusted)
         except FalajError as e:
             wrong = e
-        verdicts, evidence = self._p.evidence.verdicts(version.digest)
-        counting = self._p.approvals.counting(self.subject(version))
-        return Facts(wrong, verdicts, evidence, tuple(a.id for a in counting))
+        proven = self._p.evidence.proven(version.digest)
+        subject = self.subject(version)
+        counting = self._p.approvals.counting(subject)
+        approvals = tuple(a.id for a in counting)
+        current = "" if environment == MEASUREMENT else self._p.champions.champion(version.model, environment)
+        missing = missing_roles(counting, subject)
+        return Facts(wrong, proven.verdicts, proven.evidence, approvals, proven.champion, current, missing)
 
     def admit(self, digest: str, environment: str, actor: Principal, operation_id: str = "") -> Admission:
-        """Sign a verdict that lets a version into an environment. Raises `Denied` with what is missing."""
+        """Sign a verdict that lets a version into an environment. Raises `Denied` with what is missing.
+
+        A version that a flow would release, and that was compared with another champion than serves now, is
+        refused: building the same bytes again then measures them again.
+        """
         version = self.by_digest(digest)
         action = VERSION_ADMIT_FLOW if actor == SYSTEM else VERSION_ADMIT
         detail = {"digest": digest, "environment": environment}
         intent = Intent(actor, action, Resource("ModelVersion", version.alias), operation_id, detail=detail)
-        facts = self.facts(version)
+        facts = self.facts(version, environment)
         try:
             check_admissible(version, environment, facts)
         except FalajError as e:
             self._door.refuse(intent, e)
+            if e.code == CHAMPION_CHANGED and actor == SYSTEM:
+                self.move(digest, "refused", e.message, actor.name, f"{operation_id}:refused" if operation_id else "")
             raise
         now = self._door.clock.now()
         admission = Admission(
@@ -228,7 +272,7 @@ class RegistryService:
     @staticmethod
     def subject(version: ModelVersion) -> Subject:
         """The version as people decide about it."""
-        return Subject(version.alias, version.digest, version.evidence, version.author)
+        return Subject(version.alias, version.digest, version.evidence, version.author, version.approver_roles)
 
 
 def _system(action: Action, alias: str, on_behalf_of: str, operation_id: str, detail: dict[str, Any]) -> Intent:

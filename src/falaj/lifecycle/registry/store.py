@@ -25,6 +25,7 @@ versions = Table(
     Column("signature", String, nullable=False),
     Column("gates", String, nullable=False),
     Column("approvals", Integer, nullable=False),
+    Column("approver_roles", String, nullable=False),
     Column("evidence", String, nullable=False),
     Column("reason", String, nullable=False),
     Column("created_at", String, nullable=False),
@@ -42,6 +43,7 @@ admissions = Table(
 )
 _v = versions.c
 _MOVABLE = {"number", "state", "evidence", "reason"}
+_PACKAGED = {"author", "run", "signature", "gates", "approvals", "approver_roles"}
 
 
 class SqlVersionStore:
@@ -61,10 +63,11 @@ class SqlVersionStore:
         return list(tx.execute(select(_v.model).distinct().order_by(_v.model)).scalars())
 
     def add(self, tx: Tx, version: ModelVersion) -> None:
-        values = msgspec.structs.asdict(version)
-        values["files"] = msgspec.json.encode(version.files).decode()
-        values["gates"] = msgspec.json.encode(version.gates).decode()
-        tx.execute(insert(versions).values(values))
+        tx.execute(insert(versions).values(_values(version)))
+
+    def package_again(self, tx: Tx, version: ModelVersion) -> None:
+        values = {name: value for name, value in _values(version).items() if name in _PACKAGED}
+        tx.execute(update(versions).where(_v.digest == version.digest).values(values))
 
     def next_number(self, tx: Tx, model: str) -> int:
         return int(tx.execute(select(func.coalesce(func.max(_v.number), 0)).where(_v.model == model)).scalar_one()) + 1
@@ -91,8 +94,16 @@ class SqlVersionStore:
         return [(msgspec.json.decode(row.admission, type=Admission), row.envelope) for row in rows]
 
 
+def _values(version: ModelVersion) -> dict[str, Any]:
+    values = msgspec.structs.asdict(version)
+    for name in ("files", "gates", "approver_roles"):
+        values[name] = msgspec.json.encode(values[name]).decode()
+    return values
+
+
 def _version(row: Row[Any]) -> ModelVersion:
     values = dict(row._mapping)
     values["files"] = msgspec.json.decode(values["files"], type=tuple[FileEntry, ...])
-    values["gates"] = msgspec.json.decode(values["gates"], type=tuple[str, ...])
+    for name in ("gates", "approver_roles"):
+        values[name] = msgspec.json.decode(values[name], type=tuple[str, ...])
     return ModelVersion(**values)

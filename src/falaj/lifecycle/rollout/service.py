@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import msgspec
 
 from falaj.governance.door import Done, Door, Intent
-from falaj.kernel.access import SYSTEM, Resource
+from falaj.kernel.access import SYSTEM, Action, Principal, Resource
 from falaj.kernel.clock import iso
-from falaj.lifecycle.rollout.model import PLAN_SET, TrafficPlan, check_plan
-from falaj.lifecycle.rollout.ports import PlanStore
+from falaj.kernel.errors import Conflict, NotFound
+from falaj.lifecycle.rollout.model import PLAN_SET, TrafficPlan, champion, check_plan
+from falaj.lifecycle.rollout.ports import PlanStore, RolloutStore
+from falaj.lifecycle.rollout.strategy import ROLLOUT_START, ROLLOUT_STEER, ROLLOUT_STEP, Rollout
 from falaj.storage.sql.database import Database, Tx
 
 
+class Stores(NamedTuple):
+    """Where plans and rollouts are kept."""
+
+    plans: PlanStore
+    rollouts: RolloutStore
+
+
 class RolloutService:
-    def __init__(self, database: Database, store: PlanStore, door: Door, environment: str) -> None:
+    def __init__(self, database: Database, stores: Stores, door: Door, environment: str) -> None:
         self._database = database
-        self._store = store
+        self._store = stores.plans
+        self._rollouts = stores.rollouts
         self._door = door
         self._environment = environment
 
@@ -27,6 +38,11 @@ class RolloutService:
 
     def plan(self, model: str) -> TrafficPlan | None:
         return next((p for p in self.plans() if p.model == model), None)
+
+    def champion(self, model: str, environment: str) -> str:
+        """The digest that serves a model in an environment now, beside any challenger; empty when none does."""
+        plans = self._database.read(lambda tx: self._store.all(tx, environment))
+        return next((champion(p) for p in plans if p.model == model), "")
 
     def set_plan(self, plan: TrafficPlan, on_behalf_of: str, operation_id: str) -> TrafficPlan:
         """Make `plan` the model's plan. Raises `Invalid` when its weights are wrong."""
@@ -40,3 +56,88 @@ class RolloutService:
         context = {"on_behalf_of": on_behalf_of}
         intent = Intent(SYSTEM, PLAN_SET, Resource("Model", plan.model), operation_id, context, detail)
         return msgspec.convert(self._door.change(intent, do), TrafficPlan)
+
+    # rollouts
+
+    def rollouts(self, model: str) -> list[Rollout]:
+        """A model's rollouts, newest first."""
+        return self._database.read(lambda tx: self._rollouts.of_model(tx, model))
+
+    def rollout(self, rollout_id: str) -> Rollout:
+        """Raises `NotFound`."""
+        found = self._database.read(lambda tx: self._rollouts.get(tx, rollout_id))
+        if found is None:
+            raise NotFound(f"there is no rollout {rollout_id[:60]}", hint="`falaj rollout status MODEL` shows them")
+        return found
+
+    def running(self, model: str) -> Rollout | None:
+        """The rollout of a model that has not ended."""
+        return next((r for r in self.rollouts(model) if not r.ended), None)
+
+    def start(self, actor: Principal, rollout: Rollout, operation_id: str) -> Rollout:
+        """Commit the intent to roll out. Raises `Conflict` while another rollout of the model runs."""
+
+        def do(tx: Tx) -> Done[dict[str, Any]]:
+            running = [r for r in self._rollouts.of_model(tx, rollout.model) if not r.ended]
+            if running:
+                raise Conflict(
+                    f"{rollout.model} is being rolled out already ({running[0].id})",
+                    hint=f"let it end, or end it: `falaj rollout abort {rollout.model}`",
+                    code="rollout_running",
+                )
+            self._rollouts.put(tx, rollout)
+            return Done(msgspec.to_builtins(rollout))
+
+        detail = {"rollout": rollout.id, "challenger": rollout.challenger, "stable": rollout.stable}
+        return self._move(actor, ROLLOUT_START, rollout, do, operation_id, detail)
+
+    def move(self, rollout: Rollout, operation_id: str, detail: dict[str, Any]) -> Rollout:
+        """Write down where a rollout stands now; an order that came meanwhile is kept."""
+
+        def do(tx: Tx) -> Done[dict[str, Any]]:
+            current = self._rollouts.get(tx, rollout.id)
+            order = rollout.order or (current.order if current and not rollout.ended else "")
+            moved = msgspec.structs.replace(rollout, order=order, updated_at=iso(self._door.clock.now()))
+            self._rollouts.put(tx, moved)
+            return Done(msgspec.to_builtins(moved))
+
+        told = {"rollout": rollout.id, "stage": rollout.stage, "weight": rollout.weight, **detail}
+        return self._move(SYSTEM, ROLLOUT_STEP, rollout, do, operation_id, told)
+
+    def order(self, actor: Principal, model: str, what: str) -> Rollout:
+        """Ask the running rollout to `promote` or `abort`; it does so at once. Raises `Conflict` when none runs."""
+        running = self.running(model)
+        if running is None:
+            raise Conflict(
+                f"no rollout of {model} runs", hint=f"`falaj rollout status {model}` shows the last", code="no_rollout"
+            )
+
+        def do(tx: Tx) -> Done[dict[str, Any]]:
+            current = self._rollouts.get(tx, running.id) or running
+            if current.ended:
+                raise Conflict(f"the rollout has ended: {current.stage}", hint="nothing more to do", code="no_rollout")
+            ordered = msgspec.structs.replace(current, order=what)
+            self._rollouts.put(tx, ordered)
+            return Done(msgspec.to_builtins(ordered))
+
+        return self._move(actor, ROLLOUT_STEER, running, do, "", {"rollout": running.id, "order": what})
+
+    def check_roll_back(self, actor: Principal, model: str, digest: str, reason: str) -> None:
+        """Authorise giving the traffic back to an earlier version, and write down why."""
+        intent = Intent(
+            actor, ROLLOUT_STEER, Resource("Model", model), detail={"back_to": digest, "reason": reason[:500]}
+        )
+        self._door.read(intent)
+
+    def _move(
+        self,
+        actor: Principal,
+        action: Action,
+        rollout: Rollout,
+        do: Callable[[Tx], Done[dict[str, Any]]],
+        operation_id: str,
+        detail: dict[str, Any],
+    ) -> Rollout:
+        context = {"on_behalf_of": rollout.actor}
+        intent = Intent(actor, action, Resource("Model", rollout.model), operation_id, context, detail)
+        return msgspec.convert(self._door.change(intent, do), Rollout)

@@ -19,9 +19,23 @@ BUNDLE_PUBLISH = Action("serving.publish", "system", "DataPlane", "hand a signed
 LOAD_REFUSED = Action("serving.load", "system", "ModelVersion", "a data plane loads a version")
 PREDICTION_READ = Action("serving.read_prediction", "audit", "Prediction", "read the record of one prediction")
 PREDICT = Action("serving.predict", "inference", "Model", "ask a model for predictions, and what it wants to be asked")
-OBSERVE = Action("serving.observe", "read", "DataPlane", "read a data plane's status and metrics")
+OBSERVE = Action("serving.observe", "read", "DataPlane", "see a data plane's state and counters")
+JOURNAL_READ = Action(
+    "serving.read_journal", "read", "Journal", "see which segments of the prediction journal are sealed"
+)
+JOURNAL_ROTATE = Action(
+    "serving.rotate_journal", "engineering", "Journal", "let the data plane end its journal segments"
+)
+JOURNAL_SEAL = Action(
+    "serving.seal_journal", "system", "JournalSegment", "seal and ship a segment of the prediction journal"
+)
 PLANE_ACTIONS = (PREDICT, OBSERVE)
-ACTIONS = (BUNDLE_PUBLISH, LOAD_REFUSED, PREDICTION_READ, *PLANE_ACTIONS)
+ACTIONS = (
+    BUNDLE_PUBLISH, LOAD_REFUSED, PREDICTION_READ, JOURNAL_READ, JOURNAL_ROTATE, JOURNAL_SEAL, *PLANE_ACTIONS,
+)  # fmt: skip
+
+SHIP = "ship"
+"""The name of the flow that ships a segment of the prediction journal, and of its step."""
 
 BUNDLE_TYPE = "application/vnd.falaj.bundle+json"
 PEPPER = "falaj/pepper"
@@ -87,6 +101,9 @@ class VersionCounts(msgspec.Struct, frozen=True):
     `errors` counts requests that the model itself failed: it raised, or its answer was not a finite number.
     `latency` counts requests by bucket of `LATENCY_SECONDS`, `seconds` is their sum;
     `features` counts looked-up view values by status: present, expired, missing.
+    `role` and `weight` are what holds now: the weight of a challenger that the guard stopped is 0.
+    `fallbacks` counts requests that the stable version answered in this one's place, `dropped` the
+    requests that were to be mirrored to it and were not, because it did not keep up.
     """
 
     model: str
@@ -98,6 +115,38 @@ class VersionCounts(msgspec.Struct, frozen=True):
     seconds: float
     latency: tuple[int, ...]
     features: dict[str, int]
+    role: str = "stable"
+    weight: int = 0
+    fallbacks: int = 0
+    dropped: int = 0
+
+
+class GuardReport(msgspec.Struct, frozen=True):
+    """A challenger that the guard stopped (also an entry of `guard.json`). Times are RFC 3339 by the platform's clock.
+
+    `reason` is errors, non_finite, slow, score_shift or memory_unreadable; `observed` broke `limit` on
+    `count` requests in one worker. `generation` is that of the plan it was stopped in.
+
+    `bad_answers` went out to callers: none for errors and non_finite (the stable version answered), each
+    late one for slow, each of the challenger's within the window for score_shift, none of a shadow. It is
+    the sum of the workers, each of which adds its part when it sends the challenger nothing any more;
+    `zero_traffic_at` is when the last of them did, empty before the first has.
+    """
+
+    digest: str
+    alias: str
+    tripped_at: str
+    reason: str
+    observed: float
+    limit: float
+    count: int
+    bad_answers: int
+    first_bad_at: str
+    verdict_at: str
+    zero_traffic_at: str
+    model: str = ""
+    generation: int = 0
+    role: str = "canary"
 
 
 class PlaneStatus(msgspec.Struct, frozen=True):
@@ -118,6 +167,7 @@ class PlaneStatus(msgspec.Struct, frozen=True):
     ready: bool = False
     versions: tuple[VersionCounts, ...] = ()
     responses: dict[str, int] = {}  # HTTP status → answers
+    guards: tuple[GuardReport, ...] = ()  # of the planned models, oldest first, at most the last 20
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -126,3 +176,48 @@ class Target(msgspec.Struct, frozen=True):
     folder: str
     environment: str
     key: str
+
+
+class ShipTask(msgspec.Struct, frozen=True):
+    """What a step process needs to ship a sealed segment: its file, and the folder of the tables, one a model."""
+
+    segment: str
+    tables: str
+
+
+class Shipped(msgspec.Struct, frozen=True):
+    """A segment's rows of one model: the Delta version that holds them, and how many they are."""
+
+    model: str
+    version: int
+    rows: int
+
+
+class ShipOutcome(msgspec.Struct, frozen=True):
+    """What a segment held. `digest` is that of the file's bytes, `root` that of the salted commitments to its
+    records (see `serving.seals`): it stays valid when records are erased. Times are RFC 3339, empty without a record."""
+
+    segment: str
+    records: int
+    rows: int
+    bytes: int
+    digest: str
+    root: str
+    tables: tuple[Shipped, ...]
+    first_at: str
+    last_at: str
+
+
+class JournalSegment(msgspec.Struct, frozen=True):
+    """A segment that was sealed: what it held, and when its leaf was written to the audit log."""
+
+    segment: str
+    records: int
+    rows: int
+    bytes: int
+    digest: str
+    root: str
+    tables: tuple[Shipped, ...]
+    first_at: str
+    last_at: str
+    sealed_at: str

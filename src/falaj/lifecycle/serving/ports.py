@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from falaj.governance.identity.verify import KnownToken
 from falaj.lifecycle.registry.model import Admission
 from falaj.lifecycle.rollout.model import TrafficPlan
+from falaj.lifecycle.serving.model import JournalSegment
 from falaj.storage.sql.database import Tx
 
 
@@ -42,3 +43,25 @@ class Blobs(Protocol):
 
 class Tokens(Protocol):
     def known_tokens(self) -> list[KnownToken]: ...
+
+
+class SegmentStore(Protocol):
+    def add(self, tx: Tx, segment: JournalSegment) -> None: ...
+
+    def all(self, tx: Tx) -> list[JournalSegment]:
+        """Newest first."""
+        ...
+
+    def names(self, tx: Tx) -> list[str]: ...
+
+
+class Alarms(Protocol):
+    """Where trouble is reported; implemented by monitoring."""
+
+    def open(self, model: str, kind: str, digest: str, reason: str) -> object:
+        """Open an incident, unless one of this kind is open."""
+        ...
+
+    def settle(self, model: str, kind: str) -> None:
+        """The trouble is gone: resolve the open incidents of this kind."""
+        ...

@@ -24,6 +24,7 @@ from falaj.kernel.access import SYSTEM, Resource
 from falaj.kernel.clock import iso
 from falaj.kernel.digests import canonical_json, sha256
 from falaj.kernel.errors import Conflict, Integrity, Unavailable
+from falaj.kernel.locks import held
 from falaj.lifecycle.rollout.model import all_to
 from falaj.lifecycle.serving.model import (
     BLOB_KEY,
@@ -193,7 +194,8 @@ def live_workers(folder: Path) -> list[PlaneStatus]:
             os.kill(status.pid, 0)
         except (OSError, msgspec.DecodeError):
             continue
-        found.append(status)
+        if held(folder / "status" / f"{status.worker}.lock"):  # else the id is a dead worker's, or somebody else's now
+            found.append(status)
     return found
 
 

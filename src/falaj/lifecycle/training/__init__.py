@@ -1,6 +1,6 @@
 """From a training frame to an ONNX model with a contract.
 
-`model`     runs, the model contract, what a training step is told and what it answers
+`model`     runs, the model contract, the reference profile, what a training step is told and what it answers
 `encoding`  raw values → the float32 matrix that the model reads, and its answers back; used by
             training, evidence and the data plane alike
 `steps`     the work itself: split by time, the project's function, conversion, parity rows

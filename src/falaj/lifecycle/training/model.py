@@ -11,7 +11,8 @@ from typing import Any
 import msgspec
 
 from falaj.kernel.access import Action
-from falaj.kernel.digests import FileEntry, digest_of
+from falaj.kernel.digests import FileEntry, canonical_json, digest_of
+from falaj.kernel.errors import Invalid
 
 RUN_READ = Action("training.read", "read", "Run", "see runs, their parameters, metrics and curves")
 TRAIN_START = Action("training.start", "engineering", "Model", "train a model")
@@ -28,6 +29,17 @@ METRICS: dict[str, tuple[str, ...]] = {
     "regression": ("mae", "rmse", "r2"),
 }
 """What can be measured for each task."""
+
+LOWER_IS_BETTER = ("log_loss", "brier", "mae", "rmse")
+"""The metrics of an error; of every other one, more is better."""
+
+CONTRACT_FILE = "signature.json"
+PROFILE_FILE = "profile.json"
+"""The reference profile, beside graph and contract in every model folder."""
+PROFILE_BYTES = 16 << 20
+"""A larger profile is none: 500 categories of 30 bytes in each of 1,000 features."""
+QUANTILES = tuple(q / 20 for q in range(21))
+"""Where a profile cuts a distribution: the smallest value, every twentieth, the largest."""
 
 
 class Input(msgspec.Struct, frozen=True):
@@ -92,6 +104,76 @@ class ModelContract(msgspec.Struct, frozen=True):
     tensor: str = "features"
     label: str = ""
     purpose: str = ""
+
+
+class Numbers(msgspec.Struct, frozen=True):
+    """How numbers are distributed: mean, standard deviation, and the value at each of `QUANTILES`."""
+
+    mean: float
+    deviation: float
+    quantiles: tuple[float, ...]
+
+
+class FeatureProfile(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One feature in the training part: `counts` by value for a category or a boolean, else as `Numbers`."""
+
+    type: str
+    nulls: int
+    counts: dict[str, int] | None = None
+    mean: float | None = None
+    deviation: float | None = None
+    quantiles: tuple[float, ...] = ()
+
+
+class Profile(msgspec.Struct, frozen=True):
+    """`profile.json`: what the training part looked like, frozen with the model; live data is compared with it.
+
+    `rows` are those of the training part. `score` has one entry a column of the score, over the rows
+    that the contract accepts; none when it accepts no row.
+    """
+
+    rows: int
+    features: dict[str, FeatureProfile]
+    score: tuple[Numbers, ...]
+
+
+def read_profile(data: bytes, contract: ModelContract) -> Profile:
+    """`profile.json` of the model with this contract. Raises `Invalid` (bad_profile) for anything else.
+
+    Only the canonical form is taken, so nothing can stand in the file that the profile does not say.
+    """
+    if len(data) > PROFILE_BYTES:
+        raise _bad_profile(f"has more than {PROFILE_BYTES:,} bytes")
+    try:
+        profile = msgspec.json.decode(data, type=Profile)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as e:
+        raise _bad_profile(f"is not a profile: {str(e)[:200]}") from e
+    if canonical_json(profile) != data:
+        raise _bad_profile("is not in its canonical form")
+    if profile.features.keys() != {i.name for i in contract.inputs}:
+        raise _bad_profile("is not about the features that the contract lists")
+    for i in contract.inputs:
+        if not _describes(profile.features[i.name], i, profile.rows):
+            raise _bad_profile(f"does not describe the {i.type} {i.name}")
+    if any(len(s.quantiles) != len(QUANTILES) for s in profile.score):
+        raise _bad_profile("does not describe the score")
+    return profile
+
+
+def _describes(feature: FeatureProfile, spec: Input, rows: int) -> bool:
+    if feature.type != spec.type or not 0 <= feature.nulls <= rows:
+        return False
+    if spec.type not in ("category", "boolean"):
+        numbers = feature.mean is not None and feature.deviation is not None
+        return numbers and len(feature.quantiles) == len(QUANTILES) and feature.counts is None
+    values = set(spec.categories) if spec.type == "category" else {"false", "true"}
+    counts = feature.counts or {}
+    whole = sum(counts.values()) + feature.nulls == rows and min(counts.values(), default=0) >= 0
+    return whole and counts.keys() <= values and feature.mean is None and not feature.quantiles
+
+
+def _bad_profile(why: str) -> Invalid:
+    return Invalid(f"{PROFILE_FILE} {why}", hint="train the model again", code="bad_profile")
 
 
 class TrainingSpec(msgspec.Struct, frozen=True):

@@ -22,7 +22,7 @@ def blob_path(root: Path, digest: str) -> Path:
 
 
 class LocalBlobs:
-    """An encrypted, content-addressed store. Nothing overwrites a blob."""
+    """An encrypted, content-addressed store. Nothing overwrites a blob that holds what its name says."""
 
     def __init__(self, root: Path, kek: bytes) -> None:
         self.root = root
@@ -31,10 +31,10 @@ class LocalBlobs:
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def put(self, plain: bytes) -> str:
-        """Store and return the digest; storing the same bytes again changes nothing."""
+        """Store and return the digest; storing the same bytes again changes nothing, or mends a broken blob."""
         digest = sha256(plain)
         path = blob_path(self.root, digest)
-        if path.exists():
+        if self._holds(digest):
             return digest
         if not path.parent.exists():
             path.parent.mkdir(exist_ok=True, mode=0o700)
@@ -45,7 +45,7 @@ class LocalBlobs:
             f.flush()
             os.fsync(f.fileno())
         with self._placing:  # the first stays: its data key may be sealed to a data plane already
-            if path.exists():
+            if self._holds(digest):
                 temporary.unlink()
             else:
                 temporary.replace(path)
@@ -70,6 +70,14 @@ class LocalBlobs:
 
     def exists(self, digest: str) -> bool:
         return blob_path(self.root, digest).exists()
+
+    def _holds(self, digest: str) -> bool:
+        """Whether the blob is there and whole."""
+        try:
+            self.get(digest)
+        except (NotFound, Integrity):
+            return False
+        return True
 
     def _sealed(self, digest: str) -> bytes:
         try:

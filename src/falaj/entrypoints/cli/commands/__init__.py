@@ -4,5 +4,6 @@
 `build`   plan, apply, ingest, data, features, train
 `look`    versions, runs, evidence, lineage
 `govern`  approve, reject, admit, audit
+`traffic` rollout, rollback, drift, incidents, labels
 `serve`   predict
 """

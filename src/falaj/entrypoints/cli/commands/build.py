@@ -20,9 +20,10 @@ _SKIPPED = {"__pycache__", "node_modules", "venv", "env", "build", "dist", "site
 
 def plan(*, common: Common = DEFAULT) -> None:
     """Show what applying the project would change."""
-    settings = common.settings()
+    settings = common.settings(anywhere=True)
+    files = project_files(settings.project)
     with connect(settings) as client:
-        answer = client.post("/api/v1/definition/plan", {"files": project_files(settings.project)})
+        answer = client.post("/api/v1/definition/plan", {"files": files})
     if common.json:
         render.show_json(answer)
     else:
@@ -31,9 +32,10 @@ def plan(*, common: Common = DEFAULT) -> None:
 
 def apply(*, common: Common = DEFAULT) -> None:
     """Make the project's definition the one that holds."""
-    settings = common.settings()
+    settings = common.settings(anywhere=True)
+    files = project_files(settings.project)
     with connect(settings) as client:
-        answer = client.post("/api/v1/definition", {"files": project_files(settings.project)})
+        answer = client.post("/api/v1/definition", {"files": files})
     if common.json:
         render.show_json(answer)
         return
@@ -180,7 +182,7 @@ def project_files(folder: Path) -> dict[str, str]:
     """A project's code as it is sent: falaj.toml and its Python files."""
     if not (folder / "falaj.toml").is_file():
         raise Invalid(
-            f"{folder.name} is no project: it has no falaj.toml",
+            f"{folder.name or folder} is no project: it has no falaj.toml",
             hint="go to the project's folder, or make one: `falaj init NAME`",
             code="no_project",
         )

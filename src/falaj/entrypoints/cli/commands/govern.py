@@ -24,19 +24,25 @@ def approve(
     reason: Annotated[str, Parameter(help="Why.")],
     common: Common = DEFAULT,
 ) -> None:
-    """Approve a version on its evidence. The last approval that it needs starts its release."""
+    """Approve a version on its evidence. The last approval that it needs starts its release, or its rollout in steps."""
     with connect(common.settings()) as client:
         answer = decide(client, version, "approvals", reason)
-        if answer["flow"]:
+        if answer["flow"] and not answer["rollout"]:
             with render.progress(quiet=common.json) as show:
                 answer["release"] = client.follow(answer["flow"], show)
     if common.json:
         render.show_json(answer)
         return
     render.line(f"{version} approved ({answer['approvals']} of {answer['needed']})")
+    if answer["rollout"]:
+        render.line(f"its rollout has begun: falaj rollout status {version.partition('@')[0]}")
     if "release" in answer:
-        where = "and loaded" if answer["release"]["loaded"] else "; the data plane loads it when it starts (`falaj up`)"
-        render.line(f"{version} takes all traffic: generation {answer['release']['generation']} is published {where}")
+        where = (
+            " and loaded" if answer["release"]["loaded"] else "; the data plane loads it when it starts (`falaj up`)"
+        )
+        render.line(f"{version} takes all traffic: generation {answer['release']['generation']} is published{where}")
+    if answer["missing_roles"]:
+        render.line(f"next: someone with the role {' and '.join(answer['missing_roles'])} approves it too")
 
 
 def reject(
@@ -113,16 +119,17 @@ def audit_verify(
     else:
         with connect(common.settings()) as client:
             report = client.post("/api/v1/audit/verification")
-    if common.json:
-        render.show_json(report)
-    elif report["ok"]:
-        render.line(f"the log holds: {report['size']} entries, root {report['root']}")
     if not report["ok"]:
         raise Integrity(
             f"the log does not hold: {'; '.join(report['problems'][:3])}",
             hint="keep this copy as it is, compare with a witness's or a backup's checkpoint, and find out who could write there",
             code="audit_broken",
+            details=report,
         )
+    if common.json:
+        render.show_json(report)
+    else:
+        render.line(f"the log holds: {report['size']} entries, root {report['root']}")
 
 
 def decide(client: Client, version: str, what: str, reason: str) -> Any:

@@ -43,12 +43,14 @@ def init(
         render.show_json({"project": name, "folder": str(folder)})
         return
     render.line(f"made {name}/")
-    render.line(f"next: cd {name} && falaj apply && falaj ingest flights && falaj train late-flight")
+    render.line(
+        f"next: cd {name} && falaj apply && falaj ingest flights && falaj features materialize && falaj train late-flight"
+    )
 
 
 def up(*, common: Common = DEFAULT) -> None:
     """Start the control plane and the data plane of this home; again does nothing."""
-    settings = common.settings()
+    settings = common.settings(anywhere=True)
     started = start(settings)
     if common.json:
         render.show_json(started)
@@ -92,15 +94,23 @@ def status(*, common: Common = DEFAULT) -> None:
     render.line(f"control plane  {answer['control_plane'] or 'not running'}")
     address = next((w["address"] for w in plane["workers"]), "")
     render.line(f"data plane     {address or 'not running'}: {plane['state']}, {plane['reason']}")
+    render.line(f"audit log      {_log(answer['audit'])}")
     render.table(
         ("serving", "state", "digest"),
         [(s["alias"], s["state"], render.digest(s["digest"])) for s in answer["serving"]],
+        empty="serving        nothing yet",
     )
+
+
+def _log(audit: dict[str, Any]) -> str:
+    if audit["failure"]:
+        return f"{audit['size']:,} entries, {audit['signed']:,} signed; {audit['failure']}"
+    return f"{audit['size']:,} entries, {audit['signed']:,} under the last signed checkpoint"
 
 
 def down(*, common: Common = DEFAULT) -> None:
     """Stop both planes; what is in flight is finished first."""
-    settings = common.settings()
+    settings = common.settings(anywhere=True)
     stopped = stop(settings)
     if common.json:
         render.show_json(stopped)
@@ -119,7 +129,7 @@ def stop(settings: Settings) -> dict[str, str]:
     if running is not None:
         os.kill(running.pid, signal.SIGTERM)
         deadline = time.monotonic() + 30
-        while running_control_plane(settings.home) is not None:
+        while running_control_plane(settings.home) is not None:  # until it has given the home's lock back
             if time.monotonic() > deadline:
                 raise Unavailable(
                     "the control plane does not stop", hint=f"end process {running.pid} yourself", code="does_not_stop"

@@ -39,8 +39,8 @@ def evidence_show(version: Annotated[str, Parameter(help="MODEL@N.")], /, *, com
         return
     render.line(f"{found['alias']} {found['digest']}")
     render.table(
-        ("gate", "verdict", "reason", "statement"),
-        [(r["gate"], r["verdict"], r["reason"], render.digest(r["envelope"])) for r in rows],
+        ("gate", "verdict", "statement", "reason"),
+        [(r["gate"], r["verdict"], render.digest(r["envelope"]), r["reason"]) for r in rows],
     )
 
 
@@ -79,9 +79,9 @@ def runs_show(run: Annotated[str, Parameter(help="A run's id.")], /, *, common: 
         "runtime",
     ):
         render.line(f"{key:>13}  {row[key]}")
-    render.table(("parameter", "value"), row["params"].items())
-    render.table(("metric", "value"), row["metrics"].items())
-    render.table(("dataset", "version"), row["datasets"].items())
+    render.table(("parameter", "value"), row["params"].items(), empty="")
+    render.table(("metric", "value"), row["metrics"].items(), empty="")
+    render.table(("dataset", "version"), row["datasets"].items(), empty="")
 
 
 def lineage(

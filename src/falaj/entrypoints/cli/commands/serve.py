@@ -24,7 +24,11 @@ def predict(
     /,
     *,
     data: Annotated[
-        str, Parameter(help="A JSON file, or - for standard input: one row as an object, or a list of rows.")
+        str,
+        Parameter(
+            allow_leading_hyphen=True,
+            help="A JSON file, or - for standard input: one row as an object, or a list of rows.",
+        ),
     ],
     common: Common = DEFAULT,
 ) -> None:

@@ -5,6 +5,9 @@
 `stage`     what the acts share: clients, screen, clock
 `screen`    the timeline on a terminal, or one JSON object an event
 `flights`   the recorded flights as files and as requests
+`traffic`   flights asked over HTTP, and their labels
+`rolling`   approval and rollout under traffic
+`season`    the year goes on: drift, retraining, rollout, rollback
 `refusals`  what is not let through
 `proof`     the closing table, lineage, and the log under attack
 """

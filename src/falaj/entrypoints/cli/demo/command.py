@@ -10,21 +10,34 @@ from cyclopts import Parameter
 
 from falaj.entrypoints.cli import render
 from falaj.entrypoints.cli.commands.home import console_link, start, stop
-from falaj.entrypoints.cli.demo import flights, proof, refusals, story
+from falaj.entrypoints.cli.demo import flights, proof, refusals, season, story
 from falaj.entrypoints.cli.demo.screen import JsonScreen, TerminalScreen
 from falaj.entrypoints.cli.demo.stage import Stage
 from falaj.entrypoints.cli.session import DEFAULT, Common
 from falaj.kernel.clock import set_replay
 from falaj.kernel.settings import Settings
 
+_BEFORE = (
+    story.data,
+    story.features,
+    story.training,
+    story.approval,
+    story.serving,
+    refusals.refusals,
+    season.rollback,
+)
+
 
 def demo(
     *,
     exit_: Annotated[bool, Parameter(name="--exit", negative="", help="Stop both planes at the end.")] = False,
+    year: Annotated[
+        bool, Parameter(negative="", help="Go on through the year: labels, drift, retraining (some minutes more).")
+    ] = False,
     common: Common = DEFAULT,
 ) -> None:
     """Carry a model from raw flights to signed, approved serving, and show what is refused on the way."""
-    settings = common.settings()
+    settings = common.settings(anywhere=True)
     settings = msgspec.structs.replace(
         settings, project=settings.home / "demo" / "flights", principal="owner", token="", server=""
     )
@@ -32,15 +45,7 @@ def demo(
     began = time.perf_counter()
     stage = _open(settings, screen)
     try:
-        for act in (
-            story.data,
-            story.features,
-            story.training,
-            story.approval,
-            story.serving,
-            refusals.refusals,
-            proof.proof,
-        ):
+        for act in (*_BEFORE, *((season.year,) if year else ()), proof.proof):
             act(stage)
         took = time.perf_counter() - began
         stage.done(

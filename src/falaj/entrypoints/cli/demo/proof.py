@@ -7,8 +7,7 @@ from typing import Any
 
 from falaj.entrypoints.cli.commands.look import tree
 from falaj.entrypoints.cli.demo.copies import flip_byte
-from falaj.entrypoints.cli.demo.stage import Stage, timed
-from falaj.entrypoints.cli.demo.story import MINUTES, MODEL
+from falaj.entrypoints.cli.demo.stage import MINUTES, MODEL, Stage, timed
 from falaj.governance.audit.verify import verify_folder
 from falaj.kernel.digests import short
 from falaj.kernel.errors import Integrity, Unavailable
@@ -16,7 +15,7 @@ from falaj.kernel.errors import Integrity, Unavailable
 
 def proof(stage: Stage) -> None:
     """Lineage, the log verified, a copy of it attacked, and the closing table."""
-    stage.begin("proof", "7  Proof", "checked from the bytes")
+    stage.begin("proof", "Proof", "checked from the bytes")
     _lineage(stage)
     _log(stage)
     _attack(stage)

@@ -11,8 +11,7 @@ import msgspec
 
 from falaj.entrypoints.cli.client import Client, connect
 from falaj.entrypoints.cli.demo.copies import copy_home, flip_byte
-from falaj.entrypoints.cli.demo.stage import Stage, timed
-from falaj.entrypoints.cli.demo.story import MODEL
+from falaj.entrypoints.cli.demo.stage import MODEL, Stage, timed
 from falaj.kernel.clock import iso
 from falaj.kernel.errors import FalajError, Integrity, Unavailable
 from falaj.lifecycle.serving.process import PlaneFolders, start_plane
@@ -24,7 +23,7 @@ WEAK = {"n_estimators": 1, "num_leaves": 2}
 
 def refusals(stage: Stage) -> None:
     """Three things that do not get through, one line each with reason and next step."""
-    stage.begin("evidence", "6  Refusals", "no evidence, no signature, other bytes: no traffic")
+    stage.begin("evidence", "Refusals", "no evidence, no signature, other bytes: no traffic")
     _fails_a_gate(stage)
     copy = copy_home(stage.settings.home, stage.settings.home / "demo" / "copy")
     try:

@@ -17,6 +17,7 @@ from falaj.kernel.clock import parse_iso
 from falaj.kernel.errors import FalajError
 from falaj.kernel.settings import Settings
 
+MODEL, MINUTES = "flight-delay", "flight-delay-minutes"
 PRINCIPALS = {
     "engineer": ("person", ("ml-engineer",)),
     "risk-officer": ("person", ("risk-officer",)),
@@ -36,6 +37,7 @@ class Stage:
         self.new = new
         self._clients: dict[str, Client] = {}
         self.act = ""
+        self._acts = 0
         self.facts: dict[str, Any] = {}
 
     def client(self, principal: str = "owner") -> Client:
@@ -43,6 +45,11 @@ class Stage:
         if principal not in self._clients:
             self._clients[principal] = Client(self.control, self.token(principal))
         return self._clients[principal]
+
+    def reconnect(self, control: str) -> None:
+        """The control plane was started again, perhaps elsewhere."""
+        self.control = control
+        self._clients.clear()
 
     def token(self, principal: str) -> str:
         """A principal's token; the owner grants it when the home keeps none yet."""
@@ -62,7 +69,8 @@ class Stage:
 
     def begin(self, act: str, title: str, about: str) -> None:
         self.act = act
-        self.screen.show(Event(act, "begin", title, detail={"about": about}))
+        self._acts += 1
+        self.screen.show(Event(act, "begin", f"{self._acts}  {title}", detail={"about": about}))
 
     def done(self, subject: str, digest: str = "", seconds: float = 0.0, **detail: Any) -> None:
         self.screen.show(Event(self.act, "done", subject, digest, round(seconds, 3), detail))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,10 +60,11 @@ def metric(gate: GateSpec, holdout: Holdout, resamples: int, seed: int) -> Measu
     except (NotMeasurable, Invalid) as e:
         return Measurement(gate.name, None, problem=str(e))
     detail: dict[str, Any] = {"rows": len(holdout.labels), "refused_rows": holdout.refused}
-    interval = _interval(gate.metric, holdout, resamples, seed)
-    if interval:
-        detail["interval_95"] = interval
-        detail["resamples"] = resamples
+
+    def drawn(rows: NDArray[np.int64]) -> float:
+        return measure(gate.metric, holdout.task, holdout.labels[rows], holdout.scores[rows])
+
+    detail |= interval(drawn, len(holdout.labels), resamples, seed)
     return Measurement(gate.name, value, detail)
 
 
@@ -101,19 +103,23 @@ def by_slice(gate: GateSpec, holdout: Holdout) -> Measurement:
     return Measurement(gate.name, judged[worst], {"worst": worst, "slices": slices})
 
 
-def _interval(name: str, holdout: Holdout, resamples: int, seed: int) -> list[float]:
+def interval(figure: Callable[[NDArray[np.int64]], float], rows: int, resamples: int, seed: int) -> dict[str, Any]:
+    """The 95 % bootstrap interval (percentiles) of a figure of drawn rows, as detail of a measurement.
+
+    The same `rows`, `resamples` and `seed` draw the same rows. Empty when fewer than half of the draws can be
+    measured.
+    """
     rng = np.random.default_rng(seed)
-    rows = len(holdout.labels)
     values = []
     for _ in range(resamples):
         drawn = rng.integers(0, rows, rows)
         try:
-            values.append(measure(name, holdout.task, holdout.labels[drawn], holdout.scores[drawn]))
+            values.append(figure(drawn))
         except NotMeasurable:
             continue  # a draw without one of the classes
     if len(values) < max(resamples // 2, 2):
-        return []
-    return [float(q) for q in np.quantile(values, (0.025, 0.975))]
+        return {}
+    return {"interval_95": [float(q) for q in np.quantile(values, (0.025, 0.975))], "resamples": resamples}
 
 
 def _missing(why: str) -> Invalid:

@@ -7,9 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from falaj.kernel.digests import manifest, manifest_digest
 from falaj.kernel.errors import FalajError, Invalid
-from falaj.lifecycle.evidence.model import BuildFacts, EvidenceOutcome, EvidenceTask, GateSpec, Measurement
+from falaj.lifecycle.evidence.model import CHAMPION, BuildFacts, EvidenceOutcome, EvidenceTask, GateSpec, Measurement
+from falaj.lifecycle.evidence.steps.champion import Beside, beside, not_worse
 from falaj.lifecycle.evidence.steps.latency import Prober, Refused, latency
 from falaj.lifecycle.evidence.steps.parity import parity
 from falaj.lifecycle.evidence.steps.quality import Holdout, by_slice, metric, read_holdout
@@ -53,6 +56,7 @@ class Bench:
         kinds: dict[str, Callable[[GateSpec], Measurement]] = {
             "metric": lambda g: metric(g, self._holdout(), self._task.resamples, self._task.seed),
             "slice": lambda g: by_slice(g, self._holdout()),
+            CHAMPION: self._champion,
             "parity": lambda g: parity(g, self._model(), Path(self._task.parity)),
             "scan": lambda g: scan(g, Path(self._task.model)),
             "provenance": self._provenance,
@@ -78,6 +82,19 @@ class Bench:
     def _holdout(self) -> Holdout:
         holdout: Holdout = self._keep("holdout", lambda: read_holdout(self._model(), Path(self._task.holdout)))
         return holdout
+
+    def _champion(self, gate: GateSpec) -> Measurement:
+        task, baseline = self._task, self._task.baseline
+        named = {"candidate": self._digest, CHAMPION: baseline.digest if baseline else ""}
+        if baseline is None:
+            return Measurement(gate.name, None, named)
+        try:
+            contract, holdout = self._model().contract, self._holdout()
+            pair: Beside = self._keep(CHAMPION, lambda: beside(contract, holdout, baseline, task.at))
+        except FalajError as e:
+            return Measurement(gate.name, None, named, e.message)
+        measurement = not_worse(gate, pair, task.resamples, task.seed)
+        return msgspec.structs.replace(measurement, detail={**named, **measurement.detail})
 
     def _latency(self, gate: GateSpec) -> Measurement:
         task = self._task

@@ -1,6 +1,7 @@
 """What is in the model folder: only what may be there, and nothing that can run code.
 
-The allow-list does the work: an ONNX graph of standard operators and a JSON contract. Scanners for
+The allow-list does the work: an ONNX graph of standard operators, its contract and its reference
+profile, both JSON of a known shape. Scanners for
 pickles are advisory (each has known ways around it) and run beside it.
 """
 
@@ -18,10 +19,10 @@ from picklescan import scanner as picklescan
 from falaj.kernel.digests import manifest
 from falaj.kernel.errors import FalajError
 from falaj.lifecycle.evidence.model import GateSpec, Measurement
-from falaj.lifecycle.training.model import ModelContract
-from falaj.lifecycle.training.steps.contract import CONTRACT_FILE, MODEL_FILE
+from falaj.lifecycle.training.model import CONTRACT_FILE, PROFILE_BYTES, PROFILE_FILE, ModelContract, read_profile
+from falaj.lifecycle.training.steps.contract import MODEL_FILE
 
-ALLOWED_FILES = (MODEL_FILE, CONTRACT_FILE)
+ALLOWED_FILES = (MODEL_FILE, CONTRACT_FILE, PROFILE_FILE)
 DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
 
 _PICKLE_SUFFIX = ".pkl"  # makes picklescan read the bytes as a pickle whatever the file is called
@@ -37,6 +38,8 @@ def scan(gate: GateSpec, folder: Path) -> Measurement:
     problems += [f"{name} is missing" for name in ALLOWED_FILES if name not in files]
     if MODEL_FILE in files:
         problems += _graph(folder)
+    if PROFILE_FILE in files:
+        problems += _profile(folder)
     try:
         scanned, found = _pickles(folder, files)
     except Exception as e:  # any failure of a scanner means that nothing is known, and that is no pass
@@ -99,10 +102,9 @@ def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
 
 def _fits(folder: Path, model: onnx.ModelProto) -> list[str]:
     """Whether the contract speaks of this graph."""
-    try:
-        contract = msgspec.json.decode((folder / CONTRACT_FILE).read_bytes(), type=ModelContract)
-    except (OSError, msgspec.MsgspecError) as e:
-        return [f"{CONTRACT_FILE} is not a contract: {str(e)[:200]}"]
+    contract = _contract(folder)
+    if isinstance(contract, str):
+        return [contract]
     initial = {t.name for t in model.graph.initializer}
     inputs = [i for i in model.graph.input if i.name not in initial]
     if [i.name for i in inputs] != [contract.tensor]:
@@ -115,6 +117,28 @@ def _fits(folder: Path, model: onnx.ModelProto) -> list[str]:
     outputs = {o.name for o in model.graph.output}
     problems += [f"the graph has no output {o.tensor}" for o in contract.outputs if o.tensor not in outputs]
     return problems
+
+
+def _profile(folder: Path) -> list[str]:
+    """Whether the profile is one, and of this contract. No more of the file is read than a profile may have."""
+    contract = _contract(folder)
+    if isinstance(contract, str):
+        return [f"{PROFILE_FILE} has no contract to be compared with"]
+    with (folder / PROFILE_FILE).open("rb") as f:
+        data = f.read(PROFILE_BYTES + 1)
+    try:
+        read_profile(data, contract)
+    except FalajError as e:
+        return [e.message]
+    return []
+
+
+def _contract(folder: Path) -> ModelContract | str:
+    """The contract, or what is wrong with it."""
+    try:
+        return msgspec.json.decode((folder / CONTRACT_FILE).read_bytes(), type=ModelContract)
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as e:
+        return f"{CONTRACT_FILE} is not a contract: {str(e)[:200]}"
 
 
 def _pickles(folder: Path, files: list[str]) -> tuple[int, list[str]]:

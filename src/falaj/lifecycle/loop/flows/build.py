@@ -21,14 +21,22 @@ from falaj.kernel.digests import FileEntry, canonical_json
 from falaj.kernel.errors import FalajError, Integrity
 from falaj.kernel.ids import new_id
 from falaj.lifecycle.data.service import DataService
-from falaj.lifecycle.evidence.model import BuildFacts, EvidenceOutcome, EvidenceTask, findings
+from falaj.lifecycle.evidence.model import (
+    CHAMPION,
+    Baseline,
+    BuildFacts,
+    EvidenceOutcome,
+    EvidenceTask,
+    asks_champion,
+    findings,
+)
 from falaj.lifecycle.evidence.ports import ServingProbe
 from falaj.lifecycle.evidence.service import EvidenceService, Measured
 from falaj.lifecycle.features.model import FrameTask
 from falaj.lifecycle.loop.model import ModelDefinition
 from falaj.lifecycle.loop.service import DefinitionService
 from falaj.lifecycle.registry.model import MEASUREMENT, UNDECIDED, ModelVersion, PackageOutcome
-from falaj.lifecycle.registry.ports import Blobs
+from falaj.lifecycle.registry.ports import Blobs, Champions
 from falaj.lifecycle.registry.service import RegistryService
 from falaj.lifecycle.training.model import DatasetUse, Run, TrainOutcome, TrainTask
 from falaj.lifecycle.training.service import Allowed, TrainingService
@@ -46,11 +54,13 @@ class Stages(msgspec.Struct, frozen=True):
     training: TrainingService
     evidence: EvidenceService
     registry: RegistryService
+    champions: Champions
     probe: ServingProbe
     blobs: Blobs
     steps: StepRunner
     principals: Principals
     clock: Clock
+    environment: str  # where the champion serves
     runtime: str  # digest of the locked dependencies
     model_key: str  # path of the key that signs models
     approvals: int
@@ -186,6 +196,7 @@ class BuildFlow:
             signature=s.blobs.put(canonical_json(outcome.signature)),
             gates=tuple(g.name for g in plan.definition.gates),
             approvals=max(s.approvals, len(plan.definition.approvals)),
+            approver_roles=plan.definition.approvals,
             created_at=iso(s.clock.now()),
         )
         return s.registry.package(version, plan.run.author, operation(run, "package"))
@@ -206,6 +217,8 @@ class BuildFlow:
                 parity=str(workspace / _PARITY),
                 gates=plan.definition.gates,
                 facts=_facts(plan, trained),
+                baseline=self._champion(plan.definition, workspace / CHAMPION),
+                at=plan.definition.at,
                 plane=probe.address,
             )
             step = StepTask("evidence", msgspec.to_builtins(task), str(workspace), secrets={"token": probe.token})
@@ -214,6 +227,16 @@ class BuildFlow:
             raise Integrity("another model was measured than was packaged", hint="train again", code="measured_another")
         measured: dict[str, Any] = msgspec.to_builtins(outcome)
         return measured
+
+    def _champion(self, model: ModelDefinition, folder: Path) -> Baseline | None:
+        """The version that serves the model now, with its files laid out, if a gate compares with it."""
+        s = self._s
+        digest = s.champions.champion(model.name, s.environment) if asks_champion(g.name for g in model.gates) else ""
+        if not digest:
+            return None
+        version = s.registry.by_digest(digest)
+        self._lay_out(folder, version.files)
+        return Baseline(digest, version.alias, str(folder))
 
     def _evidence(self, run: FlowRun, plan: Plan, trained: Trained, outcome: EvidenceOutcome) -> str:
         s = self._s

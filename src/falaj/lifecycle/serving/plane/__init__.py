@@ -6,7 +6,11 @@
 `state`       what is served at one moment: versions, routes, access; replaced as a whole
 `protocol`    Open Inference Protocol v2: strict requests, answers, metadata
 `enrich`      feature values by join key, with their time to live
-`inference`   one request, from its bytes to its answer
+`inference`   one request, from its bytes to its answer; a challenger's failure is answered by the stable version
+`attempt`     one version's try at one request; `rows` encodes a single row fast
+`shadows`     mirrored requests, run and recorded beside the traffic
+`watching`    the guard: what a worker sees of a challenger, and when it has seen enough
+`trips`       which challengers were stopped, for all workers and after a restart
 `journal`     every answer is written down before it is sent
 `metrics`     counts, and the Prometheus text
 `app`         routes, each with its action; errors to HTTP
@@ -15,6 +19,9 @@
     bundle.json ─→ generations ─→ state ←─ app ←─ request
                        │                    │
                     loading             inference ─→ enrich, session, journal
+                                            │  ↘ shadows
+                       trips ←─ watching ←──┘
 
-Folder of a data plane: `key.pem`, `trust.json`, `bundle.json`, `last-good.json`, `status/`, `journal/`.
+Folder of a data plane: `key.pem`, `trust.json`, `bundle.json`, `last-good.json`, `guard.json`, `status/`,
+`journal/`.
 """

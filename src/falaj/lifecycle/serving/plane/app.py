@@ -123,7 +123,8 @@ async def ready(call: Call) -> Reply:
 async def model_metadata(call: Call) -> Reply:
     model = call.app.generations.state.model(call.parameters["model"])
     label = call.parameters.get("version")
-    version = model.version(label) if label else max(model.routes, key=lambda r: r.weight).version
+    route = model.named(label) if label else model.stable()
+    version = route.version
     return 200, _JSON, _encode(metadata(version.contract, [r.version.label for r in model.routes], version.shapes))
 
 
@@ -131,7 +132,7 @@ async def model_ready(call: Call) -> Reply:
     model = call.app.generations.state.model(call.parameters["model"])
     label = call.parameters.get("version")
     if label:
-        model.version(label)
+        model.named(label)
     return 200, _JSON, _encode({"name": model.name, "ready": True})
 
 
@@ -265,7 +266,7 @@ class App:
         if isinstance(access, Action):
             resource = parameters.get("model") or self.generations.trust.environment
             header = scope.headers.get("authorization") or ""
-            principal = self.generations.state.guard.admit(header, access, resource, self._clock.now()).name
+            principal = self.generations.state.permits.admit(header, access, resource, self._clock.now()).name
         if route is None:
             allowed = ", ".join(sorted(methods))
             raise NotAllowed(f"{scope.method[:20]} is not possible here", hint=f"use {allowed}", code="method_not_allowed",

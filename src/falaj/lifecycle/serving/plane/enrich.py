@@ -23,11 +23,12 @@ class OnlineValues(Protocol):
 
 class Features(msgspec.Struct, frozen=True):
     """What was looked up: by feature one value a row (None where nothing could be used), by view one
-    status a row, and how often each status occurred."""
+    status and the event time of what was found (µs since 1970) a row, and how often each status occurred."""
 
     values: dict[str, list[Any]]
     statuses: dict[str, list[str]]
     counts: dict[str, int]
+    event_times: dict[str, list[int | None]] = {}
 
 
 NOTHING = Features({}, {}, {PRESENT: 0, EXPIRED: 0, MISSING: 0})
@@ -46,11 +47,13 @@ def look_up(store: OnlineValues, contract: ModelContract, columns: Mapping[str, 
     found = iter(store.get_each(wanted) if wanted else ())
     values: dict[str, list[Any]] = {}
     statuses: dict[str, list[str]] = {}
+    times: dict[str, list[int | None]] = {}
     counts = {PRESENT: 0, EXPIRED: 0, MISSING: 0}
     for view in contract.views:
         ttl = view.ttl_seconds * _SECOND
         rows: list[Sequence[Any]] = []
         said: list[str] = []
+        seen_at: list[int | None] = []
         nothing = (None,) * len(view.columns)
         for key in columns[view.key]:
             entry = None if key is None else next(found)
@@ -62,12 +65,14 @@ def look_up(store: OnlineValues, contract: ModelContract, columns: Mapping[str, 
                 status, row = EXPIRED, nothing
             rows.append(row)
             said.append(status)
+            seen_at.append(None if entry is None else entry[0])
             counts[status] += 1
         statuses[view.name] = said
+        times[view.name] = seen_at
         if len(rows) == 1:
             for name, value in zip(view.columns, rows[0], strict=True):
                 values[name] = [value]
             continue
         for name, column in zip(view.columns, zip(*rows, strict=True), strict=True):
             values[name] = list(column)
-    return Features(values, statuses, counts)
+    return Features(values, statuses, counts, times)

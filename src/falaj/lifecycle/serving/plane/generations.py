@@ -12,8 +12,6 @@ plane, and an older bundle is refused even after a restart.
 from __future__ import annotations
 
 import fcntl
-import os
-import threading
 import time
 from datetime import datetime
 from pathlib import Path
@@ -27,11 +25,14 @@ from falaj.kernel.clock import Clock
 from falaj.kernel.errors import Conflict, FalajError, Integrity, Invalid
 from falaj.kernel.log import logger
 from falaj.lifecycle.registry.model import Admission
-from falaj.lifecycle.rollout.model import TrafficPlan, check_plan
+from falaj.lifecycle.rollout.model import Route, TrafficPlan, check_plan, split
 from falaj.lifecycle.serving.model import Bundle, LoadReport, Release
+from falaj.lifecycle.serving.plane.files import replace_file
 from falaj.lifecycle.serving.plane.loading import Loader, Version
-from falaj.lifecycle.serving.plane.state import Model, Served, State, empty, guard_of
+from falaj.lifecycle.serving.plane.state import Model, Served, State, empty, permits_of
+from falaj.lifecycle.serving.plane.trips import Trips
 from falaj.lifecycle.serving.plane.verify import Trust, check_admission, expiry, open_bundle
+from falaj.lifecycle.serving.plane.watching import Challenger, Latest, Watch
 
 BUNDLE, LAST_GOOD = "bundle.json", "last-good.json"
 RETRY_SECONDS = 5.0
@@ -68,6 +69,7 @@ class Generations:
         self._retry_at = 0.0
         self._floor = (0, "")
         self._log = logger(__name__)
+        self.trips = Trips(folder, clock)
         self.state: State = empty()
         self.refused_bundle = ""
 
@@ -111,13 +113,10 @@ class Generations:
         """Take versions out whose admission has expired; True when there were some."""
         now = self._clock.now()
         state = self.state
-        gone = {r.version.digest for m in state.models.values() for r in m.routes if now >= r.expires_at}
+        gone = {r.version.digest for r in state.served() if now >= r.expires_at}
         if not gone:
             return False
-        models = {
-            name: msgspec.structs.replace(m, routes=tuple(r for r in m.routes if now < r.expires_at))
-            for name, m in state.models.items()
-        }
+        models = {name: m.without(gone) for name, m in state.models.items()}
         reports = tuple(_expired(r) if r.digest in gone else r for r in state.reports)
         self.state = msgspec.structs.replace(state, models=models, reports=reports)
         self._log.error("admission expired", digests=sorted(gone))
@@ -154,7 +153,7 @@ class Generations:
 
     def _build(self, bundle: Bundle, digest: str, envelope: dict[str, Any]) -> State:
         """The state that a bundle asks for, as far as its releases hold."""
-        guard = guard_of(bundle.access, self._key, self._actions)
+        permits = permits_of(bundle.access, self._key, self._actions)
         for plan in bundle.plans:
             check_plan(plan)
         if len({p.model for p in bundle.plans}) != len(bundle.plans):
@@ -171,9 +170,9 @@ class Generations:
             kept = self.state.models.get(plan.model)
             if kept is not None:
                 models[plan.model] = kept
-                reports += [_kept(r.version, kept.generation, bundle.generation) for r in kept.routes]
+                reports += [_kept(r.version, kept.generation, bundle.generation) for r in (*kept.routes, *kept.shadows)]
         planned = tuple(p.model for p in bundle.plans)
-        return State(bundle.generation, digest, bundle.issued_at, guard, models, tuple(reports), planned)
+        return State(bundle.generation, digest, bundle.issued_at, permits, models, tuple(reports), planned)
 
     def _load(self, release: Release, loaded: dict[str, tuple[Version, Admission]], now: datetime) -> LoadReport:
         started = time.perf_counter()
@@ -189,27 +188,51 @@ class Generations:
         return LoadReport(release.digest, release.alias, "loaded", seconds=round(time.perf_counter() - started, 3))
 
     def _in_service(self, release: Release) -> Version | None:
-        for model in self.state.models.values():
-            for route in model.routes:
-                if route.version.digest == release.digest and route.version.alias == release.alias:
-                    return route.version
+        for route in self.state.served():
+            if route.version.digest == release.digest and route.version.alias == release.alias:
+                return route.version
         return None
 
     def _planned(
         self, plan: TrafficPlan, loaded: dict[str, tuple[Version, Admission]], generation: int, envelope: dict[str, Any]
     ) -> Model | None:
-        """The model as planned; None when a version with a share of the traffic was refused or is another model's."""
-        routes = []
-        for route in plan.routes:
-            if route.role == "shadow":
-                continue
-            version, admission = loaded.get(route.digest, (None, None))
-            if version is None or admission is None or version.contract.model != plan.model:
-                if route.weight:
-                    return None
-                continue
-            routes.append(Served(version, route.weight, expiry(admission)))
-        return Model(plan.model, tuple(routes), generation, envelope)
+        """The model as planned; None when a version with a share of the traffic was refused or is another model's.
+        A shadow that was refused is left out."""
+        usable = {
+            digest: (version, expiry(admission))
+            for digest, (version, admission) in loaded.items()
+            if version.contract.model == plan.model
+        }
+        planned = split(plan.routes)
+        if any(r.weight and r.digest not in usable for r in planned):
+            return None
+        challenged = any(r.role != "stable" for r in plan.routes)
+        latest = Latest() if challenged and plan.guard and plan.guard.max_score_shift is not None else None
+
+        def served(route: Route) -> Served | None:
+            if route.digest not in usable:
+                return None
+            version, expires_at = usable[route.digest]
+            watch = self._watch(plan, route, version, generation)
+            return Served(version, route.weight, expires_at, route.role, watch)
+
+        places = tuple(served(r) for r in planned)
+        shadows = tuple(served(r) for r in plan.routes if r.role == "shadow")
+        routes = tuple(r for r in places if r is not None)
+        weights = tuple(r.weight for r in planned)
+        mirrored = tuple(r for r in shadows if r is not None)
+        return Model(plan.model, routes, generation, envelope, places, weights, mirrored, latest)
+
+    def _watch(self, plan: TrafficPlan, route: Route, version: Version, generation: int) -> Watch | None:
+        """What watches a challenger; its window goes on if it was one before under the same guard."""
+        if route.role == "stable":
+            return None
+        model = self.state.models.get(plan.model)
+        before = (*model.routes, *model.shadows) if model else ()
+        same = next((r.watch for r in before if r.version.digest == route.digest), None)
+        return self.trips.watch(
+            Challenger(plan.model, version.alias, route.digest, route.role, generation), plan.guard, same
+        )
 
     def _read_last_good(self) -> LastGood | None:
         try:
@@ -231,23 +254,6 @@ class Generations:
             if present is not None and present.generation > last.generation:
                 return
             replace_file(self._folder / LAST_GOOD, msgspec.json.encode(last), sync=True)
-
-
-def replace_file(path: Path, data: bytes, *, sync: bool = False) -> None:
-    """Replace a file so that readers see the old or the new one, whole."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
-    with temporary.open("wb") as f:
-        f.write(data)
-        if sync:
-            f.flush()
-            os.fsync(f.fileno())
-    temporary.replace(path)
-    if sync:
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
 
 def _kept(version: Version, since: int, refused: int) -> LoadReport:

@@ -7,6 +7,12 @@
 
 So a prediction is found with one seek, and the name of a row in it is `<prediction id>/<row>`.
 
+Whoever writes a segment holds a lock on it (`flock`) from before it has its name until its last byte is
+flushed, and no longer than the process lives. A segment without that lock is *sealed*: it never changes
+again but by erasure. A segment ends when it is full, an hour after its first record, when the platform's
+clock shows another day (replayed days pass quickly: a minute at least lies between), when the file
+`rotate` in the folder is touched, and when its writer ends.
+
 What is written survives the death of the process at once (it is in the kernel before the answer
 leaves) and a power cut after at most one second (a thread calls fdatasync; if that fails the process
 ends, because what was not flushed can no longer be told from what was). A cut may tear the last
@@ -16,6 +22,8 @@ as the requests.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import re
 import struct
@@ -28,6 +36,7 @@ from typing import Any
 
 import msgspec
 
+from falaj.kernel import locks
 from falaj.kernel.clock import Clock
 from falaj.kernel.errors import Integrity, Invalid, NotFound, Unavailable
 from falaj.kernel.ids import new_id
@@ -35,16 +44,23 @@ from falaj.kernel.log import logger
 
 MAGIC = b"FALAJJ1\n"
 SUFFIX = ".seg"
+ROTATE = "rotate"
+"""The file in a journal's folder that asks for new segments when it is touched."""
 _FRAME = struct.Struct("<II")
 _ID = re.compile(r"p_(?P<segment>[0-9a-z]{26})_(?P<offset>[0-9a-f]{1,15})\Z")
 _MAX_RECORD = 256 << 20
+_DAY = 86_400_000_000  # µs
 
 
 class Prediction(msgspec.Struct, frozen=True, omit_defaults=True):
     """One answered request. Every list has one value a row.
 
+    A record with `primary` was not an answer: a shadow's output, or a canary's failure beside the answer that the
+    stable version gave. Whoever counts answers, counts records without it.
+
     `inputs` is what the caller sent (request features and join keys), `features` what was looked up and
-    used (None where nothing could be), `statuses` says why, by view: present, expired, missing.
+    used (None where nothing could be), `statuses` says why, by view: present, expired, missing;
+    `event_times` of what was found, by view, in µs since 1970.
     """
 
     id: str
@@ -63,26 +79,37 @@ class Prediction(msgspec.Struct, frozen=True, omit_defaults=True):
     duration: int = 0  # µs from the request's arrival to the writing of this record
     request: str = ""  # the caller's own id
     error: str = ""  # why there is no answer; then `outputs` is empty
+    role: str = "stable"  # stable | canary | shadow: what the version was in the plan
+    primary: str = ""  # the id of the answer that the caller got instead: this one is of a shadow, or failed
+    event_times: dict[str, list[int | None]] = {}
 
 
 _decoder = msgspec.msgpack.Decoder(Prediction)
 
 
 class Journal:
-    """Appends to one segment at a time. `next_id` and `append` belong to one thread."""
+    """Appends to one segment at a time. `next_id`, `append` and `rotate` belong to one thread."""
 
     def __init__(
-        self, folder: Path, clock: Clock, *, segment_bytes: int = 64 << 20, segment_seconds: float = 3600
+        self,
+        folder: Path,
+        clock: Clock,
+        *,
+        segment_bytes: int = 64 << 20,
+        segment_seconds: float = 3600,
+        day_seconds: float = 60,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._folder = folder
         self._clock = clock
         self._segment_bytes = segment_bytes
         self._segment_seconds = segment_seconds
+        self._day_seconds = day_seconds
         self._encoder = msgspec.msgpack.Encoder()
         self._buffer = bytearray(4096)
         self._retired: list[int] = []
         self._dirty = False
+        self._began: float | None = None  # when the segment's first record came
         self._stop = threading.Event()
         self._open()
         self._syncer = threading.Thread(target=self._sync_every_second, name="journal", daemon=True)
@@ -116,9 +143,26 @@ class Journal:
             ) from e
         self._offset += written
         self._dirty = True
-        if self._offset >= self._segment_bytes or time.monotonic() - self._opened >= self._segment_seconds:
-            self._retired.append(self._fd)
+        if self._began is None:
+            self._began, self._day = time.monotonic(), record.at // _DAY
+        if self._offset >= self._segment_bytes or self.due(record.at):
+            with contextlib.suppress(OSError):  # the record is safe; this segment goes on until one can be opened
+                self.rotate()
+
+    def due(self, moment: int) -> bool:
+        """Whether the segment has had its time at `moment` (µs since 1970 by the platform's clock). Any thread may ask."""
+        began = self._began
+        if began is None:
+            return False
+        age = time.monotonic() - began
+        return age >= self._segment_seconds or (moment // _DAY != self._day and age >= self._day_seconds)
+
+    def rotate(self) -> None:
+        """Begin a new segment, unless nothing stands in this one. Raises OSError: then this one goes on."""
+        if self._began is not None:
+            before = self._fd
             self._open()
+            self._retired.append(before)
 
     def close(self) -> None:
         """Flush and close."""
@@ -129,12 +173,11 @@ class Journal:
 
     def _open(self) -> None:
         name = new_id("p", self._clock.now())
-        path = self._folder / f"{name.removeprefix('p_')}{SUFFIX}"
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
-        os.write(self._fd, MAGIC)
+        self._fd = _created(self._folder, name.removeprefix("p_") + SUFFIX)
         self._prefix = f"{name}_"
         self._offset = len(MAGIC)
-        self._opened = time.monotonic()
+        self._began = None
+        self._day = 0
         folder = os.open(self._folder, os.O_RDONLY)
         try:
             os.fsync(folder)
@@ -157,6 +200,27 @@ class Journal:
         if self._dirty:
             self._dirty = False
             os.fdatasync(self._fd)
+
+
+def _created(folder: Path, name: str) -> int:
+    """A new segment, locked before anybody can see it."""
+    hidden = folder / f".{name}.new"  # no reader takes it for a segment
+    descriptor = os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.write(descriptor, MAGIC) != len(MAGIC):
+            raise OSError("no room for a segment")
+        hidden.rename(folder / name)
+    except OSError:
+        os.close(descriptor)
+        hidden.unlink(missing_ok=True)
+        raise
+    return descriptor
+
+
+def is_sealed(path: Path) -> bool:
+    """Whether nobody writes to this segment any more."""
+    return not locks.held(path)
 
 
 def segment_of(prediction_id: str) -> tuple[str, int]:
@@ -200,13 +264,25 @@ def iter_records(path: Path) -> Iterator[Prediction]:
 
     Raises `Integrity` when bytes before the end are damaged.
     """
+    return (record for record, _ in records_from(path, 0))
+
+
+def records_from(path: Path, offset: int) -> Iterator[tuple[Prediction, int]]:
+    """The records at and after `offset` (0: from the start), each with the offset behind it, to go on from later."""
+    for payload, behind in payloads_from(path, offset):
+        yield _decoded(payload, path.name, behind - len(payload) - _FRAME.size), behind
+
+
+def payloads_from(path: Path, offset: int) -> Iterator[tuple[bytes, int]]:
+    """As `records_from`, but the bytes of each record."""
     size = path.stat().st_size
     with path.open("rb") as f:
         if f.read(len(MAGIC)) != MAGIC:
             if size <= len(MAGIC):
                 return
             raise _damaged(path.name, 0)
-        offset = len(MAGIC)
+        offset = max(offset, len(MAGIC))
+        f.seek(offset)
         while offset < size:
             frame = f.read(_FRAME.size)
             try:
@@ -217,8 +293,26 @@ def iter_records(path: Path) -> Iterator[Prediction]:
                 if not any(frame) or f.tell() >= size:  # zeros that a power cut left, or the last record
                     return
                 raise _damaged(path.name, offset)
-            yield _decoded(payload, path.name, offset)
             offset = f.tell()
+            yield payload, offset
+
+
+def frames_of(path: Path) -> Iterator[tuple[bytes, int]]:
+    """The payload of each whole frame, erased ones too, with the offset behind it: only lengths are looked at.
+
+    Raises `Integrity` for a file that is no segment, and for a length that cannot be one.
+    """
+    with path.open("rb") as f:
+        if f.read(len(MAGIC)) != MAGIC:
+            raise _damaged(path.name, 0)
+        while len(frame := f.read(_FRAME.size)) == _FRAME.size and any(frame):
+            length, _ = _FRAME.unpack(frame)
+            if not 0 < length <= _MAX_RECORD:
+                raise _damaged(path.name, f.tell() - _FRAME.size)
+            payload = f.read(length)
+            if len(payload) < length:
+                return
+            yield payload, f.tell()
 
 
 def _read(frame: bytes, read: Any) -> bytes | None:

@@ -6,7 +6,8 @@ swapped between the check and the use. Only ONNX and JSON are read.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from falaj.lifecycle.registry.model import Admission
 from falaj.lifecycle.serving.model import BLOB_KEY, Release, SealedBlob
 from falaj.lifecycle.serving.plane.metrics import Counts
 from falaj.lifecycle.serving.plane.protocol import Wanted, wanted_inputs
+from falaj.lifecycle.serving.plane.rows import RowEncoder
 from falaj.lifecycle.serving.plane.verify import Trust
 from falaj.lifecycle.training.encoding import Encoder, Matrix
 from falaj.lifecycle.training.model import ModelContract
@@ -52,13 +54,19 @@ class Version:
         self.contract = contract
         self.wanted: dict[str, Wanted] = wanted_inputs(contract)
         self.required = tuple(w.name for w in self.wanted.values() if w.source == "request")
-        self.encoder = Encoder(contract)
+        self._encoder = Encoder(contract)
+        self._row = RowEncoder(self._encoder)
+        self.seconds = 0.0  # that the last run of few rows took
         self.counts = Counts(contract.model, alias, digest)
         ranks = {o.name: len(o.shape) for o in session.get_outputs()}
         self.shapes = {o.name: [-1] if o.column >= 0 or ranks[o.tensor] == 1 else [-1, -1] for o in contract.outputs}
         self._session = session
         self._tensors = list(dict.fromkeys(o.tensor for o in contract.outputs))
         self._places = [(o.name, self._tensors.index(o.tensor), o.column) for o in contract.outputs]
+
+    def matrix(self, rows: int, columns: Mapping[str, list[Any]]) -> Matrix:
+        """A request's values as the model reads them, of shape [rows, inputs]. Raises like `Encoder.encode`."""
+        return self._row.encode(columns) if rows == 1 else self._encoder.encode(columns)
 
     def run(self, matrix: Matrix) -> dict[str, NDArray[Any]]:
         """The contract's outputs for a matrix of shape [rows, inputs]; one array of shape [rows] or
@@ -180,7 +188,10 @@ def _warm_up(version: Version) -> None:
     width = len(version.contract.inputs)
     try:
         for matrix in (np.zeros((1, width), np.float32), np.full((2, width), np.nan, np.float32)):
-            for name, answer in version.run(matrix).items():
+            started = time.perf_counter()
+            answers = version.run(matrix)
+            version.seconds = time.perf_counter() - started
+            for name, answer in answers.items():
                 if len(answer) != len(matrix):
                     raise _unusable(f"its output {name} does not have one value a row", "contract_and_graph_differ")
     except Integrity:

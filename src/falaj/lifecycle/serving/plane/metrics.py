@@ -17,11 +17,23 @@ STATUSES = ("present", "expired", "missing")
 class Counts:
     """Counts of one version; belongs to the thread that answers requests."""
 
-    __slots__ = ("alias", "digest", "errors", "features", "latency", "model", "requests", "rows", "seconds")
+    __slots__ = (
+        "alias",
+        "digest",
+        "dropped",
+        "errors",
+        "fallbacks",
+        "features",
+        "latency",
+        "model",
+        "requests",
+        "rows",
+        "seconds",
+    )
 
     def __init__(self, model: str, alias: str, digest: str) -> None:
         self.model, self.alias, self.digest = model, alias, digest
-        self.requests = self.errors = self.rows = 0
+        self.requests = self.errors = self.rows = self.fallbacks = self.dropped = 0
         self.seconds = 0.0
         self.latency = [0] * (len(LATENCY_SECONDS) + 1)
         self.features = dict.fromkeys(STATUSES, 0)
@@ -34,7 +46,8 @@ class Counts:
         self.seconds += seconds
         self.latency[bisect_left(LATENCY_SECONDS, seconds)] += 1
 
-    def snapshot(self) -> VersionCounts:
+    def snapshot(self, role: str, weight: int) -> VersionCounts:
+        """The counts, with the role and the weight that the version has now."""
         return VersionCounts(
             self.model,
             self.alias,
@@ -45,6 +58,10 @@ class Counts:
             round(self.seconds, 6),
             tuple(self.latency),
             dict(self.features),
+            role,
+            weight,
+            self.fallbacks,
+            self.dropped,
         )
 
 
@@ -66,6 +83,20 @@ def exposition(workers: Iterable[PlaneStatus]) -> str:
         ("falaj_predict_errors_total", "counter", "Requests that a version failed.", _counts(workers, "errors")),
         ("falaj_predict_rows_total", "counter", "Rows of those requests.", _counts(workers, "rows")),
         ("falaj_feature_lookups_total", "counter", "Looked-up view values by status.", _features(workers)),
+        ("falaj_traffic_weight", "gauge", "Percent of the traffic that a version has now, by role.", _weights(workers)),
+        (
+            "falaj_predict_fallbacks_total",
+            "counter",
+            "Requests that the stable version answered in a challenger's place.",
+            _counts(workers, "fallbacks"),
+        ),
+        (
+            "falaj_shadow_dropped_total",
+            "counter",
+            "Requests that a shadow did not keep up with.",
+            _counts(workers, "dropped"),
+        ),
+        ("falaj_guard_tripped", "gauge", "1 for a challenger that the guard stopped.", _trips(workers)),
         ("falaj_predict_seconds", "histogram", "Time from a request's arrival to its answer.", _latencies(workers)),
     ):
         lines += [f"# HELP {name} {text}", f"# TYPE {name} {kind}"]
@@ -105,6 +136,18 @@ def _responses(workers: tuple[PlaneStatus, ...]) -> list[Sample]:
 
 def _counts(workers: tuple[PlaneStatus, ...], field: str) -> list[Sample]:
     return [("", _version(w, c), float(getattr(c, field))) for w in workers for c in w.versions]
+
+
+def _weights(workers: tuple[PlaneStatus, ...]) -> list[Sample]:
+    return [("", _version(w, c, role=c.role), float(c.weight)) for w in workers for c in w.versions]
+
+
+def _trips(workers: tuple[PlaneStatus, ...]) -> list[Sample]:
+    return [
+        ("", _labels(worker=w.worker, model=g.model, version=g.alias, digest=g.digest, generation=str(g.generation),
+                     role=g.role, reason=g.reason), 1.0)
+        for w in workers for g in w.guards
+    ]  # fmt: skip
 
 
 def _features(workers: tuple[PlaneStatus, ...]) -> list[Sample]:

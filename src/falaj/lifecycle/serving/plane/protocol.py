@@ -102,6 +102,8 @@ def wanted_inputs(contract: ModelContract) -> dict[str, Wanted]:
         found = wanted.get(key.name)
         if found is None or found.source == "view":
             wanted[key.name] = Wanted(key.name, key.type, True, "request", _USUAL[key.type])
+        else:  # a feature that the caller sends, and a key as well
+            wanted[key.name] = msgspec.structs.replace(found, is_key=True)
     return wanted
 
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
-import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Set
 from datetime import datetime
 from typing import Any
 
@@ -20,14 +18,16 @@ from falaj.governance.signing.sealing import unseal
 from falaj.kernel.access import Action, Principal, Question, Resource
 from falaj.kernel.clock import parse_iso
 from falaj.kernel.errors import Denied, Integrity, NotFound, Unavailable
+from falaj.lifecycle.rollout.model import place, share
 from falaj.lifecycle.serving.model import PEPPER, Access, LoadReport
 from falaj.lifecycle.serving.plane.loading import Version
+from falaj.lifecycle.serving.plane.watching import Latest, Watch
 
 _REMEMBERED = 10_000
 
 
-class Guard:
-    """Who may do what, by one bundle's snapshot. Remembers its answers; a new bundle brings a new guard."""
+class Permits:
+    """Who may do what, by one bundle's snapshot. Remembers its answers; a new bundle brings new ones."""
 
     def __init__(self, tokens: Iterable[KnownToken], pepper: bytes, policy: str, actions: Iterable[Action]) -> None:
         tokens = tuple(tokens)
@@ -47,8 +47,8 @@ class Guard:
         decision = self._authoriser.decide(Question(principal, action.name, Resource(action.resource, resource)))
         if not decision.allowed:
             raise Denied(
-                f"{principal.name} may not {action.name} {action.resource} {resource[:80]}: {decision.reason}",
-                hint="ask a platform administrator for a token whose role allows it",
+                f"{principal.name} may not {action.summary} ({resource[:80]}): {decision.reason}",
+                hint=decision.hint or "ask a platform administrator for a token whose role allows it",
                 code="denied_by_policy",
                 details={"rules": list(decision.rules)},
             )
@@ -58,11 +58,11 @@ class Guard:
         return principal
 
 
-def guard_of(access: Access, key: X25519PrivateKey, actions: Iterable[Action]) -> Guard:
-    """The guard of a bundle. Raises `Integrity` when its snapshot cannot be read, `Invalid` for a bad policy."""
+def permits_of(access: Access, key: X25519PrivateKey, actions: Iterable[Action]) -> Permits:
+    """The permits of a bundle. Raises `Integrity` when its snapshot cannot be read, `Invalid` for a bad policy."""
     try:
         pepper = unseal(key, access.pepper, PEPPER)
-        return Guard(access.tokens, pepper, access.policy, actions)
+        return Permits(access.tokens, pepper, access.policy, actions)
     except (ValueError, binascii.Error) as e:
         raise Integrity(
             f"the bundle's access snapshot cannot be read: {e}",
@@ -71,62 +71,87 @@ def guard_of(access: Access, key: X25519PrivateKey, actions: Iterable[Action]) -
         ) from e
 
 
-def nobody() -> Guard:
-    """The guard before any bundle came: no token is known."""
-    return Guard((), base64.b64decode(""), "", ())
+def nobody() -> Permits:
+    """The permits before any bundle came: no token is known."""
+    return Permits((), base64.b64decode(""), "", ())
 
 
 class Served(msgspec.Struct, frozen=True):
-    """A version in the traffic, its share and when its admission ends."""
+    """A version in the plan: its weight, when its admission ends, and what watches it if it is a challenger."""
 
     version: Version
     weight: int
     expires_at: datetime
+    role: str = "stable"
+    watch: Watch | None = None
+
+    @property
+    def effective(self) -> int:
+        """The weight that holds: 0 for a challenger that was stopped."""
+        return 0 if self.watch is not None and self.watch.trip is not None else self.weight
 
 
 class Model(msgspec.Struct, frozen=True):
-    """One model's traffic. `envelope` is the bundle that it was taken from."""
+    """One model's traffic. `envelope` is the bundle that it was taken from.
+
+    `routes` are those that can answer. `places` and `weights` are what was planned, canaries first (see
+    `rollout.model.split`); a place is None when its version is not loaded or its admission has expired.
+    """
 
     name: str
     routes: tuple[Served, ...]
     generation: int
     envelope: dict[str, Any]
+    places: tuple[Served | None, ...]
+    weights: tuple[int, ...]
+    shadows: tuple[Served, ...] = ()
+    latest: Latest | None = None  # the stable version's last score, when a guard compares scores
 
-    def pick(self, key: str | None) -> Version:
-        """The version for a caller: by routing key always the same while the plan stands, else by chance.
+    def pick(self, key: str) -> Served:
+        """The version for a request: for one key always the same while the plan stands. What a stopped or
+        expired challenger had is the stable version's; nobody else ever gets more than was planned.
         Raises `Unavailable` when no version is left."""
-        routes = self.routes
-        if len(routes) == 1:
-            return routes[0].version
-        total = sum(r.weight for r in routes)
-        if total <= 0:
-            raise Unavailable(
-                f"no version of {self.name} may be served now",
-                hint="its admission has expired: admit it again with `falaj rollout start`",
-                code="no_admitted_version",
-            )
-        point = (random.random() if key is None else _share(self.name, key)) * total
-        for route in routes:
-            point -= route.weight
-            if point < 0:
-                return route.version
-        return routes[-1].version
+        route = self.places[place(self.weights, share(self.name, key) * 100)]
+        return route if route is not None and route.effective else self.stable()
 
-    def version(self, label: str) -> Version:
+    def stable(self) -> Served:
+        """The version that answers when a challenger does not. Raises `Unavailable`."""
+        for route in self.routes:
+            if route.role == "stable":
+                return route
+        raise _none_left(self.name)
+
+    def named(self, label: str) -> Served:
         """The version with a number or digest. Raises `NotFound`."""
         for route in self.routes:
             if label in (route.version.label, route.version.digest):
-                return route.version
+                return route
         raise NotFound(
             f"{self.name} has no version {label[:80]!r} in the traffic plan",
             hint="GET /v2/models/MODEL lists the versions; leave the version out to follow the plan",
             code="version_not_found",
         )
 
+    def without(self, gone: Set[str]) -> Model:
+        """This model without some digests; the places of the others stay."""
+        return msgspec.structs.replace(
+            self,
+            routes=tuple(r for r in self.routes if r.version.digest not in gone),
+            places=tuple(None if r is None or r.version.digest in gone else r for r in self.places),
+            shadows=tuple(r for r in self.shadows if r.version.digest not in gone),
+        )
 
-def _share(model: str, key: str) -> float:
-    digest = hashlib.blake2b(f"{model}\0{key}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(digest, "big") / (1 << 64)
+    @property
+    def can_answer(self) -> bool:
+        return any(r.role == "stable" for r in self.routes)
+
+
+def _none_left(model: str) -> Unavailable:
+    return Unavailable(
+        f"no version of {model} may be served now",
+        hint="GET /falaj/v1/status says why: a release was refused or its admission has expired",
+        code="no_admitted_version",
+    )
 
 
 class State(msgspec.Struct, frozen=True):
@@ -135,7 +160,7 @@ class State(msgspec.Struct, frozen=True):
     generation: int
     digest: str  # of the bundle's bytes
     issued_at: str
-    guard: Guard
+    permits: Permits
     models: dict[str, Model]
     reports: tuple[LoadReport, ...]
     planned: tuple[str, ...]  # the models that the bundle plans
@@ -151,16 +176,18 @@ class State(msgspec.Struct, frozen=True):
                 hint="check the name; `falaj rollout status` shows what is in the traffic",
                 code="model_not_found",
             )
-        raise Unavailable(
-            f"no version of {name} may be served now",
-            hint="GET /falaj/v1/status says why: a release was refused or its admission has expired",
-            code="no_admitted_version",
-        )
+        raise _none_left(name)
 
     @property
     def ready(self) -> bool:
         """Whether every planned model can answer."""
-        return self.generation > 0 and all(n in self.models and self.models[n].routes for n in self.planned)
+        return self.generation > 0 and all(n in self.models and self.models[n].can_answer for n in self.planned)
+
+    def served(self) -> Iterator[Served]:
+        """Everything that is loaded, shadows too."""
+        for model in self.models.values():
+            yield from model.routes
+            yield from model.shadows
 
 
 def empty() -> State:

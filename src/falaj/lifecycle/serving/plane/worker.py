@@ -20,10 +20,12 @@ from falaj.kernel.log import logger
 from falaj.lifecycle.serving.model import PLANE_ACTIONS, PlaneStatus
 from falaj.lifecycle.serving.plane.app import App
 from falaj.lifecycle.serving.plane.enrich import OnlineValues
-from falaj.lifecycle.serving.plane.generations import Generations, replace_file
+from falaj.lifecycle.serving.plane.files import replace_file
+from falaj.lifecycle.serving.plane.generations import Generations
 from falaj.lifecycle.serving.plane.inference import Inference
-from falaj.lifecycle.serving.plane.journal import Journal
+from falaj.lifecycle.serving.plane.journal import ROTATE, Journal
 from falaj.lifecycle.serving.plane.loading import Loader
+from falaj.lifecycle.serving.plane.shadows import Shadows
 from falaj.lifecycle.serving.plane.verify import read_trust
 
 WATCH_SECONDS = 0.1
@@ -47,15 +49,22 @@ class Worker:
         self._environment = trust.environment
         self._journal = Journal(folder / "journal", clock)
         self._generations = Generations(folder, trust, key, Loader(trust, key, blobs), clock, PLANE_ACTIONS)
-        self._inference = Inference(online, self._journal, clock, self.name)
+        self._shadows = Shadows(folder / "journal", clock, self.name)
+        self._inference = Inference(online, self._journal, clock, self.name, self._shadows)
+        self._asked = self._rotation()
+        self._loop: Any = None
         self.app = App(self._generations, self._inference, clock, _release(), self)
         self._keeper = threading.Thread(target=self._keep, name="keeper", daemon=True)
+        self._guard = threading.Thread(target=self._follow, name="guard", daemon=True)
+        self._news = False
 
     def __rsgi_init__(self, loop: Any) -> None:
         """Take the bundle, then let the server listen."""
+        self._loop = loop
         self._generations.start()
         self._write_status()
         self._keeper.start()
+        self._guard.start()
 
     async def __rsgi__(self, scope: Any, proto: Any) -> None:
         await self.app.__rsgi__(scope, proto)
@@ -63,14 +72,16 @@ class Worker:
     def __rsgi_del__(self, loop: Any) -> None:
         """The last request was answered: flush the journal and go."""
         self._stop.set()
+        self._generations.trips.wake.set()
         self._keeper.join()
+        self._guard.join()
         self._inference.close()
         self._journal.close()
         self._write_status()
 
     def status(self) -> PlaneStatus:
         state = self._generations.state
-        versions = {id(r.version): r.version for m in state.models.values() for r in m.routes}
+        served = {id(r.version): r for r in state.served()}
         return PlaneStatus(
             worker=self.name,
             pid=os.getpid(),
@@ -85,12 +96,13 @@ class Worker:
             requests=self._inference.requests,
             errors=self._inference.errors,
             ready=state.ready,
-            versions=tuple(v.counts.snapshot() for v in versions.values()),
+            versions=tuple(r.version.counts.snapshot(r.role, r.effective) for r in served.values()),
             responses={str(code): count for code, count in self.app.responses.copy().items()},
+            guards=self._generations.trips.reports(state.models),
         )
 
     def alive(self) -> bool:
-        return self._keeper.is_alive()
+        return self._keeper.is_alive() and self._guard.is_alive()
 
     def all_workers(self) -> list[PlaneStatus]:
         """This worker's status as it is now, the others' as they last wrote it (at most a few seconds ago)."""
@@ -109,17 +121,55 @@ class Worker:
         said = 0.0
         while not self._stop.wait(WATCH_SECONDS):
             try:
-                changed = self._generations.poll()
+                changed = self._generations.poll() or self._news
                 if changed or time.monotonic() - said >= STATUS_SECONDS:
                     said = time.monotonic()
+                    self._news = False
                     self._generations.expire()
                     self._write_status()
+                self._turn_journals()
             except Exception as e:  # this thread must outlive any fault: without it no bundle would ever be taken again
                 self._log.error("housekeeping failed", error=f"{type(e).__name__}: {e}", exc_info=e)
             if os.getppid() != parent:
                 self._log.error("the supervisor is gone, ending")
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
+
+    def _turn_journals(self) -> None:
+        """End segments that have had their time or that somebody asks to end, in the threads that write them."""
+        rotation = self._rotation()
+        asked, self._asked = rotation != self._asked, rotation
+        moment = int(self._clock.now().timestamp() * 1_000_000)
+        if asked or self._journal.due(moment):
+            self._loop.call_soon_threadsafe(self._rotate)
+        self._shadows.turn(moment, asked=asked)
+
+    def _rotate(self) -> None:
+        try:
+            self._journal.rotate()
+        except OSError as e:
+            self._log.error("journal segment goes on", error=str(e))
+
+    def _rotation(self) -> int:
+        """When rotation was last asked for; 0 for never."""
+        try:
+            return (self._folder / "journal" / ROTATE).stat().st_mtime_ns
+        except FileNotFoundError:
+            return 0
+
+    def _follow(self) -> None:
+        """Carry trips of the guard between the workers; apart from the keeper, whom loading a model may keep busy."""
+        trips = self._generations.trips
+        last = False
+        while not last:
+            trips.wake.wait(WATCH_SECONDS)
+            last = self._stop.is_set()
+            trips.wake.clear()
+            try:
+                watches = [r.watch for r in self._generations.state.served() if r.watch is not None]
+                self._news |= trips.poll(watches)
+            except Exception as e:  # as above: without this thread a trip would not reach the other workers
+                self._log.error("following the guard failed", error=f"{type(e).__name__}: {e}", exc_info=e)
 
     def _write_status(self) -> None:
         replace_file(self._folder / "status" / f"{self.name}.json", msgspec.json.encode(self.status()))

@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 
 from falaj.kernel.errors import Invalid
 from falaj.lifecycle.training.encoding import Encoder, Matrix, decode
-from falaj.lifecycle.training.model import Input, ModelContract, Output, TrainingSpec
+from falaj.lifecycle.training.model import CONTRACT_FILE, Input, ModelContract, Output, TrainingSpec
 from falaj.lifecycle.training.steps.split import raw_columns
 
 MODEL_FILE = "model.onnx"
-CONTRACT_FILE = "signature.json"
 
 
 def contract_for(

@@ -8,7 +8,6 @@ import traceback
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -18,14 +17,20 @@ from numpy.typing import NDArray
 from falaj.kernel.digests import canonical_json, manifest, manifest_digest, sha256_file
 from falaj.kernel.errors import FalajError, Invalid
 from falaj.lifecycle.training.model import (
+    CONTRACT_FILE,
     METRICS,
+    PROFILE_FILE,
+    QUANTILES,
+    FeatureProfile,
     ModelContract,
+    Numbers,
+    Profile,
     TrainingSpec,
     TrainOutcome,
     TrainTask,
     training_set_digest,
 )
-from falaj.lifecycle.training.steps.contract import CONTRACT_FILE, MODEL_FILE, LoadedModel, contract_for
+from falaj.lifecycle.training.steps.contract import MODEL_FILE, LoadedModel, contract_for
 from falaj.lifecycle.training.steps.convert import to_onnx
 from falaj.lifecycle.training.steps.metrics import NotMeasurable, measure
 from falaj.lifecycle.training.steps.native import Native, final_step, library_of
@@ -39,18 +44,15 @@ Frame = pl.DataFrame | Callable[[], pl.DataFrame]
 
 PARITY_FILE = "parity.parquet"
 HOLDOUT_FILE = "holdout.parquet"
-PROFILE_FILE = "profile.json"
 METRICS_FILE = "metrics.json"
-
-_QUANTILES = tuple(q / 20 for q in range(21))
 
 
 def run(task: TrainTask, frame: Frame, train: TrainFunction, report: Reporter) -> TrainOutcome:
     """Train one model and leave it in the workspace.
 
     `frame` has the spine's columns, the views' columns and the label, one row a decision; or is a
-    function that gives it. Leaves `model/` (model.onnx, signature.json), `parity.parquet`,
-    `holdout.parquet`, `profile.json` and `metrics.json`. The same task on the same frame leaves the
+    function that gives it. Leaves `model/` (model.onnx, signature.json, profile.json), `parity.parquet`,
+    `holdout.parquet` and `metrics.json`. The same task on the same frame leaves the
     same bytes, as far as the training function is deterministic. Raises `Invalid` with a code for
     each thing that can be wrong with the data, the function or the estimator.
     """
@@ -70,7 +72,7 @@ def run(task: TrainTask, frame: Frame, train: TrainFunction, report: Reporter) -
     metrics, refused = _metrics(spec, parts, model)
     (workspace / METRICS_FILE).write_bytes(canonical_json(metrics))
     files = manifest(workspace / "model")
-    names = (PARITY_FILE, HOLDOUT_FILE, PROFILE_FILE, METRICS_FILE)
+    names = (PARITY_FILE, HOLDOUT_FILE, METRICS_FILE)
     return TrainOutcome(
         files=files,
         digest=manifest_digest(files),
@@ -121,6 +123,7 @@ def _write(workspace: Path, task: TrainTask, parts: Split, model: LoadedModel, n
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MODEL_FILE).write_bytes(model.graph)
     (folder / CONTRACT_FILE).write_bytes(msgspec.json.format(canonical_json(contract), indent=1) + b"\n")
+    (folder / PROFILE_FILE).write_bytes(canonical_json(_profile(parts.train, model)))
     holdout = parts.holdout
     accepted = holdout.frame.filter(pl.Series(model.accepts(holdout.frame)))
     if not accepted.height:
@@ -135,7 +138,6 @@ def _write(workspace: Path, task: TrainTask, parts: Split, model: LoadedModel, n
     holdout.frame.select(*kept).with_columns(pl.Series(spec.label, holdout.label)).write_parquet(
         workspace / HOLDOUT_FILE
     )
-    (workspace / PROFILE_FILE).write_bytes(canonical_json(_profile(parts.train, model)))
     return contract
 
 
@@ -159,34 +161,28 @@ def _metrics(spec: TrainingSpec, parts: Split, model: LoadedModel) -> tuple[dict
     return found, refused
 
 
-def _profile(train: Part, model: LoadedModel) -> dict[str, Any]:
+def _profile(train: Part, model: LoadedModel) -> Profile:
     """What the training part looked like: the reference that live data is compared with."""
-    features: dict[str, Any] = {}
+    features: dict[str, FeatureProfile] = {}
     for i in model.contract.inputs:
         column = train.frame[i.name]
-        entry: dict[str, Any] = {"type": i.type, "nulls": column.null_count()}
+        known, nulls = column.drop_nulls(), column.null_count()
         if i.type in ("category", "boolean"):
-            counts = column.drop_nulls().cast(pl.String).value_counts(sort=True)
-            entry["counts"] = dict(counts.iter_rows())
+            counts = dict(known.cast(pl.String).value_counts().iter_rows())
+            features[i.name] = FeatureProfile(i.type, nulls, counts)
         else:
-            entry.update(_numbers(column.drop_nulls().cast(pl.Float64).to_numpy()))
-        features[i.name] = entry
+            found = _numbers(known.cast(pl.Float64).to_numpy())
+            features[i.name] = FeatureProfile(i.type, nulls, None, found.mean, found.deviation, found.quantiles)
     accepted = train.frame.filter(pl.Series(model.accepts(train.frame)))
     scores = model.answers(accepted)[model.contract.score] if accepted.height else np.empty(0)
     columns = scores.reshape(len(scores), -1) if len(scores) else np.empty((0, 0))
-    return {
-        "rows": train.frame.height,
-        "features": features,
-        "score": [_numbers(columns[:, n].astype(np.float64)) for n in range(columns.shape[1])],
-    }
+    score = tuple(_numbers(columns[:, n].astype(np.float64)) for n in range(columns.shape[1]))
+    return Profile(train.frame.height, features, score)
 
 
-def _numbers(values: NDArray[np.float64]) -> dict[str, Any]:
-    return {
-        "mean": float(values.mean()),
-        "deviation": float(values.std()),
-        "quantiles": [float(q) for q in np.quantile(values, _QUANTILES)],
-    }
+def _numbers(values: NDArray[np.float64]) -> Numbers:
+    quantiles = tuple(float(q) for q in np.quantile(values, QUANTILES))
+    return Numbers(float(values.mean()), float(values.std()), quantiles)
 
 
 def _library(estimator: Estimator) -> str:

@@ -17,6 +17,7 @@ def upgrade() -> None:
     _training()
     _registry()
     _serving()
+    _monitoring()
 
 
 def _governance() -> None:
@@ -28,6 +29,7 @@ def _governance() -> None:
         sa.Column("digest", sa.String(), nullable=False),
         sa.Column("evidence", sa.String(), nullable=False),
         sa.Column("principal", sa.String(), nullable=False),
+        sa.Column("roles", sa.String(), nullable=False),
         sa.Column("decision", sa.String(), nullable=False),
         sa.Column("reason", sa.String(), nullable=False),
         sa.Column("at", sa.String(), nullable=False),
@@ -205,6 +207,7 @@ def _registry() -> None:
         sa.Column("signature", sa.String(), nullable=False),
         sa.Column("gates", sa.String(), nullable=False),
         sa.Column("approvals", sa.Integer(), nullable=False),
+        sa.Column("approver_roles", sa.String(), nullable=False),
         sa.Column("evidence", sa.String(), nullable=False),
         sa.Column("reason", sa.String(), nullable=False),
         sa.Column("created_at", sa.String(), nullable=False),
@@ -214,7 +217,7 @@ def _registry() -> None:
 
 
 def _serving() -> None:
-    """Plans, bundles, applied definitions."""
+    """Plans, bundles, sealed journal segments, applied definitions, rollouts."""
     op.create_table(
         "bundles",
         sa.Column("environment", sa.String(), nullable=False),
@@ -222,6 +225,20 @@ def _serving() -> None:
         sa.Column("digest", sa.String(), nullable=False),
         sa.Column("at", sa.String(), nullable=False),
         sa.PrimaryKeyConstraint("environment", "generation", name=op.f("pk_bundles")),
+    )
+    op.create_table(
+        "journal_segments",
+        sa.Column("segment", sa.String(), nullable=False),
+        sa.Column("records", sa.BigInteger(), nullable=False),
+        sa.Column("rows", sa.BigInteger(), nullable=False),
+        sa.Column("bytes", sa.BigInteger(), nullable=False),
+        sa.Column("digest", sa.String(), nullable=False),
+        sa.Column("root", sa.String(), nullable=False),
+        sa.Column("tables", sa.String(), nullable=False),
+        sa.Column("first_at", sa.String(), nullable=False),
+        sa.Column("last_at", sa.String(), nullable=False),
+        sa.Column("sealed_at", sa.String(), nullable=False),
+        sa.PrimaryKeyConstraint("segment", name=op.f("pk_journal_segments")),
     )
     op.create_table(
         "definitions",
@@ -242,3 +259,28 @@ def _serving() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_traffic_plans")),
     )
     op.create_index("ix_traffic_plans_model", "traffic_plans", ["environment", "model"], unique=False)
+    op.create_table(
+        "rollouts",
+        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("model", sa.String(), nullable=False),
+        sa.Column("rollout", sa.String(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_rollouts")),
+    )
+    op.create_index(op.f("ix_rollouts_model"), "rollouts", ["model"], unique=False)
+
+
+def _monitoring() -> None:
+    """Incidents."""
+    op.create_table(
+        "incidents",
+        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("model", sa.String(), nullable=False),
+        sa.Column("kind", sa.String(), nullable=False),
+        sa.Column("state", sa.String(), nullable=False),
+        sa.Column("digest", sa.String(), nullable=False),
+        sa.Column("reason", sa.String(), nullable=False),
+        sa.Column("opened_at", sa.String(), nullable=False),
+        sa.Column("closed_at", sa.String(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_incidents")),
+    )
+    op.create_index(op.f("ix_incidents_model"), "incidents", ["model"], unique=False)

@@ -1,0 +1,142 @@
+"""Rollouts, drift, incidents and labels."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from cyclopts import App, Parameter
+
+from falaj.entrypoints.cli import render
+from falaj.entrypoints.cli.client import connect
+from falaj.entrypoints.cli.commands.serve import read_rows
+from falaj.entrypoints.cli.session import DEFAULT, Common
+from falaj.kernel.errors import Invalid
+
+rollout_app = App(name="rollout", help="A challenger on its way into traffic.")
+incidents_app = App(name="incidents", help="What is not as it should be.")
+labels_app = App(name="labels", help="What became true of predictions.")
+
+Model = Annotated[str, Parameter(help="A model.")]
+
+
+@rollout_app.command(name="status")
+def rollout_status(model: Model, /, *, common: Common = DEFAULT) -> None:
+    """Show a model's rollouts, newest first, and how the running one does."""
+    with connect(common.settings()) as client:
+        rows = client.get(f"/api/v1/models/{model}/rollouts")
+    if common.json:
+        render.show_json(rows)
+        return
+    columns = ("rollout", "challenger", "stage", "weight", "started", "reason")
+    render.table(
+        columns,
+        [(r["id"], render.digest(r["challenger"]), r["stage"], r["weight"], r["started_at"], _why(r)) for r in rows],
+    )
+
+
+@rollout_app.command(name="promote")
+def rollout_promote(model: Model, /, *, common: Common = DEFAULT) -> None:
+    """Give the challenger all traffic now."""
+    _order(model, "promote", common)
+
+
+@rollout_app.command(name="abort")
+def rollout_abort(model: Model, /, *, common: Common = DEFAULT) -> None:
+    """Take the challenger's traffic away now."""
+    _order(model, "abort", common)
+
+
+def rollback(
+    model: Model, /, *, reason: Annotated[str, Parameter(help="Why.")] = "rolled back by hand", common: Common = DEFAULT
+) -> None:
+    """Give all traffic back to the version that served before; aborts a running rollout."""
+    with connect(common.settings()) as client:
+        answer = client.post(f"/api/v1/models/{model}/rollback", {"reason": reason})
+    if common.json:
+        render.show_json(answer)
+    else:
+        render.line(f"{model}: the traffic goes back to {render.digest(answer['digest'])} ({answer['flow']})")
+
+
+def drift(model: Model, /, *, common: Common = DEFAULT) -> None:
+    """List a model's windows: rows, drift of inputs and scores, quality where labels have come."""
+    with connect(common.settings()) as client:
+        rows = client.get(f"/api/v1/models/{model}/drift")
+    if common.json:
+        render.show_json(rows)
+        return
+    columns = ("from", "version", "rows", "verdict", "score psi", "labels", "quality", "drifted features")
+    render.table(
+        columns,
+        [
+            (
+                r["start"][:10],
+                render.digest(r["digest"]),
+                r["rows"],
+                r["verdict"],
+                r["score_psi"],
+                r["labels"],
+                "–" if r["quality"] is None else f"{r['metric']} {r['quality']:.3f}",
+                ", ".join(r["drifted"]) or "–",
+            )
+            for r in rows
+        ],
+    )
+
+
+@incidents_app.command(name="list")
+def incidents_list(*, common: Common = DEFAULT) -> None:
+    """List incidents, newest first."""
+    with connect(common.settings()) as client:
+        rows = client.get("/api/v1/incidents")
+    if common.json:
+        render.show_json(rows)
+        return
+    columns = ("incident", "model", "kind", "state", "opened", "reason")
+    render.table(columns, [(r["id"], r["model"], r["kind"], r["state"], r["opened_at"], r["reason"]) for r in rows])
+
+
+@incidents_app.command(name="resolve")
+def incidents_resolve(
+    incident: Annotated[str, Parameter(help="An incident's id.")], /, *, common: Common = DEFAULT
+) -> None:
+    """Resolve an incident."""
+    with connect(common.settings()) as client:
+        answer = client.post(f"/api/v1/incidents/{incident}/resolution")
+    if common.json:
+        render.show_json(answer)
+    else:
+        render.line(f"{incident} is resolved")
+
+
+@labels_app.command(name="push")
+def labels_push(
+    model: Model,
+    /,
+    *,
+    data: Annotated[str, Parameter(help="JSON rows with `prediction` and `value`: a file, or - for standard input.")],
+    common: Common = DEFAULT,
+) -> None:
+    """Send what became true; a label that comes again corrects the first."""
+    rows = read_rows(data)
+    if not all({"prediction", "value"} <= row.keys() for row in rows):
+        raise Invalid("a label has `prediction` and `value`", hint='such as {"prediction": "p_…", "value": 1}')
+    with connect(common.settings()) as client:
+        answer = client.post(f"/api/v1/models/{model}/labels", {"labels": rows})
+    if common.json:
+        render.show_json(answer)
+    else:
+        render.line(f"{answer['accepted']:,} labels taken, {answer['unknown']:,} of predictions that nobody made")
+
+
+def _order(model: str, order: str, common: Common) -> None:
+    with connect(common.settings()) as client:
+        answer = client.post(f"/api/v1/models/{model}/rollouts/orders", {"order": order})
+    if common.json:
+        render.show_json(answer)
+    else:
+        render.line(f"{answer['id']}: {order} is ordered")
+
+
+def _why(rollout: dict[str, Any]) -> str:
+    return str((rollout.get("analysis") or {}).get("reason") or rollout["reason"])

@@ -1,0 +1,183 @@
+"""Rollout: an approved challenger takes the traffic step by step, or loses it.
+
+    admit → shadow → canary, step by step → promoted
+    each step: plan → publish → observe → look at what the data plane records, until it is decided
+
+Looking may go on as long as it takes: the analysis holds under continuous looking, and the data
+plane's own guard takes traffic away faster than this flow could.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+
+from falaj.kernel.access import SYSTEM
+from falaj.kernel.errors import Denied, FalajError, from_dict
+from falaj.lifecycle.registry.service import RegistryService
+from falaj.lifecycle.rollout.model import Guard, Route, TrafficPlan, all_to
+from falaj.lifecycle.rollout.ports import Analyst
+from falaj.lifecycle.rollout.service import RolloutService
+from falaj.lifecycle.rollout.strategy import Analysis, Rollout, decide
+from falaj.lifecycle.serving.service import ServingService
+from falaj.workflow.flow import FlowRun, Payload, operation
+
+_LOAD_SECONDS = 30.0
+_LOOK_SECONDS = 0.5
+
+
+class Stages(msgspec.Struct, frozen=True):
+    """The stages that a rollout goes through."""
+
+    registry: RegistryService
+    rollout: RolloutService
+    serving: ServingService
+    analyst: Analyst
+
+
+class RolloutFlow:
+    def __init__(self, stages: Stages) -> None:
+        self._s = stages
+
+    async def roll_out(self, run: FlowRun, payload: Payload) -> Payload:
+        """Payload: `rollout` (its id). Result: how it ended.
+
+        Raises `Denied` (rolled_back) when the challenger lost its traffic, with the reason.
+        """
+        rollout = self._s.rollout.rollout(payload["rollout"])
+        try:
+            rollout = await self._steps(run, rollout)
+        except FalajError as e:
+            ended = msgspec.structs.replace(rollout, stage="aborted", order="abort", reason=e.message)
+            told = {"reason": e.message[:500]}
+            await run.step("fail", lambda: self._s.rollout.move(ended, operation(run, "fail"), told).stage)
+            raise
+        return self._result(rollout)
+
+    async def _steps(self, run: FlowRun, rollout: Rollout) -> Rollout:
+        s = self._s
+        environment = s.serving.target.environment
+        admitted = operation(run, "admit")
+        await run.step("admit", lambda: s.registry.admit(rollout.challenger, environment, SYSTEM, admitted).expires_at)
+        number = 0
+        while not rollout.ended:
+            number += 1
+            began = await run.step(f"begin-{number}", self._begin(run, rollout, number))
+            rollout = msgspec.convert(began, Rollout)
+            run.emit({"type": "progress", "text": f"{rollout.stage} {rollout.weight} %"})
+            judged = await run.step(f"judge-{number}", self._judge(run, rollout))
+            analysis = msgspec.convert(judged["analysis"], Analysis)
+            stage, step = judged["next"]
+            moved = msgspec.structs.replace(rollout, stage=stage, step=step, reason=analysis.reason)
+            rollout = msgspec.convert(
+                await run.step(f"move-{number}", self._moved(run, moved, analysis, number)), Rollout
+            )
+        await run.step("settle", lambda: self._settle(run, rollout))
+        return rollout
+
+    def _begin(self, run: FlowRun, rollout: Rollout, number: int) -> Any:
+        """Give the traffic of this step and wait until the data plane has it."""
+        s = self._s
+
+        def begin() -> dict[str, Any]:
+            s.rollout.set_plan(plan_of(rollout), rollout.actor, operation(run, f"plan-{number}"))
+            generation = s.serving.publish(rollout.actor, operation(run, f"publish-{number}"))
+            report = s.serving.observe(generation, rollout.challenger, _LOAD_SECONDS)
+            begun = msgspec.structs.replace(rollout, generation=generation)
+            if report is not None and report.state != "loaded":
+                s.serving.record_refusal(report, generation, rollout.actor)
+                begun = msgspec.structs.replace(begun, order="abort", reason=report.reason)
+            told = {"generation": generation}
+            result: dict[str, Any] = msgspec.to_builtins(s.rollout.move(begun, operation(run, f"begun-{number}"), told))
+            return result
+
+        return begin
+
+    def _judge(self, run: FlowRun, rollout: Rollout) -> Any:
+        """Look until it is decided where the rollout goes."""
+        s = self._s
+
+        async def judge() -> dict[str, Any]:
+            said = ""
+            while True:
+                current = await asyncio.to_thread(s.rollout.rollout, rollout.id)
+                analysis = await asyncio.to_thread(s.analyst.analyse, current)
+                following = decide(current, analysis)
+                if following is not None:
+                    return {"analysis": msgspec.to_builtins(analysis), "next": list(following)}
+                if analysis.reason != said:
+                    said = analysis.reason
+                    run.emit(
+                        {
+                            "type": "progress",
+                            "text": f"{current.stage} {current.weight} %: {said}",
+                            "done": analysis.requests,
+                        }
+                    )
+                await asyncio.to_thread(s.analyst.wait, _LOOK_SECONDS)
+
+        return judge
+
+    def _moved(self, run: FlowRun, rollout: Rollout, analysis: Analysis, number: int) -> Any:
+        def move() -> dict[str, Any]:
+            told = {"verdict": analysis.verdict.value, "reason": analysis.reason[:500], "requests": analysis.requests}
+            moved: dict[str, Any] = msgspec.to_builtins(
+                self._s.rollout.move(rollout, operation(run, f"move-{number}"), told)
+            )
+            return moved
+
+        return move
+
+    def _settle(self, run: FlowRun, rollout: Rollout) -> int:
+        """All traffic to the winner; write down what became of both versions."""
+        s, actor = self._s, rollout.actor
+        winner = rollout.challenger if rollout.stage == "promoted" else rollout.stable
+        s.rollout.set_plan(all_to(rollout.model, winner), actor, operation(run, "plan-end"))
+        generation = s.serving.publish(actor, operation(run, "publish-end"))
+        s.serving.settle(generation, _LOAD_SECONDS)
+        if rollout.stage == "promoted":
+            s.registry.move(
+                rollout.stable, "retired", "another version took its traffic", actor, operation(run, "retire")
+            )
+            s.registry.move(rollout.challenger, "serving", "", actor, operation(run, "serving"))
+        else:
+            s.registry.move(rollout.challenger, "rolled back", rollout.reason, actor, operation(run, "rolled-back"))
+        return generation
+
+    def _result(self, rollout: Rollout) -> Payload:
+        version = self._s.registry.by_digest(rollout.challenger)
+        result = {
+            "rollout": rollout.id,
+            "version": version.alias,
+            "digest": version.digest,
+            "stage": rollout.stage,
+            "reason": rollout.reason,
+        }
+        if rollout.stage == "promoted":
+            return result
+        error = Denied(
+            f"{version.alias} was rolled back: {rollout.reason}",
+            hint=f"`falaj rollout status {version.model}` has the figures; mend it and train again",
+            code="rolled_back",
+            details=result,
+        )
+        raise from_dict(error.as_dict())
+
+
+def plan_of(rollout: Rollout) -> TrafficPlan:
+    """The traffic of a rollout's present step, with the guard that the data plane follows by itself."""
+    limits = rollout.strategy.limits
+    stable = Route(rollout.stable, 100 - rollout.weight)
+    if rollout.stage == "shadow":
+        return TrafficPlan(rollout.model, (stable, Route(rollout.challenger, 100, "shadow")))
+    guard = Guard(
+        max_error_share=limits.errors,
+        max_non_finite_share=limits.errors,
+        max_latency_ms=limits.latency_ms,
+        max_slow_share=limits.slow,
+        max_score_shift=limits.shift,
+        min_count=limits.least,
+    )
+    return TrafficPlan(rollout.model, (stable, Route(rollout.challenger, rollout.weight, "canary")), guard)

@@ -1,0 +1,159 @@
+"""Incidents in `falaj.db`; predictions, labels and windows in `metrics.db`.
+
+What is in `metrics.db` survives a process crash. It can be made again from the prediction journal,
+except for labels, which their sender is asked to keep until the answer.
+"""
+
+from __future__ import annotations
+
+import msgspec
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Float,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    case,
+    delete,
+    func,
+    insert,
+    select,
+    update,
+)
+
+from falaj.lifecycle.monitoring.model import Incident, Label, Scored, Slot, WindowRow
+from falaj.storage.sql.database import Tx
+from falaj.storage.sql.schema import metadata
+
+incidents = Table(
+    "incidents",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("model", String, nullable=False, index=True),
+    Column("kind", String, nullable=False),
+    Column("state", String, nullable=False),
+    Column("digest", String, nullable=False),
+    Column("reason", String, nullable=False),
+    Column("opened_at", String, nullable=False),
+    Column("closed_at", String, nullable=False),
+)
+records = MetaData()
+predictions = Table(
+    "predictions",
+    records,
+    Column("prediction", String, primary_key=True),
+    Column("row", Integer, primary_key=True),
+    Column("model", String, nullable=False),
+    Column("digest", String, nullable=False),
+    Column("role", String, nullable=False),
+    Column("at_us", BigInteger, nullable=False),
+    Column("score", Float),
+    Index("ix_predictions_at", "model", "at_us"),
+)
+labels = Table(
+    "labels",
+    records,
+    Column("prediction", String, primary_key=True),
+    Column("row", Integer, primary_key=True),
+    Column("model", String, nullable=False),
+    Column("value", Float, nullable=False),
+    Column("at_us", BigInteger, nullable=False),
+)
+windows = Table(
+    "windows",
+    records,
+    Column("model", String, primary_key=True),
+    Column("digest", String, primary_key=True),
+    Column("start_us", BigInteger, primary_key=True),
+    Column("window", String, nullable=False),
+)
+cursors = Table(
+    "journal_cursors",
+    records,
+    Column("segment", String, primary_key=True),
+    Column("offset", BigInteger, nullable=False),
+)
+_p, _l = predictions.c, labels.c
+
+
+class SqlIncidentStore:
+    def open(self, tx: Tx, model: str) -> list[Incident]:
+        c = incidents.c
+        rows = tx.execute(select(incidents).where(c.model == model, c.state != "resolved").order_by(c.opened_at))
+        return [Incident(**r._mapping) for r in rows]
+
+    def all(self, tx: Tx) -> list[Incident]:
+        rows = tx.execute(select(incidents).order_by(incidents.c.opened_at.desc(), incidents.c.id.desc()))
+        return [Incident(**r._mapping) for r in rows]
+
+    def get(self, tx: Tx, incident_id: str) -> Incident | None:
+        row = tx.execute(select(incidents).where(incidents.c.id == incident_id)).first()
+        return Incident(**row._mapping) if row else None
+
+    def add(self, tx: Tx, incident: Incident) -> None:
+        tx.execute(insert(incidents).values(msgspec.structs.asdict(incident)))
+
+    def close(self, tx: Tx, incident_id: str, state: str, at: str) -> None:
+        tx.execute(update(incidents).where(incidents.c.id == incident_id).values(state=state, closed_at=at))
+
+
+class SqlRecordStore:
+    """Over `metrics.db`."""
+
+    def create(self, tx: Tx) -> None:
+        records.create_all(tx)
+
+    def cursors(self, tx: Tx) -> dict[str, int]:
+        return {r.segment: r.offset for r in tx.execute(select(cursors))}
+
+    def add_predictions(self, tx: Tx, rows: list[Scored], segment: str, offset: int) -> None:
+        """Keep rows and how far the journal was read, together."""
+        if rows:
+            tx.execute(insert(predictions).prefix_with("OR IGNORE"), [msgspec.structs.asdict(r) for r in rows])
+        tx.execute(delete(cursors).where(cursors.c.segment == segment))
+        tx.execute(insert(cursors).values(segment=segment, offset=offset))
+
+    def add_labels(self, tx: Tx, rows: list[Label]) -> None:
+        """A label that comes again replaces the first: a correction."""
+        tx.execute(insert(labels).prefix_with("OR REPLACE"), [msgspec.structs.asdict(r) for r in rows])
+
+    def labels_of(self, tx: Tx, prediction: str) -> list[Label]:
+        rows = tx.execute(select(labels).where(_l.prediction == prediction).order_by(_l.row))
+        return [Label(**r._mapping) for r in rows]
+
+    def known(self, tx: Tx, model: str, ids: list[str]) -> set[str]:
+        """Which of these prediction ids the model has answered."""
+        found: set[str] = set()
+        for i in range(0, len(ids), 500):
+            query = select(_p.prediction).where(_p.model == model, _p.prediction.in_(ids[i : i + 500]))
+            found.update(tx.execute(query).scalars())
+        return found
+
+    def labelled(self, tx: Tx, model: str, digest: str, start_us: int, end_us: int) -> list[tuple[float, float]]:
+        """(score, label) of the rows that a version answered in a span and whose label has come."""
+        same = (_p.prediction == _l.prediction) & (_p.row == _l.row)
+        inside = (_p.model == model) & (_p.digest == digest) & (_p.at_us >= start_us) & (_p.at_us < end_us)
+        query = select(_p.score, _l.value).join(labels, same).where(inside, _p.score.is_not(None), _p.role != "shadow")
+        return [(float(r.score), float(r.value)) for r in tx.execute(query)]
+
+    def slots(self, tx: Tx, model: str, digests: list[str], span_us: tuple[int, int], width_us: int) -> list[Slot]:
+        """What these versions did from span_us[0] up to and with span_us[1], shadows included, by slots of `width_us`."""
+        number = _p.at_us // width_us
+        asked = func.sum(case((_p.row == 0, 1), else_=0))  # every request has a first row
+        inside = (_p.model == model) & _p.digest.in_(digests) & (_p.at_us >= span_us[0]) & (_p.at_us <= span_us[1])
+        query = select(_p.digest, number, asked, func.avg(_p.score)).where(inside).group_by(_p.digest, number)
+        return [Slot(d, int(n), int(a), s) for d, n, a, s in tx.execute(query.order_by(number, _p.digest))]
+
+    def put_window(self, tx: Tx, row: WindowRow) -> None:
+        c = windows.c
+        same = (c.model == row.model) & (c.digest == row.digest) & (c.start_us == row.start_us)
+        tx.execute(delete(windows).where(same))
+        tx.execute(insert(windows).values(msgspec.structs.asdict(row)))
+
+    def windows(self, tx: Tx, model: str) -> list[WindowRow]:
+        """Oldest first."""
+        query = select(windows).where(windows.c.model == model).order_by(windows.c.start_us, windows.c.digest)
+        return [WindowRow(**r._mapping) for r in tx.execute(query)]

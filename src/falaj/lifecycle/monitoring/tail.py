@@ -1,0 +1,96 @@
+"""Reads the prediction journal as it grows and hands each record on.
+
+The cursor is kept with what was made of the records, in one transaction, so a restart goes on where
+the last one stopped: no record is missed, and one that comes again is known by its id.
+
+Each look that comes to its end leaves a heartbeat. Who watches it is told when looks fail or stop (`service.DeadMan`).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from falaj.kernel.log import logger
+from falaj.lifecycle.serving.plane.journal import SUFFIX, Prediction, records_from
+
+BATCH = 500
+_log = logger(__name__)
+
+Sink = Callable[[list[Prediction], str, int], None]
+"""Takes records in order, with the segment and the offset behind the last of them."""
+
+
+class Tail:
+    """Follows a journal folder from a thread; after each look it does `then`. `news` is notified after each batch."""
+
+    def __init__(
+        self, folder: Path, cursors: dict[str, int], sink: Sink, then: Callable[[], None], seconds: float = 0.2
+    ) -> None:
+        self._folder = folder
+        self._cursors = dict(cursors)
+        self._sink = sink
+        self._then = then
+        self._seconds = seconds
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="journal-tail", daemon=True)
+        self._looked = time.monotonic()
+        self.news = threading.Condition()
+        self.looks = 0
+        self.trouble = ""
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def silence(self) -> float:
+        """Seconds since a look last came to its end."""
+        return time.monotonic() - self._looked
+
+    def look(self) -> None:
+        """Read what has come, then do what follows."""
+        self.read()
+        self._then()
+        self._looked = time.monotonic()
+        self.looks += 1
+        self.trouble = ""
+
+    def read(self) -> int:
+        """Read what has come since; returns the number of records."""
+        count = 0
+        for path in sorted(self._folder.glob(f"*{SUFFIX}")):
+            if path.stat().st_size > self._cursors.get(path.name, 0):
+                count += self._segment(path)
+        return count
+
+    def _segment(self, path: Path) -> int:
+        batch: list[Prediction] = []
+        count, end = 0, self._cursors.get(path.name, 0)
+        for record, behind in records_from(path, end):
+            batch.append(record)
+            end = behind
+            if len(batch) == BATCH:
+                count += self._hand_on(batch, path.name, end)
+                batch = []
+        return count + (self._hand_on(batch, path.name, end) if batch else 0)
+
+    def _hand_on(self, batch: list[Prediction], segment: str, end: int) -> int:
+        self._sink(batch, segment, end)
+        self._cursors[segment] = end
+        with self.news:
+            self.news.notify_all()
+        return len(batch)
+
+    def _run(self) -> None:
+        while not self._stopping.wait(self._seconds):
+            try:
+                self.look()
+            except Exception as e:  # one fault must not end all looking; the dead man tells when it stays
+                self.trouble = f"{type(e).__name__}: {e}"
+                _log.error("journal_tail_failed", error=self.trouble)

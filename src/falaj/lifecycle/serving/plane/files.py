@@ -1,0 +1,24 @@
+"""Files of the data plane's folder that are replaced as a whole."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+
+def replace_file(path: Path, data: bytes, *, sync: bool = False) -> None:
+    """Replace a file so that readers see the old or the new one, whole."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
+    with temporary.open("wb") as f:
+        f.write(data)
+        if sync:
+            f.flush()
+            os.fsync(f.fileno())
+    temporary.replace(path)
+    if sync:
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
