@@ -112,7 +112,10 @@ def committed(table: Path, operation_id: str, *, base: int | None = None) -> Com
 
 def scan(table: Path, version: int) -> pl.LazyFrame:
     """The rows of exactly one version. Raises `NotFound` without a table, `Integrity` without the version."""
-    return pl.scan_delta(_open(table, version))
+    opened = _open(table, version)
+    # The files by their names below the table, in the log's order: as addresses, a space in the path is lost.
+    files = [table / uri.rpartition("/")[2] for uri in opened.file_uris()]
+    return pl.scan_parquet(files, glob=False) if files else pl.scan_delta(opened)
 
 
 def manifest(table: Path, version: int) -> list[tuple[str, int]]:
