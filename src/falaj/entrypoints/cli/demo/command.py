@@ -32,7 +32,10 @@ def demo(
     *,
     exit_: Annotated[bool, Parameter(name="--exit", negative="", help="Stop both planes at the end.")] = False,
     year: Annotated[
-        bool, Parameter(negative="", help="Go on through the year: labels, drift, retraining (some minutes more).")
+        bool,
+        Parameter(
+            negative="", help="Go on through the year: labels, drift, retraining. Unfinished: not yet seen to December."
+        ),
     ] = False,
     common: Common = DEFAULT,
 ) -> None:
