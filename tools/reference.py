@@ -26,8 +26,9 @@ from falaj.entrypoints.cli.app import app as cli
 from falaj.entrypoints.control_plane import application
 from falaj.governance.identity.guard import PUBLIC
 from falaj.governance.identity.model import ROLES
-from falaj.governance.policy.decide import CedarAuthoriser, default_policy
+from falaj.governance.policy.decide import CedarAuthoriser, default_policy, environment_policy
 from falaj.kernel.access import SYSTEM, Action, Principal, Question, Resource
+from falaj.kernel.environments import ENVIRONMENTS
 from falaj.kernel.settings import Settings
 from falaj.lifecycle.serving.plane.app import ROUTES, Public
 
@@ -40,7 +41,10 @@ _FAVOURABLE = {"author": _SOMEBODY, "purpose": "asked", "purposes": ["asked"]}
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
-_VALUES = {"--as": "NAME", "--as-of": "TIME", "--data": "FILE", "--param": "NAME=VALUE"}
+_VALUES = {
+    "--as": "NAME", "--as-of": "TIME", "--by": "PERIOD", "--data": "FILE", "--from": "DAY", "--param": "NAME=VALUE",
+    "--until": "DAY",
+}  # fmt: skip
 """What an option's value is called, where the option's own name would not say it."""
 
 
@@ -121,7 +125,20 @@ that cannot be evaluated denies. A rule in the last column forbids for every rol
 Roles: {", ".join(f"`{r}`" for r in ROLES)}.
 *platform* is Falaj itself, within a flow that somebody started; nobody can be given that role.
 
-{_table(head, rows)}"""
+{_table(head, rows)}
+## In an environment
+
+What is done to something in an environment is decided by that environment's own policy on top
+([environments](../../src/falaj/governance/policy/environments)). Where roles differ from the table above:
+
+{_table(("action", *ENVIRONMENTS), _by_environment(authoriser))}"""
+
+
+def _by_environment(default: CedarAuthoriser) -> list[tuple[str, ...]]:
+    """The actions that an environment decides otherwise than the default, with the roles in each."""
+    own = [CedarAuthoriser(environment_policy(name), all_actions()) for name in ENVIRONMENTS]
+    found = [(a, [_who(authoriser, a) for authoriser in own]) for a in all_actions()]
+    return [(f"`{a.name}`", *who) for a, who in found if set(who) != {_who(default, a)}]
 
 
 def all_actions() -> list[Action]:

@@ -17,6 +17,12 @@ import falaj as fj
 
 UtcTime = Annotated[pl.Datetime, "us", "UTC"]
 
+LATE_MINUTES = 15
+"""From how many minutes on a flight is late, as the US Department of Transportation counts."""
+BETTER_BY = 0.0
+"""By how much of the area under the curve a version must beat the one that serves."""
+SEED = 0
+
 ZONES = {
     "America/Anchorage": "ANC",
     "America/Chicago": "AUS BHM BNA DFW DSM HOU IAH MCI MDW MEM MKE MSN MSP MSY OKC OMA ORD SAT STL TUL XNA",
@@ -121,7 +127,7 @@ def flight_times(rows: pl.LazyFrame) -> pl.LazyFrame:
             decided_at=scheduled - pl.duration(hours=1),
             sched_hour=pl.col("hour") + pl.col("minute") / 60,
             weekday=pl.date("year", "month", "day").dt.weekday().cast(pl.Int64),
-            late=pl.col("arr_delay") > 15,
+            late=pl.col("arr_delay") > LATE_MINUTES,
         )
         .with_columns(due_at=_due("scheduled_at", local, offset_at="scheduled_at"))
         .with_columns(due_at=_due("scheduled_at", local, offset_at="due_at"))  # once more: clocks may change on the way
@@ -168,7 +174,7 @@ flights = fj.Source.csv(
     contract=FlightContract,
     prepare=flight_times,
     null_values=("NA",),
-    max_bad=0.05,
+    max_bad=0.25,  # a day of snow cancels hundreds of flights, and those often have no aircraft yet
     region="us",
     purposes=("operations",),
 )
@@ -209,6 +215,7 @@ aircraft = fj.Entity("aircraft", key="tailnum")
     entity=airport,
     source=weather,
     ttl="24h",
+    lookback="24h",
     features={
         "temp": "float",
         "humid": "float",
@@ -230,8 +237,9 @@ def airport_weather(weather: pl.LazyFrame) -> pl.LazyFrame:
     entity=carrier,
     source=flights,
     ttl="24h",
+    lookback="24h",
     event_time="arrived_at",
-    features={"carrier_mean_delay": "float", "carrier_share_late": "float", "carrier_flights": "float"},
+    features={"carrier_mean_delay": "float", "carrier_share_late": "float"},
 )
 def carrier_delay(flights: pl.LazyFrame) -> pl.LazyFrame:
     """How late a carrier's flights of the last 24 hours were, of those that have landed."""
@@ -241,7 +249,6 @@ def carrier_delay(flights: pl.LazyFrame) -> pl.LazyFrame:
         "arrived_at",
         carrier_mean_delay=_over_last("24h", pl.col("arr_delay"), "carrier"),
         carrier_share_late=_over_last("24h", pl.col("late").cast(pl.Float64), "carrier"),
-        carrier_flights=_count_last("24h", "carrier"),
     )
 
 
@@ -249,24 +256,18 @@ def carrier_delay(flights: pl.LazyFrame) -> pl.LazyFrame:
     entity=airport,
     source=flights,
     ttl="24h",
+    lookback="24h",
     event_time="arrived_at",
-    features={
-        "airport_mean_delay_3h": "float",
-        "airport_mean_delay": "float",
-        "airport_share_late": "float",
-        "airport_flights_3h": "float",
-    },
+    features={"airport_mean_delay": "float", "airport_share_late": "float"},
 )
 def airport_delay(flights: pl.LazyFrame) -> pl.LazyFrame:
-    """How late flights left the airport, of those that landed in the last 3 and 24 hours."""
+    """How late flights left the airport, of those that landed in the last 24 hours."""
     landed = flights.filter(pl.col("arrived_at").is_not_null())
     return landed.select(
         "origin",
         "arrived_at",
-        airport_mean_delay_3h=_over_last("3h", pl.col("dep_delay"), "origin"),
         airport_mean_delay=_over_last("24h", pl.col("dep_delay"), "origin"),
         airport_share_late=_over_last("24h", pl.col("late").cast(pl.Float64), "origin"),
-        airport_flights_3h=_count_last("3h", "origin"),
     )
 
 
@@ -283,10 +284,6 @@ def aircraft_facts(planes: pl.LazyFrame) -> pl.LazyFrame:
 
 def _over_last(window: str, value: pl.Expr, key: str) -> pl.Expr:
     return value.rolling_mean_by("arrived_at", window_size=window).over(key)
-
-
-def _count_last(window: str, key: str) -> pl.Expr:
-    return pl.col("late").is_not_null().cast(pl.Float64).rolling_sum_by("arrived_at", window_size=window).over(key)
 
 
 # ── Models ───────────────────────────────────────────────────────────────────────────────────────
@@ -320,17 +317,19 @@ trees = {"n_estimators": 160, "learning_rate": 0.06, "num_leaves": 31, "min_chil
     features=known_when_asked,
     purpose="operations",
     params=trees,
+    history="120d",
+    seed=SEED,
     gates=[
-        fj.gate.metric("roc_auc", at_least=0.68),
-        fj.gate.metric("brier", at_most=0.20),
-        fj.gate.not_worse_than_champion("roc_auc", margin=0.01),
-        fj.gate.slice("carrier", "roc_auc", at_least=0.55),
-        fj.gate.slice("origin", "roc_auc", at_least=0.64),
+        fj.gate.metric("roc_auc", at_least=0.65),
+        fj.gate.metric("brier", at_most=0.25),
+        fj.gate.better_than_champion("roc_auc", by=BETTER_BY),
+        fj.gate.slice("carrier", "roc_auc", at_least=0.52),
+        fj.gate.slice("origin", "roc_auc", at_least=0.60),
         fj.gate.latency(p99_ms=50),
         fj.gate.approval("risk-officer"),
     ],
-    rollout=fj.Shadow(requests=200) >> fj.Canary(steps=[10, 50], requests=150),
-    monitor=fj.Monitor(window="28d", psi=0.25, features=4),
+    rollout=fj.Shadow(requests=200) >> fj.Canary(steps=[10, 50], requests=150, limits=fj.Limits(shift=0.15)),
+    monitor=fj.Monitor(window="28d", psi=0.25, features=1),
     retrain=fj.Retrain(cooldown="90d"),
 )
 def delay(data: fj.TrainingSet, params: fj.Params) -> fj.Estimator:
@@ -347,6 +346,8 @@ def delay(data: fj.TrainingSet, params: fj.Params) -> fj.Estimator:
     features=known_when_asked,
     purpose="operations",
     params=trees,
+    history="120d",
+    seed=SEED,
     gates=[
         fj.gate.metric("mae", at_most=30),
         fj.gate.metric("r2", at_least=0.02),
@@ -355,7 +356,7 @@ def delay(data: fj.TrainingSet, params: fj.Params) -> fj.Estimator:
         fj.gate.latency(p99_ms=50),
         fj.gate.approval("risk-officer"),
     ],
-    rollout=fj.Canary(steps=[20, 50], requests=300, limits=fj.Limits(shift=0.05)),
+    rollout=fj.Canary(steps=[20, 50], requests=300, limits=fj.Limits(shift=0.15)),
 )
 def delay_minutes(data: fj.TrainingSet, params: fj.Params) -> fj.Estimator:
     """By how many minutes a flight is late."""

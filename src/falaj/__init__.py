@@ -38,6 +38,7 @@ Importing this module imports none of that: each name below is loaded when it is
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -48,6 +49,9 @@ if TYPE_CHECKING:
     from falaj.lifecycle.training.steps.training_set import Estimator, Params, TrainingSet
 
 __version__ = "0.1.0"
+
+# ONNX Runtime reports its sessions and models to its maker from the moment it is imported, unless this was said before.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = [
     "Canary",

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
@@ -141,3 +142,27 @@ def test_another_zone_is_the_same_moment() -> None:
 def test_a_time_without_a_zone_is_no_moment(text: str) -> None:
     with pytest.raises(ValueError, match=r".+"):
         parse_iso(text)
+
+
+def test_a_look_at_the_old_file_does_not_count_after_the_clock_was_set(tmp_path: Path) -> None:
+    """Another thread is looking while the clock is set: whoever set it must not be shown the old time."""
+    looked, go = threading.Event(), threading.Event()
+
+    class Slow(HomeClock):
+        def _refresh(self) -> None:
+            super()._refresh()
+            looked.set()
+            assert go.wait(20)
+
+    set_replay(tmp_path, DAY)
+    clock = Slow(tmp_path)
+    looking = threading.Thread(target=clock.now)
+    setting = threading.Thread(target=clock.set, args=(DAY + timedelta(days=30),))
+    looking.start()
+    assert looked.wait(20)
+    setting.start()
+    setting.join(0.01)
+    go.set()
+    setting.join(20)
+    looking.join(20)
+    assert clock.now() >= DAY + timedelta(days=30)

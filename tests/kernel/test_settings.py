@@ -56,6 +56,7 @@ def test_every_setting_can_come_from_the_environment(tmp_path: Path, name: str) 
         "plane_port",
         "plane_workers",
         "approvals",
+        "staging_approvals",
         "step_memory_mb",
         "step_seconds",
         "evaluator_seconds",

@@ -21,14 +21,15 @@ from falaj.governance.audit.model import Conditions, Found
 from falaj.kernel.access import SYSTEM, Principal
 from falaj.kernel.clock import iso
 from falaj.kernel.digests import canonical_json
+from falaj.kernel.environments import DEV, STAGING
 from falaj.kernel.ids import new_id
 from falaj.kernel.settings import Settings
 from falaj.lifecycle.evidence.model import BuildFacts, GateSpec, Measurement, findings
 from falaj.lifecycle.evidence.service import Measured
 from falaj.lifecycle.registry import steps
-from falaj.lifecycle.registry.model import ModelVersion, PackageTask
+from falaj.lifecycle.registry.model import ModelVersion, PackageTask, Rehearsal
 from falaj.lifecycle.serving.process import PlaneFolders, PlaneProcess, start_plane
-from falaj.lifecycle.training.model import DatasetUse
+from falaj.lifecycle.training.model import DatasetUse, ModelContract
 from falaj.storage.online.lmdb_store import OnlineWriter, ViewMeta
 from falaj.workflow.flow import FlowState
 from tests.lifecycle.serving.plane.fleet import VIEW, Silent, flight_contract, flight_graph, profile_of
@@ -79,14 +80,22 @@ class House:
         self.plane.identity.grant(SYSTEM, Principal(name, "person", roles), 1)
         return self.plane.identity.principal(name)
 
-    def packaged(self, gates: tuple[str, ...] = NAMES, approvals: int = 1, model: str = MODEL) -> ModelVersion:
-        """A signed candidate; its files and signature are blobs."""
+    def packaged(
+        self,
+        gates: tuple[str, ...] = NAMES,
+        approvals: int = 1,
+        model: str = MODEL,
+        graph: bytes = b"",
+        contract: ModelContract | None = None,
+    ) -> ModelVersion:
+        """A signed candidate, with a graph or a contract of its own if one is given; its files and signature are blobs."""
         self._versions += 1
+        told = contract or flight_contract(model)
         folder = self.root / "models" / str(self._versions)
         folder.mkdir(parents=True)
-        (folder / "model.onnx").write_bytes(flight_graph(float(self._versions)))
-        (folder / "signature.json").write_bytes(msgspec.json.encode(flight_contract(model)))
-        (folder / "profile.json").write_bytes(profile_of(flight_contract(model), self._versions / 1000))
+        (folder / "model.onnx").write_bytes(graph or flight_graph(float(self._versions)))
+        (folder / "signature.json").write_bytes(msgspec.json.encode(told))
+        (folder / "profile.json").write_bytes(profile_of(told, self._versions / 1000))
         package = steps.run(PackageTask(str(folder), str(self.plane.keys.model_path)), Silent())
         for file in package.files:
             self.plane.blobs.put((folder / file.path).read_bytes())
@@ -118,11 +127,16 @@ class House:
         record = Measured(version.alias, version.digest, findings(gates, taken), facts, now, now)
         return self.plane.evidence.record(record, self.author.name, self.operation())
 
-    def registered(self, approvals: int = 1, model: str = MODEL) -> ModelVersion:
+    def registered(self, approvals: int = 1, model: str = MODEL, graph: bytes = b"") -> ModelVersion:
         """A version that awaits approval."""
-        version = self.packaged(approvals=approvals, model=model)
+        version = self.packaged(approvals=approvals, model=model, graph=graph)
         self.measured(version)
         self.plane.registry.register(version.digest, self.author.name, self.operation())
+        return self.staged(version)
+
+    def staged(self, version: ModelVersion) -> ModelVersion:
+        """A registered version as it leaves staging; no data plane was asked."""
+        stage(self.plane, version.digest)
         return self.now(version)
 
     def approved(self) -> ModelVersion:
@@ -181,6 +195,34 @@ class House:
             yield process
         finally:
             process.stop()
+
+
+def stage(plane: ControlPlane, digest: str) -> None:
+    """Admit a registered version to dev and staging, and sign that it was rehearsed."""
+    for environment in (DEV, STAGING):
+        plane.registry.admit(digest, environment, SYSTEM)
+    plane.registry.rehearsed(rehearsal_of(plane, digest), SYSTEM.name, new_id("op", plane.clock.now()))
+
+
+def rehearsal_of(plane: ControlPlane, digest: str, **changed: Any) -> Rehearsal:
+    """What a rehearsal found out that passed."""
+    version = plane.registry.by_digest(digest)
+    good = Rehearsal(
+        digest=version.digest,
+        model=version.model,
+        alias=version.alias,
+        environment=STAGING,
+        evidence=version.evidence,
+        passed=True,
+        requests=200,
+        failures=0,
+        at=iso(plane.clock.now()),
+        source="journal",
+        p50_ms=1.0,
+        p99_ms=2.0,
+        statuses={"present": 200},
+    )
+    return msgspec.structs.replace(good, **changed)
 
 
 @contextmanager

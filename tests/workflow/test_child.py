@@ -5,8 +5,7 @@ import functools
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,61 +14,15 @@ import pytest
 
 from falaj.governance.signing.keys import KeyRing
 from falaj.kernel.errors import Denied, Invalid, Unavailable
-from falaj.workflow.child import ChildRunner
-from falaj.workflow.steps import StepResult, StepTask
+from falaj.workflow.steps import StepTask
+from tests.workflow.children import SOURCE, Steps, alive, says_its_pid, wait_for
 
 ROOT = Path(__file__).parents[2]
-SOURCE = 'import falaj as fj\nit = fj.Source.csv("it", "*.csv", event_time="at", known_at="at")\n'
-
-
-class Steps:
-    """Runs steps in a folder: `describe` imports a project, so the project's code is what the child does."""
-
-    def __init__(self, folder: Path, **limits: int) -> None:
-        self.folder = folder
-        self.events: list[dict[str, Any]] = []
-        self.runner = ChildRunner(folder / "tmp", **({"memory_mb": 4096, "seconds": 60} | limits))
-
-    def project(self, code: str) -> str:
-        root = self.folder / "project"
-        root.mkdir(exist_ok=True)
-        (root / "falaj.toml").write_text('[project]\nname = "toy"\n')
-        (root / "toy.py").write_text(code)
-        return str(root)
-
-    def run(self, task: StepTask) -> StepResult:
-        return asyncio.run(self.runner.run(task, self.events.append))
-
-    def code(self, code: str) -> StepResult:
-        return self.run(StepTask("describe", {}, str(self.runner.workspace("flow", "step")), self.project(code)))
-
-    @property
-    def log(self) -> str:
-        return (self.folder / "tmp" / "flow" / "step" / "describe.log").read_text("utf-8", "replace")
 
 
 @pytest.fixture
 def steps(tmp_path: Path) -> Steps:
     return Steps(tmp_path)
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def says_its_pid(workspace: Path) -> bool:
-    log = workspace / "describe.log"
-    return log.exists() and "\n" in log.read_text().partition("pid ")[2]
 
 
 def test_events_and_the_result_come_back(steps: Steps, tmp_path: Path) -> None:
@@ -175,7 +128,7 @@ def test_a_child_has_a_clean_environment(steps: Steps, monkeypatch: pytest.Monke
     environ, path, argv, folder = msgspec.json.decode(steps.log.split("ENV ")[1].splitlines()[0])
     workspace = str(tmp_path / "tmp" / "flow" / "step")
     assert (environ["HOME"], environ["TMPDIR"], folder) == (workspace, workspace, workspace)
-    assert set(environ) - {"HOME", "TMPDIR", "OMP_NUM_THREADS", "LC_CTYPE"} <= {
+    assert set(environ) - {"HOME", "TMPDIR", "OMP_NUM_THREADS", "ORT_DISABLE_TELEMETRY", "LC_CTYPE"} <= {
         "PATH",
         "LANG",
         "LC_ALL",

@@ -149,6 +149,15 @@ def test_a_flow_that_nobody_started_is_not_found(engine: Engine) -> None:
         engine.flows.state("nothing_1")
 
 
+@pytest.mark.timeout(20)
+def test_nobody_waits_for_a_flow_that_nobody_started(engine: Engine) -> None:
+    for after in (0, 5):
+        with pytest.raises(NotFound, match="nothing_2"):
+            engine.flows.state("nothing_2", after, 3600)
+    engine.flows.start("adds", "nothing_2", {"start": 1})
+    assert engine.end("nothing_2").result == {"sum": 14}
+
+
 def test_only_json_lies_in_the_engines_database(engine: Engine) -> None:
     """Never pickle: reading a home's database must not be able to run code."""
     engine.flows.start("adds", "add_3", {"start": 1})

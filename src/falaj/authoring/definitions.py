@@ -127,6 +127,7 @@ class FeatureView:
     event_time: str
     known_at: str
     transform: Transform
+    lookback_seconds: int = 0
 
     def __call__(self, rows: pl.LazyFrame) -> pl.LazyFrame:
         """Compute the view from its source's rows."""
@@ -153,6 +154,9 @@ class ViewOptions(ViewNeeds, total=False):
     """The output's event-time column; the source's, if not given."""
     known_at: str
     """The output's known-at column; the source's, if not given."""
+    lookback: str
+    """How long before a value's time a row of the source may have become known and still matter to it: '24h' for a
+    mean over the last 24 hours. Filling the online store then reads no older rows, and fills no key that had none."""
 
 
 def feature_view(**options: Unpack[ViewOptions]) -> Callable[[Transform], FeatureView]:
@@ -173,6 +177,7 @@ def feature_view(**options: Unpack[ViewOptions]) -> Callable[[Transform], Featur
             event_time=options.get("event_time") or source.event_time,
             known_at=options.get("known_at") or source.known_at,
             transform=transform,
+            lookback_seconds=span(f"lookback of {transform.__name__}", options.get("lookback", "")),
         )
 
     _needs("feature_view", options, ViewOptions)
@@ -218,6 +223,10 @@ class ModelOptions(ModelNeeds, total=False):
     """The share of rows, the last by `at`, that training never sees (0.2)."""
     validation: float
     """The last share of the rest (0.15)."""
+    history: str
+    """How far back rows are learnt from, from the moment of training: '120d'. Without it, from the beginning."""
+    seed: int
+    """What chance starts from in training, splits and measuring (0)."""
     slices: Sequence[str]
     """Columns that evidence keeps beside the ones its slice gates name."""
     rollout: Canary
@@ -245,6 +254,8 @@ class Model:
     params: Mapping[str, Any] = field(default_factory=dict)
     holdout: float = 0.2
     validation: float = 0.15
+    history: str = ""
+    seed: int = 0
     slices: Sequence[str] = ()
     rollout: Canary | None = None
     monitor: Monitor = field(default_factory=Monitor)
@@ -259,6 +270,18 @@ def model(**options: Unpack[ModelOptions]) -> Callable[[Train], Model]:
     """Make a function of (TrainingSet, Params) → Estimator a model."""
     _needs("model", options, ModelOptions)
     return lambda train: Model(train, **options)
+
+
+def span(what: str, text: str) -> int:
+    """A duration in seconds, 0 where none is given. Raises `Invalid` for one of no length: nobody means that."""
+    length = seconds(text) if text else 0
+    if text and not length:
+        raise Invalid(
+            f"the {what} is {text}",
+            hint="give it some length, such as '120d', or leave it out for no limit",
+            code="wrong_definition",
+        )
+    return length
 
 
 def _needs(what: str, options: Mapping[str, Any], declared: Any) -> None:

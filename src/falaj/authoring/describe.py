@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from falaj.authoring.definitions import Entity, FeatureView, Model, Source
+from falaj.authoring.definitions import Entity, FeatureView, Model, Source, span
 from falaj.authoring.gate import Approval
 from falaj.kernel.digests import digest_of
 from falaj.kernel.errors import Invalid
@@ -19,6 +19,8 @@ from falaj.lifecycle.features.model import ViewSpec
 from falaj.lifecycle.loop.model import ModelDefinition, ProjectDefinition
 from falaj.lifecycle.registry.model import check_name
 from falaj.lifecycle.training.model import METRICS, TASKS, Input, JoinKey, ViewUse
+
+_SEEDS = 1 << 31  # what every training library takes
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,7 @@ def view_spec(view: FeatureView, source: SourceSpec) -> ViewSpec:
             "entity": [view.entity.name, view.entity.key],
             "times": [view.event_time, view.known_at],
             "ttl": view.ttl_seconds,
+            "lookback": view.lookback_seconds,
             "source": [source.name, source.format, list(source.null_values), source.code],
         }
     )
@@ -94,6 +97,8 @@ def view_spec(view: FeatureView, source: SourceSpec) -> ViewSpec:
         columns=view.columns,
         transform=_reference(view.transform),
         digest=digest,
+        lookback_seconds=view.lookback_seconds,
+        source_known_at=source.known_at,
     )
 
 
@@ -106,6 +111,8 @@ def model_definition(model: Model, views: dict[str, ViewSpec]) -> ModelDefinitio
         )
     if not (0 < model.holdout < 1 and 0 <= model.validation < 1):
         raise _wrong(f"the shares of {model.name} are not between 0 and 1", "hold out a part, such as holdout=0.2")
+    if type(model.seed) is not int or not 0 <= model.seed < _SEEDS:
+        raise _wrong(f"the seed of {model.name} is {model.seed!r}", f"take a whole number from 0 to {_SEEDS - 1}")
     for source in (model.spine, *(f.source for f in model.features if isinstance(f, FeatureView))):
         if source.purposes and model.purpose not in source.purposes:
             allowed = ", ".join(source.purposes)
@@ -141,6 +148,8 @@ def model_definition(model: Model, views: dict[str, ViewSpec]) -> ModelDefinitio
         strategy=model.rollout.strategy() if model.rollout else None,
         monitor=model.monitor.policy(),
         retrain=model.retrain.policy(),
+        history_seconds=span(f"history of {model.name}", model.history),
+        seed=model.seed,
     )
 
 

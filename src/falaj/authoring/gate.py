@@ -56,6 +56,17 @@ def not_worse_than_champion(name: str, *, margin: float) -> GateSpec:
     return GateSpec(CHAMPION, name, at_least=0.0 - margin)
 
 
+def better_than_champion(name: str, *, by: float = 0.0) -> GateSpec:
+    """At least `by` better than the version that serves now, in the metric's own unit; else as `not_worse_than_champion`."""
+    if not (math.isfinite(by) and by >= 0):
+        raise Invalid(
+            f"{name} shall be better by {by:g}",
+            hint="write by how much it must be better, such as by=0.005, or nothing for: no worse at all",
+            code="wrong_gate",
+        )
+    return GateSpec(CHAMPION, name, at_least=by)
+
+
 def latency(*, p99_ms: float | None = None, p50_ms: float | None = None) -> GateSpec:
     """How long the data plane takes for one row, in milliseconds: give one of the two percentiles."""
     if (p99_ms is None) == (p50_ms is None):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from datetime import datetime
 from functools import partial
 from importlib import metadata as distributions
 from pathlib import Path
@@ -32,14 +33,14 @@ from falaj.governance.identity.store import SqlIdentityStore
 from falaj.governance.lineage import model as lineage_model
 from falaj.governance.lineage.service import LineageService
 from falaj.governance.lineage.store import SqlLineageStore
-from falaj.governance.policy.decide import CedarAuthoriser, default_policy
-from falaj.governance.signing.dsse import load_public_key
-from falaj.governance.signing.keys import KeyRing, plane_key, public_pem
+from falaj.governance.policy.decide import EnvironmentAuthoriser, environment_policy
+from falaj.governance.signing.keys import KeyRing, fingerprint, plane_key, public_pem
 from falaj.governance.signing.signer import EnvelopeSigner
 from falaj.kernel import locks
 from falaj.kernel.access import SYSTEM, Action, Principal
 from falaj.kernel.clock import HomeClock, SystemClock
-from falaj.kernel.digests import digest_of
+from falaj.kernel.digests import digest_of, sha256
+from falaj.kernel.environments import DEV, ENVIRONMENTS, MEASUREMENT, PRODUCTION, STAGING
 from falaj.kernel.errors import Conflict, NotFound
 from falaj.kernel.settings import Settings
 from falaj.lifecycle.data import model as data_model
@@ -56,22 +57,26 @@ from falaj.lifecycle.features import routes as features_routes
 from falaj.lifecycle.features import service as features
 from falaj.lifecycle.features.flows import FeatureFlows
 from falaj.lifecycle.features.store import SqlMaterializationStore
+from falaj.lifecycle.loop import environments, overview, starting, why
 from falaj.lifecycle.loop import model as loop_model
-from falaj.lifecycle.loop import overview, why
 from falaj.lifecycle.loop import routes as loop_routes
+from falaj.lifecycle.loop.environments import EnvironmentService
 from falaj.lifecycle.loop.flows.build import BuildFlow, Stages
 from falaj.lifecycle.loop.flows.release import ReleaseFlow
 from falaj.lifecycle.loop.flows.retrain import Retraining
 from falaj.lifecycle.loop.flows.rollout import RolloutFlow
 from falaj.lifecycle.loop.flows.rollout import Stages as RolloutStages
+from falaj.lifecycle.loop.flows.staging import Stages as StagingStages
+from falaj.lifecycle.loop.flows.staging import StagingFlow
 from falaj.lifecycle.loop.overview import OverviewService
 from falaj.lifecycle.loop.service import DecisionPorts, DecisionService, DefinitionService
+from falaj.lifecycle.loop.starting import StartService
 from falaj.lifecycle.loop.store import SqlDefinitionStore
 from falaj.lifecycle.loop.why import WhyService
+from falaj.lifecycle.monitoring import analyst, backtest, observer, quality
 from falaj.lifecycle.monitoring import model as monitoring_model
-from falaj.lifecycle.monitoring import observer, quality
 from falaj.lifecycle.monitoring import routes as monitoring_routes
-from falaj.lifecycle.monitoring.analyst import JournalAnalyst
+from falaj.lifecycle.monitoring.flows import BacktestFlow
 from falaj.lifecycle.monitoring.incidents import IncidentService
 from falaj.lifecycle.monitoring.service import DeadMan, MonitoringService, Watch
 from falaj.lifecycle.monitoring.store import SqlIncidentStore, SqlRecordStore
@@ -93,7 +98,15 @@ from falaj.lifecycle.serving import service as serving
 from falaj.lifecycle.serving.flows import ShipFlow
 from falaj.lifecycle.serving.journals import JournalService, Shipper
 from falaj.lifecycle.serving.plane.journal import read_record
-from falaj.lifecycle.serving.process import Measuring, MeasuringPlanes, PlaneFolders
+from falaj.lifecycle.serving.ports import Tokens
+from falaj.lifecycle.serving.process import (
+    Guests,
+    Measuring,
+    MeasuringPlanes,
+    PlaneFolders,
+    SharedPlane,
+    plane_folder,
+)
 from falaj.lifecycle.serving.store import SqlBundleStore, SqlSegmentStore
 from falaj.lifecycle.training import model as training_model
 from falaj.lifecycle.training import routes as training_routes
@@ -107,6 +120,7 @@ from falaj.workflow.engine import DbosWorkflows
 from falaj.workflow.events import EventLog
 
 OWNER = "owner"
+_LOOK_SECONDS = 10.0
 _STAGES = (
     audit_model, changes_model, identity_model, lineage_model, data_model, features_model, training_model,
     evidence_model, registry_model, rollout_model, rollout_strategy, serving_model, monitoring_model, loop_model,
@@ -131,7 +145,7 @@ class Layout:
         self.blobs = home / "blobs"
         self.lake = home / "lake"
         self.online = home / "online"
-        self.plane = home / "plane"
+        self.plane = plane_folder(home, PRODUCTION)
         self.audit = home / "audit"
         self.projects = home / "projects"
         self.scratch = home / "tmp"
@@ -161,8 +175,10 @@ class ControlPlane:
         self.publisher.start()
         self._first_principal()
         self.workflows.launch()
-        if self.serving.generation() == 0:
-            self.serving.publish(SYSTEM.name)
+        for environment in (self.serving, self.staging):
+            if environment.generation() == 0:
+                environment.publish(SYSTEM.name)
+            environment.project()
         self.watch.start()
         self.observer.load(self.registry.models())
         self.tail.start()
@@ -174,6 +190,7 @@ class ControlPlane:
         self.tail.stop()
         self.workflows.close()  # first: a child that is ended below is no failure of its flow
         self.steps.stop()
+        self.staging_plane.close()
         self.publisher.stop()
         self.metrics.close()
         self.database.close()
@@ -186,20 +203,18 @@ class ControlPlane:
             self.database, SqlAuditStore(), self.layout.audit, self.keys.log, "falaj.local/audit", self.clock
         )
         self.audit = AuditService(self.database, SqlAuditStore(), self.publisher)
-        self.policy = default_policy()
-        self.door = Door(self.database, CedarAuthoriser(self.policy, actions()), self.audit, self.clock)
+        self.door = Door(self.database, EnvironmentAuthoriser(actions()), self.audit, self.clock)
         self.identity = IdentityService(self.database, SqlIdentityStore(), self.door, self.keys.pepper)
         self.sessions = SessionService(self.identity, SystemClock())
         self.lineage = LineageService(self.database, SqlLineageStore(), self.clock)
         self.changes = ChangeService(self.database, SqlApprovalStore(), self.door)
         self.guard = Guard(self.identity, self.door)
         self.signer = EnvelopeSigner(self.keys.attestation)
+        self.signers = {name: EnvelopeSigner(self.keys.of(name)) for name in ENVIRONMENTS}
         self.blobs = LocalBlobs(self.layout.blobs, self.keys.kek)
 
     def _stages(self) -> None:
         database, door, lineage, layout = self.database, self.door, self.lineage, self.layout
-        attestation, model = public_pem(self.keys.attestation), public_pem(self.keys.model)
-        trusted = (load_public_key(attestation),)
         self.definitions = DefinitionService(database, SqlDefinitionStore(), door, layout.projects)
         self.data = data.DataService(
             door, data.Ports(database, SqlDatasetStore(), self.definitions, lineage, layout.lake, self.settings.project)
@@ -211,11 +226,15 @@ class ControlPlane:
         self.events = EventLog(self.metrics, self.clock)
         self.training = training.TrainingService(door, training.Ports(database, SqlRunStore(), lineage, self.events))
         self.evidence = evidence.EvidenceService(
-            door, evidence.Ports(database, SqlStatementStore(), self.blobs, lineage, self.signer, trusted)
-        )
-        environment = self.settings.environment
+            door,
+            evidence.Ports(
+                database, SqlStatementStore(), self.blobs, lineage, self.signer,
+                (self.keys.attestation.public_key(),),
+            ),
+        )  # fmt: skip
         stores = RolloutStores(SqlPlanStore(), SqlRolloutStore())
-        self.rollout = RolloutService(database, stores, door, environment)
+        self.rollouts = {name: RolloutService(database, stores, door, name) for name in ENVIRONMENTS}
+        self.rollout = self.rollouts[PRODUCTION]
         self.registry = registry.RegistryService(
             door,
             registry.Ports(
@@ -226,30 +245,45 @@ class ControlPlane:
                 self.changes,
                 self.rollout,
                 lineage,
-                self.signer,
-                (load_public_key(model),),
+                registry_model.environments(self.settings.approvals, self.settings.staging_approvals),
+                self.signers,
+                {name: self.keys.of(name).public_key() for name in ENVIRONMENTS},
+                (self.keys.model.public_key(),),
             ),
         )
-        serving.prepare_folder(layout.plane, environment, attestation, model)
-        target = serving_model.Target(str(layout.plane), environment, public_pem(plane_key(layout.plane)))
-        self.serving = serving.ServingService(
-            door,
-            serving.Ports(
-                database, SqlBundleStore(), self.rollout, self.registry, self.blobs, self.identity, self.signer,
-                self.keys.pepper, self.policy,
-            ),
-            target,
-        )  # fmt: skip
-        self.identity.on_change(self._publish_access)
+        self._planes()
         self._monitoring()
+
+    def _planes(self) -> None:
+        """What tells each environment's data planes what to serve; dev's are private, each measures one candidate."""
+        layout, keys = self.layout, self.keys
         layout.online.mkdir(exist_ok=True, mode=0o700)
+        guests = Guests(self.identity, keys.pepper, self.clock)
+        self.serving = self._serving(PRODUCTION, self._target(PRODUCTION), self.identity)
+        self.staging = self._serving(STAGING, self._target(STAGING), guests)
+        self.identity.on_change(self._publish_access)
+        staged = PlaneFolders(plane_folder(layout.home, STAGING), layout.blobs, layout.online, layout.home)
+        self.staging_plane = SharedPlane(self.staging, staged, guests)
+        measuring = self._serving(DEV, serving_model.Target("", MEASUREMENT, ""), self.identity)
+        folders = PlaneFolders(layout.plane, layout.blobs, layout.online, layout.home)
+        key, model = public_pem(keys.of(DEV)), public_pem(keys.model)
         self.probe = MeasuringPlanes(
-            self.serving,
-            Measuring(
-                layout.scratch, PlaneFolders(layout.plane, layout.blobs, layout.online, layout.home), attestation, model,
-                self.keys.pepper, self.clock, registry_model.MEASUREMENT,
-            ),
+            measuring, Measuring(layout.scratch, folders, key, model, keys.pepper, self.clock, MEASUREMENT)
+        )
+
+    def _target(self, name: str) -> serving_model.Target:
+        """An environment's own data plane, with its trust root in its folder."""
+        folder = plane_folder(self.layout.home, name)
+        serving.prepare_folder(folder, name, public_pem(self.keys.of(name)), public_pem(self.keys.model))
+        return serving_model.Target(str(folder), name, public_pem(plane_key(folder)))
+
+    def _serving(self, name: str, target: serving_model.Target, tokens: Tokens) -> serving.ServingService:
+        """Serving as an environment has it: its plans, its key, its policy."""
+        ports = serving.Ports(
+            self.database, SqlBundleStore(), self.rollouts[name], self.registry, self.blobs, tokens, self.signers[name],
+            self.keys.pepper, environment_policy(name),
         )  # fmt: skip
+        return serving.ServingService(self.door, ports, target)
 
     def _monitoring(self) -> None:
         records, journal = SqlRecordStore(), self.layout.plane / "journal"
@@ -260,27 +294,44 @@ class ControlPlane:
             observer.Ports(self.metrics, records, self.registry, self.definitions, self.incidents, self.clock)
         )
         cursors = self.metrics.read(records.cursors)
-        self.tail = Tail(journal, cursors, self.observer, lambda: self.observer.judge(self.registry.serving()))
+        self.tail = Tail(journal, cursors, self.observer, lambda: self.observer.judge(self.registry.serving))
         dead_man = DeadMan(self.tail, self.incidents, self.settings.evaluator_seconds)
         self.watch = Watch(self.serving, dead_man)
         self.journals = JournalService(
             self.door, journals.Ports(self.database, SqlSegmentStore(), journal, self.layout.lake / "predictions")
         )
-        self.analyst = JournalAnalyst(journal, self.observer, self.serving, self.tail)
+        self.analyst = analyst.JournalAnalyst(
+            analyst.Ports(journal, self.observer, self.serving, self.tail, self.metrics, records, self.registry)
+        )
         self.quality = quality.QualityService(
             self.door, quality.Ports(self.metrics, records, self.registry, self.observer)
         )
+        self.backtests = backtest.BacktestService(
+            self.door,
+            backtest.Ports(
+                self.metrics, records, self.registry, self.training, self.blobs, self.journals, journal,
+                self.layout.lake / "predictions",
+            ),
+        )  # fmt: skip
+
+    def _set_clock(self, shows: datetime, rate: float) -> None:
+        """Move the home's clock, and look at what is due by it before anything else happens."""
+        self.clock.set(shows, rate)
+        self.tail.catch_up(_LOOK_SECONDS)
 
     def _publish_access(self) -> None:
-        """Tokens or roles changed: tell the data plane, and give it a moment to follow."""
-        self.serving.settle(self.serving.publish(SYSTEM.name), 2.0)
+        """Tokens or roles changed: tell the data planes, and give them a moment to follow."""
+        for environment in (self.serving, self.staging):
+            environment.settle(environment.publish(SYSTEM.name), 2.0)
 
     def _flows(self) -> None:
         limits = {"memory_mb": self.settings.step_memory_mb, "seconds": self.settings.step_seconds}
         self.steps = ChildRunner(self.layout.scratch, **limits)
         self.workflows = DbosWorkflows(self.layout.flows, self.events)
+        staging = self._staging_flow()
         self.build = BuildFlow(
             Stages(
+                staging=staging,
                 definitions=self.definitions,
                 data=self.data,
                 training=self.training,
@@ -292,7 +343,7 @@ class ControlPlane:
                 steps=self.steps,
                 principals=self.identity,
                 clock=self.clock,
-                environment=self.settings.environment,
+                environment=PRODUCTION,
                 runtime=runtime_digest(),
                 model_key=str(self.keys.model_path),
                 approvals=self.settings.approvals,
@@ -302,6 +353,8 @@ class ControlPlane:
         materialize = FeatureFlows(self.features, self.steps, self.identity).materialize
         self.workflows.register(features_model.MATERIALIZE, materialize)
         self.workflows.register(loop_model.BUILD_FLOW, self.build.build)
+        self.workflows.register(loop_model.STAGING_FLOW, staging.stage)
+        self.environments = self._environments()
         release = ReleaseFlow(self.registry, self.rollout, self.serving).release
         self.workflows.register(loop_model.RELEASE_FLOW, release)
         stages = RolloutStages(self.registry, self.rollout, self.serving, self.analyst)
@@ -310,6 +363,11 @@ class ControlPlane:
         self.incidents.on_open(self.retraining.consider)
         self.workflows.register(serving_model.SHIP, ShipFlow(self.journals, self.steps).ship)
         self.shipper = Shipper(self.journals, self.workflows, self.incidents)
+        flow = BacktestFlow(self.backtests, self.steps, self.identity)
+        self.workflows.register(monitoring_model.BACKTEST, flow.backtest)
+        self.starts = StartService(
+            starting.Ports(self.registry, self.rollout, self.definitions, self.workflows, self.clock)
+        )
         self.decisions = DecisionService(
             DecisionPorts(
                 registry=self.registry,
@@ -317,7 +375,38 @@ class ControlPlane:
                 flows=self.workflows,
                 definitions=self.definitions,
                 rollout=self.rollout,
+                starts=self.starts,
                 clock=self.clock,
+            )
+        )
+
+    def _environments(self) -> EnvironmentService:
+        return EnvironmentService(
+            environments.Ports(
+                registry=self.registry,
+                changes=self.changes,
+                flows=self.workflows,
+                rollouts=self.rollouts,
+                serving={STAGING: self.staging, PRODUCTION: self.serving},
+                keys={name: fingerprint(self.keys.of(name)) for name in ENVIRONMENTS},
+                policies={name: sha256(environment_policy(name).encode()) for name in ENVIRONMENTS},
+                door=self.door,
+                clock=self.clock,
+            )
+        )
+
+    def _staging_flow(self) -> StagingFlow:
+        return StagingFlow(
+            StagingStages(
+                registry=self.registry,
+                training=self.training,
+                rollout=self.rollouts[STAGING],
+                serving=self.staging,
+                plane=self.staging_plane,
+                blobs=self.blobs,
+                steps=self.steps,
+                clock=self.clock,
+                journal=str(self.layout.plane / "journal"),
             )
         )
 
@@ -327,6 +416,8 @@ class ControlPlane:
         loop = loop_routes.Ports(
             definitions=self.definitions,
             decisions=self.decisions,
+            environments=self.environments,
+            starts=self.starts,
             registry=self.registry,
             builds=self.build,
             flows=flows,
@@ -337,10 +428,13 @@ class ControlPlane:
             why=WhyService(self._known_of_predictions()),
             overview=OverviewService(self._known_of_the_loop()),
             record=self.record,
-            set_clock=clock.set,
+            set_clock=self._set_clock,
             home=str(self.layout.home),
             clock=clock,
             door=self.door,
+        )
+        monitored = monitoring_routes.Ports(
+            self.quality, self.incidents, self.backtests, flows, clock, self.decisions.check_model
         )
         routers: list[APIRouter] = [
             identity_routes.build(self.identity, self.sessions, guard),
@@ -352,7 +446,7 @@ class ControlPlane:
             registry_routes.build(self.registry, self.decisions.check_model, guard),
             rollout_routes.build(self.rollout, self.analyst, self.decisions.check_model, guard),
             serving_routes.build(self.journals, guard),
-            monitoring_routes.build(self.quality, self.incidents, self.decisions.check_model, guard),
+            monitoring_routes.build(monitored, guard),
             loop_routes.build(loop, guard),
         ]
         return make_app([*routers, *more], guard)

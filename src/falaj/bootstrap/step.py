@@ -16,8 +16,9 @@ from falaj.kernel.errors import Invalid
 from falaj.lifecycle.data.model import IngestTask
 from falaj.lifecycle.evidence.model import EvidenceTask
 from falaj.lifecycle.features.model import FrameTask, MaterializeTask
+from falaj.lifecycle.monitoring.model import BACKTEST, BacktestTask
 from falaj.lifecycle.registry.model import PackageTask
-from falaj.lifecycle.serving.model import SHIP, ShipTask
+from falaj.lifecycle.serving.model import REHEARSE, SHIP, RehearseTask, ShipTask
 from falaj.lifecycle.training.model import TrainTask
 from falaj.workflow.reporting import Reporter
 from falaj.workflow.steps import StepTask
@@ -69,7 +70,17 @@ def _evidence(task: StepTask, report: Reporter) -> Any:
 
 
 def _ship(task: StepTask, report: Reporter) -> Any:
-    return _function("falaj.lifecycle.serving.steps", "ship")(msgspec.convert(task.input, ShipTask), report)
+    return _function("falaj.lifecycle.serving.steps.ship", "ship")(msgspec.convert(task.input, ShipTask), report)
+
+
+def _rehearse(task: StepTask, report: Reporter) -> Any:
+    rehearse = _function("falaj.lifecycle.serving.steps.rehearse", "rehearse")
+    return rehearse(msgspec.convert(task.input, RehearseTask), report, task.secrets.get("token", ""))
+
+
+def _backtest(task: StepTask, report: Reporter) -> Any:
+    run = _function("falaj.lifecycle.monitoring.steps.backtest", "run")
+    return run(msgspec.convert(task.input, BacktestTask), report)
 
 
 def _transforms(project: Project, views: tuple[Any, ...]) -> dict[str, Any]:
@@ -90,4 +101,6 @@ _KINDS: dict[str, Callable[[StepTask, Reporter], Any]] = {
     "package": _package,
     "evidence": _evidence,
     SHIP: _ship,
+    REHEARSE: _rehearse,
+    BACKTEST: _backtest,
 }

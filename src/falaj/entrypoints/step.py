@@ -1,16 +1,20 @@
-"""A step process: reads one task, does it, says how it went, ends.
+"""A step process: reads a task, does it, says how it went; ends, or waits for the next if that may share the process.
 
-Standard output belongs to the protocol; what project code prints is sent to standard error, which
-is the step's log file. When standard input closes, the parent is gone and this process ends too.
+Standard output belongs to the protocol; what project code prints is sent to the step's log file, in its
+workspace. When standard input closes, the parent is gone and this process ends too.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import queue
 import resource
 import sys
+import tempfile
 import threading
 import traceback
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import msgspec
@@ -43,8 +47,17 @@ def main() -> None:
     reporter = LineReporter(os.fdopen(os.dup(1), "wb"))
     os.dup2(2, 1)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    task = msgspec.json.decode(sys.stdin.buffer.readline(), type=StepTask)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    tasks: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    threading.Thread(target=_receive, args=(tasks,), daemon=True).start()
+    while True:
+        task = msgspec.json.decode(tasks.get(), type=StepTask)
+        _move_in(task)
+        _do(task, reporter)
+        if task.fresh:
+            return
+
+
+def _do(task: StepTask, reporter: LineReporter) -> None:
     try:
         value = perform(task, reporter)
         reporter.send({"type": "result", "value": value, "peak_mb": _peak_mb()})
@@ -62,12 +75,29 @@ def main() -> None:
         reporter.send({"type": "error", "error": error.as_dict()})
 
 
-def _end_with_parent() -> None:
-    sys.stdin.buffer.read()
+def _receive(tasks: queue.SimpleQueue[bytes]) -> None:
+    """Hand on what the parent asks; its end is this process's end."""
+    for line in sys.stdin.buffer:
+        tasks.put(line)
     os._exit(1)
 
 
+def _move_in(task: StepTask) -> None:
+    """Work in the task's own folder, with its log, its temporary files and its own peak of memory."""
+    sys.stdout.flush()
+    log = os.open(Path(task.workspace) / f"{task.kind}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    for stream in (1, 2):
+        os.dup2(log, stream)
+    os.close(log)
+    os.chdir(task.workspace)
+    os.environ["HOME"] = os.environ["TMPDIR"] = tempfile.tempdir = task.workspace
+    with contextlib.suppress(OSError), Path("/proc/self/clear_refs").open("w") as reset:
+        reset.write("5")  # the peak starts at what is resident now (Linux; elsewhere it is the process's)
+
+
 def _peak_mb() -> float:
+    with contextlib.suppress(OSError, StopIteration), Path("/proc/self/status").open() as status:
+        return int(next(line for line in status if line.startswith("VmHWM")).split()[1]) / 1e3
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 1e6 if sys.platform == "darwin" else peak / 1e3
 

@@ -7,6 +7,7 @@ may make it run faster. Both planes read the same file, so the whole platform ag
 from __future__ import annotations
 
 import os
+import threading
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -50,12 +51,14 @@ class HomeClock:
         self._seen: tuple[int, int] | None = None
         self._replay: Replay | None = None
         self._checked = 0.0
+        self._looking = threading.Lock()
 
     def now(self) -> datetime:
         machine = time.time()
         if not 0 <= machine - self._checked < 0.05:
-            self._refresh()
-            self._checked = machine
+            with self._looking:
+                self._refresh()
+                self._checked = machine
         replay = self._replay
         if replay is None:
             return datetime.now(UTC)
@@ -63,8 +66,11 @@ class HomeClock:
 
     def set(self, shows: datetime, rate: float = 1.0) -> None:
         """Move the home's clock; this one follows at once, those of other processes within 50 ms."""
-        set_replay(self._path.parent, shows, rate)
-        self._checked = 0.0
+        with (
+            self._looking
+        ):  # a look that another thread is taking may have seen the old file, and must not count after this
+            set_replay(self._path.parent, shows, rate)
+            self._checked = 0.0
 
     def _refresh(self) -> None:
         try:

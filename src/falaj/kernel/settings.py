@@ -40,9 +40,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     plane_workers: int = msgspec.field(default=1)
     """Data plane processes; one a core serves most."""
     environment: str = "production"
-    """The environment that this home's data plane serves."""
+    """The environment that `falaj predict` asks when it is not told: staging or production."""
     approvals: int = 1
-    """How many people other than the author must approve a version."""
+    """How many people other than the author must approve a version for production."""
+    staging_approvals: int = 0
+    """How many people other than the author must approve a version for staging."""
     step_memory_mb: int = 4096
     """Resident memory at which a step process is stopped."""
     step_seconds: int = 3600
@@ -69,6 +71,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         for name, least in (
             ("plane_workers", 1),
             ("approvals", 1),
+            ("staging_approvals", 0),
             ("step_memory_mb", 256),
             ("step_seconds", 1),
             ("evaluator_seconds", 1),

@@ -114,7 +114,8 @@ class Reference(msgspec.Struct, frozen=True):
     """A frozen distribution: bins, the share of `rows` in each, and by how much a share may be misjudged.
 
     `slack` is 0 where the share is exact (up to the reference's own sampling). It is positive beside values
-    that repeat, because quantiles tell only between which two levels a repeated value ends.
+    that repeat, because quantiles tell only between which two levels a repeated value ends. `spread` and
+    `directions` and `within` say how unlike each other its days are, see `distances.Days`; empty where that is not known.
     """
 
     bins: Bins
@@ -122,6 +123,9 @@ class Reference(msgspec.Struct, frozen=True):
     slack: tuple[float, ...]
     rows: int
     quantiles: tuple[float, ...] = ()
+    spread: tuple[float, ...] = ()
+    directions: float = 0.0
+    within: float = 0.0
 
     def rank(self, value: float) -> float:
         """The share of the reference's numbers below `value`, ties counting half: 0 … 1, linear between quantiles.

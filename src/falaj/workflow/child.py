@@ -3,6 +3,10 @@
 The task goes in as one line of JSON on standard input, which stays open: when it closes, the parent
 is gone and the child ends itself. Events and the result come back as lines of JSON on standard
 output; what project code prints goes to the step's log file.
+
+Most of a short step's time is the start of its process, so one that ended well waits a while for the next
+step of the same project, if both say that they may share one (`StepTask.fresh` is false): loads and
+materialisations do, training and whatever handles keys or evidence does not.
 """
 
 from __future__ import annotations
@@ -27,16 +31,43 @@ _LINE = 16 << 20  # the longest event line, bytes
 _KEPT_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TZ", "SSL_CERT_FILE")
 _WATCH_SECONDS = 0.25
 _END_SECONDS = 5.0  # for a killed process to be gone
+_IDLE_AT_MOST = 3  # processes that wait for a task
+_TASKS_AT_MOST = 100  # of one process: what project code leaks ends with it
+_RESIDENT_AT_MOST = 600.0  # MB; a larger process is not kept
+
+
+class _Child:
+    """A step process: what it has loaded, how many tasks it has done, and the loop that its pipes belong to."""
+
+    def __init__(self, process: asyncio.subprocess.Process, project: str) -> None:
+        self.process = process
+        self.project = project
+        self.tasks = 0
+        self.loop = asyncio.get_running_loop()
+        self.expiry: asyncio.TimerHandle | None = None
+
+    def suits(self, task: StepTask) -> bool:
+        return (
+            not task.fresh
+            and self.project == task.project
+            and self.loop is asyncio.get_running_loop()
+            and self.process.returncode is None
+        )
 
 
 class ChildRunner:
-    """Runs `python -m falaj.entrypoints.step`, one process a step, in a session of its own."""
+    """Runs `python -m falaj.entrypoints.step`, each in a session of its own.
 
-    def __init__(self, folder: Path, *, memory_mb: int, seconds: int) -> None:
+    A process without a task ends after `idle_seconds`.
+    """
+
+    def __init__(self, folder: Path, *, memory_mb: int, seconds: int, idle_seconds: float = 30.0) -> None:
         self._folder = folder
         self._memory_mb = memory_mb
         self._seconds = seconds
-        self._running: set[int] = set()
+        self._idle_seconds = idle_seconds
+        self._running: set[int] = set()  # process ids, of those that wait too
+        self._idle: list[_Child] = []
 
     def workspace(self, flow_id: str, step: str) -> Path:
         path = self._folder / _safe(flow_id) / _safe(step)
@@ -55,23 +86,21 @@ class ChildRunner:
     async def run(self, task: StepTask, on_event: Callable[[dict[str, Any]], None]) -> StepResult:
         started = time.perf_counter()
         log = Path(task.workspace) / f"{task.kind}.log"
-        with log.open("ab") as errors:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-I", "-B", "-m", "falaj.entrypoints.step",
-                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=errors,
-                env=_environment(Path(task.workspace)), cwd=task.workspace, start_new_session=True, limit=_LINE,
-            )  # fmt: skip
+        child = self._waiting(task) or await self._start(task, log)
+        process = child.process
         self._running.add(process.pid)
-        watch = asyncio.create_task(self._watch(process.pid))
+        watch, last = asyncio.create_task(self._watch(process.pid)), {}
         try:
             last = await self._converse(process, task, on_event)
-            await process.wait()
+            if task.fresh and process.stdin is not None:
+                process.stdin.close()
+                await process.wait()
         finally:
             watch.cancel()
-            _kill(process.pid)
-            with contextlib.suppress(TimeoutError):  # a cancelled step's process is gone when this returns
-                await asyncio.wait_for(process.wait(), _END_SECONDS)
-            self._running.discard(process.pid)
+            if last.get("type") == "result" and not watch.done():
+                await self._keep(child, task)
+            else:
+                await self._end(child)
         if watch.done() and not watch.cancelled():
             raise _stopped(task.kind, str(watch.result()))
         if last.get("type") == "error":
@@ -79,6 +108,50 @@ class ChildRunner:
         if last.get("type") != "result":
             raise _died(task.kind, process.returncode, log)
         return StepResult(last["value"], time.perf_counter() - started, float(last["peak_mb"]))
+
+    async def _start(self, task: StepTask, log: Path) -> _Child:
+        with log.open("ab") as errors:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-I", "-B", "-m", "falaj.entrypoints.step",
+                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=errors,
+                env=_environment(Path(task.workspace)), cwd=task.workspace, start_new_session=True, limit=_LINE,
+            )  # fmt: skip
+        return _Child(process, task.project)
+
+    def _waiting(self, task: StepTask) -> _Child | None:
+        """A process that waits and may do this task."""
+        child = next((c for c in self._idle if c.suits(task)), None)
+        if child is not None:
+            self._idle.remove(child)
+            if child.expiry:
+                child.expiry.cancel()
+        return child
+
+    async def _keep(self, child: _Child, task: StepTask) -> None:
+        """Let a process wait for the next task if it may and there is room; end it otherwise."""
+        child.tasks += 1
+        pid = child.process.pid
+        if (
+            task.fresh
+            or child.tasks >= _TASKS_AT_MOST
+            or len(self._idle) >= _IDLE_AT_MOST
+            or _resident_mb(pid) > _RESIDENT_AT_MOST
+        ):
+            await self._end(child)
+            return
+        self._idle.append(child)
+        child.expiry = child.loop.call_later(self._idle_seconds, self._expire, child)
+
+    def _expire(self, child: _Child) -> None:
+        if child in self._idle:
+            self._idle.remove(child)
+            child.loop.create_task(self._end(child))
+
+    async def _end(self, child: _Child) -> None:
+        _kill(child.process.pid)
+        with contextlib.suppress(TimeoutError):  # a cancelled step's process is gone when this returns
+            await asyncio.wait_for(child.process.wait(), _END_SECONDS)
+        self._running.discard(child.process.pid)
 
     async def _converse(
         self, process: asyncio.subprocess.Process, task: StepTask, on_event: Callable[[dict[str, Any]], None]
@@ -88,14 +161,12 @@ class ChildRunner:
         with contextlib.suppress(ConnectionError):  # a child that died at once is explained by its exit status
             process.stdin.write(msgspec.json.encode(task) + b"\n")
             await process.stdin.drain()
-        last: dict[str, Any] = {}
         while event := await _event(process.stdout):
             if event.get("type") in ("result", "error"):
-                last = event
-                break
+                return event
             on_event(event)
-        process.stdin.close()
-        return last
+        await process.wait()
+        return {}
 
     async def _watch(self, pid: int) -> str:
         """End the child when it takes too much memory or time; returns which."""

@@ -22,7 +22,7 @@ from falaj.kernel.log import logger
 from falaj.workflow.events import EventLog
 from falaj.workflow.flow import Flow, FlowState, Payload, Work
 
-FLOW_SHAPE = "1"
+FLOW_SHAPE = "2"
 _log = logger(__name__)
 
 
@@ -75,10 +75,12 @@ class DbosWorkflows:
             DBOS.start_workflow(self._flows[name], payload)
 
     def state(self, flow_id: str, after: int = 0, wait: float = 0.0) -> FlowState:
+        if DBOS.get_workflow_status(flow_id) is None:  # before waiting for what will never come
+            raise _no_flow(flow_id)
         events = self._events.wait(flow_id, after, wait)
         status = DBOS.get_workflow_status(flow_id)
         if status is None:
-            raise NotFound(f"there is no flow {flow_id}", hint="the id was printed when it was started")
+            raise _no_flow(flow_id)
         deadline = time.monotonic() + 5
         # The `end` event comes a moment before the engine has written the result down.
         while (
@@ -125,6 +127,10 @@ class _Run:
 
     def emit(self, event: dict[str, Any]) -> None:
         self._events.append(self.id, event)
+
+
+def _no_flow(flow_id: str) -> NotFound:
+    return NotFound(f"there is no flow {flow_id}", hint="the id was printed when it was started")
 
 
 def _unexplained(status: str, error: object) -> FalajError:

@@ -13,7 +13,8 @@ class StepTask(msgspec.Struct, frozen=True):
     """What a step process is asked to do. `input` is the kind's own task as JSON.
 
     `project` is the folder with the applied project's code, empty when the step runs none of it.
-    `secrets` reach the step over standard input only and are written nowhere.
+    `secrets` reach the step over standard input only and are written nowhere. A step that is not `fresh` may run in
+    a process that did an earlier step of the same project, which saves most of the time of a short one.
     """
 
     kind: str
@@ -21,6 +22,7 @@ class StepTask(msgspec.Struct, frozen=True):
     workspace: str
     project: str = ""
     secrets: dict[str, str] = {}
+    fresh: bool = True
 
 
 class StepResult(msgspec.Struct, frozen=True):

@@ -62,8 +62,12 @@ def test_without_a_server(alone: Facts) -> None:
     assert "token" not in created and created["roles"] == ["risk-officer"]
     token = shell.home / "tokens" / "risk"
     assert stat.S_IMODE(token.stat().st_mode) == 0o600
-    approved = shell.done("approve", FIRST, "--reason", "evidence read", "--as", "risk")
-    assert (approved["approvals"], approved["needed"], approved["release"]["loaded"]) == (1, 1, False)
+    approved = shell.done("approve", FIRST, "--reason", "evidence read", "--hold", "--as", "risk")
+    assert (approved["approvals"], approved["needed"], approved["flow"]) == (1, 1, "")
+    assert shell.refused("rollout", "start", FIRST, "--canary", "50,10")["kind"] == "invalid"
+    started = shell.done("rollout", "start", FIRST, "--reason", "now", "--as", "risk")
+    assert (started["rollout"], started["release"]["loaded"]) == (False, False)
+    assert shell.refused("rollout", "start", FIRST, "--as", "risk")["code"] == "serves_already"
     asked = shell.done("predict", MODEL, "--data", "-", stdin=ROW)
     assert (asked["model_version"], asked["outputs"][0]["shape"]) == ("1", [1])
     assert 0 < asked["outputs"][0]["data"][0] < 1
@@ -134,6 +138,30 @@ def test_following_a_prediction(up: Facts) -> None:
     assert shell.done("why", prediction)["prediction"] == why["prediction"]  # the segment stays where it was
 
 
+def test_what_a_version_would_have_answered(up: Facts) -> None:
+    """The labels of three rows; the version that answered them gives again what it gave."""
+    shell = up.shell
+    rows = [msgspec.json.decode(ROW) | {"sched_hour": hour} for hour in (6.0, 14.0, 21.0)]
+    asked = shell.done("predict", MODEL, "--data", "-", stdin=msgspec.json.encode(rows).decode())
+    prediction = asked["parameters"]["prediction_id"]
+    assert shell.refused("backtest", FIRST)["code"] == "no_labels"
+    labels = msgspec.json.encode([{"prediction": f"{prediction}/{n}", "value": n % 2} for n in range(3)]).decode()
+    until = time.monotonic() + 20
+    while shell.done("labels", "push", MODEL, "--data", "-", stdin=labels)["accepted"] < 3:
+        assert time.monotonic() < until, "the journal is not read"
+
+    found = shell.done("backtest", FIRST, "--by", "day")
+    total = found["total"]
+    assert (found["version"], total["labelled"], set(total["answered_by"])) == (FIRST, 3, {FIRST})
+    assert found["reproduced"]["rows"] == total["rows"] and found["reproduced"]["largest_difference"] <= 1e-6
+    assert {f["metric"]: f["problem"] for f in total["figures"]} == {"roc_auc": "", "log_loss": "", "brier": ""}
+    told = shell("backtest", FIRST)
+    assert told.code == 0 and "roc_auc ↑" in told.out and "recomputed equals recorded" in told.out, told
+    assert shell.refused("backtest", "late-flight@99")["code"] == "no_such_version"
+    assert shell.refused("backtest", MODEL)["kind"] == "invalid"
+    assert shell.refused("backtest", FIRST, "--from", "2999-01-01")["code"] == "no_predictions"
+
+
 def _plane(shell: Shell) -> str:
     return str(msgspec.json.decode((shell.home / "run" / "data-plane.json").read_bytes())["url"])
 
@@ -152,6 +180,35 @@ def test_a_second_version_is_rejected_for_good(up: Facts) -> None:
     (token,) = [t for t in shell.done("token", "list") if t["principal"] == "judge"]
     assert shell.done("token", "revoke", token["id"]) == {"revoked": token["id"]}
     assert shell.refused("versions", MODEL, "--as", "judge")["code"] == "unknown_token"
+
+
+def test_environments(up: Facts) -> None:
+    """Staging on demand and for good, asked, compared with production; production is entered by approval."""
+    shell = up.shell
+    rows = {r["name"]: r for r in shell.done("env", "list")}
+    assert list(rows) == ["dev", "staging", "production"] and len({r["key"] for r in rows.values()}) == 3
+    newest = rows["staging"]["serving"][0]
+    assert (rows["staging"]["plane"]["state"], rows["dev"]["plane"]["state"]) == ("stopped", "private")
+    assert shell.done("promote", FIRST) == {"flow": "", "environment": "staging", "already": True}
+    assert shell.refused("promote", FIRST, "--to", "production")["code"] == "denied_by_policy"
+    assert "nothing to do" in shell("promote", FIRST).out
+    asked = shell.done("predict", MODEL, "--environment", "staging", "--data", "-", stdin=ROW)  # started for the moment
+    assert f"{MODEL}@{asked['model_version']}" == newest["alias"]
+    running = shell.done("env", "up", "staging")
+    assert shell.done("env", "up", "staging") == running
+    assert shell.done("status")["environments"]["staging"]["address"] == running["data_plane"]
+    assert running["data_plane"] in shell("status").out and running["data_plane"] in shell("env", "list").out
+    again = shell.done("predict", MODEL, "--environment", "staging", "--data", "-", stdin=ROW)
+    assert again["outputs"] == asked["outputs"]
+    found = shell.done("env", "diff", "staging", "production")
+    assert {d["what"] for d in found["differences"]} >= {"key", "policy", "approvals"}
+    assert [m["second"]["alias"] for m in found["models"]] == [FIRST] * (newest["alias"] != FIRST)
+    assert "policy" in shell("env", "diff", "staging", "production").out
+    assert shell.done("env", "down") == {"environment": "staging", "data_plane": "stopped"}
+    assert shell.refused("env", "up", "dev")["code"] == "no_plane"
+    told = shell("evidence", "show", FIRST).out
+    assert "in dev, staging, production; rehearsed with 200 requests (holdout), none failed" in told
+    assert "dev, staging, production" in shell("versions", MODEL).out
 
 
 @pytest.mark.parametrize(
@@ -216,7 +273,9 @@ def test_a_home_that_another_process_holds_is_a_conflict_with_its_pid(up: Facts)
 
 def test_down_ends_everything_and_the_home_still_works(up: Facts) -> None:
     shell = up.shell
-    assert shell.done("down") == {"data_plane": "stopped", "control_plane": "stopped"}
+    shell.done("env", "up", "staging")
+    stopped = {"data_plane": "stopped", "control_plane": "stopped", "staging_data_plane": "stopped"}
+    assert shell.done("down") == stopped
     assert gone(shell.folder)
     assert shell.done("down") == {"data_plane": "was not running", "control_plane": "was not running"}
     assert shell.refused("console")["code"] == "not_running"

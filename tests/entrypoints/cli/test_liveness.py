@@ -102,3 +102,12 @@ def test_a_locked_home_names_who_has_it_and_what_to_do(shell: Shell) -> None:
     shell.done("down")
     assert error["code"] == "home_locked"
     assert f"pid {pid}" in error["error"] and f"kill {pid}" in error["hint"] and "falaj status" not in error["hint"]
+
+
+def test_a_staging_plane_that_its_control_plane_left_behind_is_stopped(shell: Shell) -> None:
+    """A control plane that is killed in a rehearsal ends nothing; `falaj down` finds the data plane by its workers."""
+    shell.done("up")
+    shell.done("env", "up", "staging")
+    (shell.home / "run" / "data-plane-staging.json").unlink()
+    assert shell.done("down")["staging_data_plane"] == "stopped"
+    assert "staging_data_plane" not in shell.done("down")

@@ -18,6 +18,7 @@ from falaj.entrypoints.cli.commands.build import parameters, project_files
 from falaj.entrypoints.cli.commands.home import write_token
 from falaj.entrypoints.cli.commands.look import tree
 from falaj.entrypoints.cli.commands.serve import read_rows
+from falaj.entrypoints.cli.commands.traffic import How
 from falaj.entrypoints.cli.starter import write_project
 from falaj.kernel.errors import Conflict, Invalid, Unauthenticated
 from falaj.kernel.settings import Settings
@@ -34,6 +35,18 @@ def test_parameters_are_json_where_they_can_be() -> None:
 def test_what_is_no_parameter(pair: str) -> None:
     with pytest.raises(Invalid, match="NAME=VALUE"):
         parameters([pair])
+
+
+def test_how_a_version_gets_its_traffic() -> None:
+    asked = How("why not", shadow=0, canary="5, 25,50%", requests=30).body()
+    assert (asked["canary"], asked["shadow"], asked["requests"], asked["at_once"]) == ([5, 25, 50], 0, 30, False)
+    assert How().body()["canary"] == []
+
+
+@pytest.mark.parametrize("steps", ["ten", "10,,50", "10;50", "-1", "1.5"])
+def test_what_are_no_steps(steps: str) -> None:
+    with pytest.raises(Invalid, match="no steps"):
+        How(canary=steps).body()
 
 
 def edge(child: str, parent: str) -> dict[str, str]:

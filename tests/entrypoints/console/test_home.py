@@ -53,6 +53,7 @@ from falaj.lifecycle.training.model import (
 )
 from falaj.lifecycle.training.service import Allowed
 from falaj.workflow.reporting import Reporter
+from tests.lifecycle.house import stage
 
 OURS = {"Sec-Fetch-Site": "same-origin"}
 BROWSER = {"Accept": "text/html,application/xhtml+xml"}
@@ -375,6 +376,7 @@ def version_of(plane: ControlPlane, run: Run, folder: Path, by_carrier: float) -
     measured = Measured(version.alias, packed.digest, found, BuildFacts(run=run.id), now, now)
     plane.evidence.record(measured, "huda", f"evidence-{run.id}")
     plane.registry.register(packed.digest, "huda", f"register-{run.id}")
+    stage(plane, packed.digest)
     return packed.digest
 
 
@@ -482,7 +484,11 @@ class TestAFilledHome:
         assert page.verdict is Verdict.SUCCESSFUL and len(page.gates) == 3 and all(g.statement for g in page.gates)
         assert [g.mandatory for g in page.gates] == [False, False, True]
         assert page.signature is not None and page.signature.verified is True
-        assert [a.environment for a in page.admissions] == ["production"]
+        assert [a.environment for a in page.admissions] == ["production", "staging", "dev"]
+        assert page.version.environments == ("dev", "staging", "production")
+        assert page.version.rehearsal is not None and page.version.rehearsal.passed
+        assert "rehearsed with 200 requests, p99 2.00 ms" in browser.get("/models/late/1/evidence").text
+        assert "dev → staging → production" in browser.get("/models/late").text
         assert page.contract == CONTRACT and len(page.files) == 3
         assert [a.principal for a in page.version.approvals] == ["omar"]
         refused = HomeReader(plane).evidence("late", short(bad))

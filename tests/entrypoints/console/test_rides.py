@@ -81,11 +81,11 @@ def test_figures_say_what_decides() -> None:
     found = {(f.metric, f.column): f for f in rides.figures(judge(state.add(answers)), limits)}
     assert set(found) == {
         ("error_rate", None), ("non_finite", None), ("slow", None),
-        ("score_up", 0), ("score_up", 1), ("score_down", 0), ("score_down", 1),
+        ("score_up", 0), ("score_up", 1), ("score_down", 0), ("score_down", 1), ("label_loss", None),
     }  # fmt: skip
     errors = found["error_rate", None]
     assert (errors.stable, errors.challenger, errors.verdict, errors.pairs) == (0, 1, Verdict.FAILED, 200)
-    assert errors.worse_needed == pytest.approx(7 / 0.05) and errors.fine_needed == pytest.approx(20)
+    assert errors.worse_needed == pytest.approx(8 / 0.05) and errors.fine_needed == pytest.approx(20)
     for f in found.values():
         assert (f.verdict is Verdict.FAILED) == (f.worse >= f.worse_needed)
         assert f.verdict is not Verdict.SUCCESSFUL or f.fine >= f.fine_needed

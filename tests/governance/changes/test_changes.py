@@ -21,6 +21,7 @@ APPROVALS = st.lists(
     st.builds(
         Approval, id=st.just("apr"), alias=st.just(SUBJECT.alias), digest=DIGESTS, evidence=EVIDENCE, principal=NAMES,
         decision=st.sampled_from(["approved", "rejected"]), reason=st.just("why"), at=st.just("now"),
+        environment=st.sampled_from(["staging", "production"]),
     ),
     max_size=12,
 )  # fmt: skip
@@ -32,13 +33,12 @@ def test_what_counts(approvals: list[Approval]) -> None:
     people = [a.principal for a in found]
     assert len(set(people)) == len(people)
     assert "eve" not in people
-    assert all((a.digest, a.evidence, a.decision) == (SUBJECT.digest, SUBJECT.evidence, "approved") for a in found)
+    bound = (SUBJECT.digest, SUBJECT.evidence, "production")
+    assert all((a.digest, a.evidence, a.environment) == bound and a.decision == "approved" for a in found)
     assert set(people) == {
         a.principal
         for a in approvals
-        if a.principal != "eve"
-        and a.decision == "approved"
-        and (a.digest, a.evidence) == (SUBJECT.digest, SUBJECT.evidence)
+        if a.principal != "eve" and a.decision == "approved" and (a.digest, a.evidence, a.environment) == bound
     }
 
 
@@ -48,7 +48,9 @@ def test_a_decision_is_kept_audited_and_counted(desk: Desk) -> None:
     assert desk.changes.of(SUBJECT.digest) == desk.changes.counting(SUBJECT) == [given]
     (entry,) = desk.entries()
     assert (entry.action, entry.outcome, entry.resource_id) == ("changes.approve", "done", SUBJECT.alias)
-    assert entry.detail == {"digest": SUBJECT.digest, "evidence": SUBJECT.evidence, "approval": given.id}
+    assert entry.detail == {
+        "digest": SUBJECT.digest, "evidence": SUBJECT.evidence, "environment": "production", "approval": given.id,
+    }  # fmt: skip
 
 
 def test_the_author_cannot_approve_but_may_reject(desk: Desk) -> None:
@@ -88,6 +90,15 @@ def test_new_evidence_voids_an_approval_and_asks_again(desk: Desk) -> None:
     assert desk.changes.counting(measured_again) == []
     desk.changes.decide(RISK, measured_again, True, "still good")
     assert names(desk.changes.counting(measured_again)) == names(desk.changes.counting(SUBJECT)) == ["rita"]
+
+
+def test_an_approval_for_one_environment_means_nothing_in_another(desk: Desk) -> None:
+    staging = msgspec.structs.replace(SUBJECT, environment="staging")
+    desk.changes.decide(RISK, staging, True, "try it")
+    assert desk.changes.counting(SUBJECT) == []
+    desk.changes.decide(RISK, SUBJECT, True, "and now for callers")
+    assert [a.environment for a in desk.changes.counting(staging)] == ["staging"]
+    assert [e.detail["environment"] for e in desk.entries()] == ["staging", "production"]
 
 
 def test_an_approval_of_another_version_does_not_count(desk: Desk) -> None:

@@ -15,7 +15,7 @@ from falaj.governance.signing.keys import KeyRing, plane_key, public_pem
 from falaj.governance.signing.sealing import seal_to, unseal
 from falaj.kernel.errors import Integrity
 
-NAMES = {"attestation.pem", "model.pem", "log.pem", "kek.bin", "pepper.bin"}
+NAMES = {"attestation.pem", "dev.pem", "staging.pem", "production.pem", "model.pem", "log.pem", "kek.bin", "pepper.bin"}
 READER, OTHER = X25519PrivateKey.generate(), X25519PrivateKey.generate()
 
 

@@ -24,7 +24,7 @@ from falaj.lifecycle.features.model import (
     fresh,
 )
 from falaj.lifecycle.features.steps.join import ViewFrame, training_frame
-from falaj.lifecycle.features.steps.materialize import materialize
+from falaj.lifecycle.features.steps.materialize import latest_values, materialize
 from falaj.lifecycle.features.steps.views import view_rows
 from falaj.storage.lake import delta
 from falaj.storage.online.lmdb_store import OnlineReader
@@ -101,6 +101,47 @@ def test_what_is_read_online_is_what_training_would_have_seen(
             online = found[1]
         assert online == expected
     reader.close()
+
+
+@settings(max_examples=25)
+@given(ROWS, st.integers(0, 150))
+def test_a_lookback_reads_fewer_rows_and_gives_the_same_fresh_values(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[Any, ...]], minute: int
+) -> None:
+    root = tmp_path_factory.mktemp("lookback")
+    version, as_of = filled(root, rows), T0 + timedelta(minutes=minute)
+    source = delta.scan(root / "lake", version)
+    limited = msgspec.structs.replace(VIEW, ttl_seconds=1200, lookback_seconds=1800, source_known_at="known")
+    whole = msgspec.structs.replace(VIEW, ttl_seconds=1200)
+    few, all_ = (
+        {
+            row[0]: row[1:]
+            for row in latest_values(view, rolling, source, as_of).select("__key", "__event", "n", "up").rows()
+        }
+        for view in (limited, whole)
+    )
+    oldest = as_of - timedelta(seconds=1200)
+    assert few == {key: row for key, row in all_.items() if row[0] >= oldest} | {
+        k: v for k, v in few.items() if v[0] < oldest
+    }
+    means = [
+        {key: mean for key, event, mean in found.select("__key", "__event", "mean").rows() if event >= oldest}
+        for found in (latest_values(view, rolling, source, as_of) for view in (limited, whole))
+    ]
+    assert means[0] == pytest.approx(means[1], nan_ok=True)
+
+
+def test_rows_from_before_the_lookback_are_not_read(tmp_path: Path) -> None:
+    version = filled(tmp_path, [("a", 0, 1.0, "p"), ("b", 100, 2.0, "p")])
+    limited = msgspec.structs.replace(VIEW, ttl_seconds=1200, lookback_seconds=1800, source_known_at="known")
+    seen: list[int] = []
+
+    def transform(rows: pl.LazyFrame) -> pl.LazyFrame:
+        seen.append(rows.select(pl.len()).collect().item())
+        return rolling(rows)
+
+    latest_values(limited, transform, delta.scan(tmp_path / "lake", version), T0 + timedelta(minutes=120))
+    assert seen == [1]
 
 
 def test_the_outcome_counts_keys_and_spans_times(tmp_path: Path) -> None:

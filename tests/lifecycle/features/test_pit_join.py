@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from falaj.kernel.errors import Invalid
 from falaj.lifecycle.features.model import ColumnSpec, EntitySpec, ViewSpec, fresh
 from falaj.lifecycle.features.steps.join import ViewFrame, latest, training_frame
-from falaj.lifecycle.features.steps.views import describe_view, view_rows
+from falaj.lifecycle.features.steps.views import view_rows
 
 T0 = datetime(2013, 1, 1, tzinfo=UTC)
 TIME = pl.Datetime("us", "UTC")
@@ -207,11 +207,3 @@ def test_code_that_fails_is_the_views_own_fault() -> None:
     with pytest.raises(Invalid) as caught:
         latest(late, T0)
     assert caught.value.code == "view_failed"
-
-
-def test_a_view_describes_itself_before_there_is_data() -> None:
-    schema = rows(n=[1], b=[True]).collect_schema()
-    found = describe_view("v", "key", ("event", "known"), lambda source: source.drop("c"), schema)
-    assert found == (ColumnSpec("x", "float"), ColumnSpec("n", "integer"), ColumnSpec("b", "boolean"))
-    with pytest.raises(Invalid):
-        describe_view("v", "key", ("event", "known"), lambda source: source.select("key", "event", "known"), schema)

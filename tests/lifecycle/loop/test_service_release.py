@@ -160,5 +160,6 @@ def test_bytes_that_the_plane_refused_may_be_built_and_approved_again(home: Hous
     home.plane.registry.package(home.now(version), "engineer", home.operation())
     home.measured(version)
     again = home.plane.registry.register(version.digest, "engineer", home.operation())
-    assert (again["version"], again["state"], again["already"]) == (version.alias, "awaiting approval", True)
+    assert (again["version"], again["state"], again["already"]) == (version.alias, "registered", True)
+    home.staged(version)
     assert home.release(version).state == "done"

@@ -19,7 +19,7 @@ def demanding(home: House, model: str, *roles: str) -> ModelVersion:
     home.plane.registry.package(version, home.author.name, home.operation())
     home.measured(version)
     home.plane.registry.register(version.digest, home.author.name, home.operation())
-    found = home.now(version)
+    found = home.staged(version)
     assert found.approver_roles == roles
     return found
 
@@ -55,5 +55,5 @@ def test_an_admission_asks_for_the_roles_again(home: House) -> None:
     home.plane.decisions.approve(home.risk, version, "yes")
     home.sql(update(approvals).where(approvals.c.digest == version.digest).values(roles="platform-admin"))
     with pytest.raises(Denied) as refusal:
-        home.plane.registry.admit(version.digest, "staging", home.owner)
+        home.plane.registry.admit(version.digest, "production", home.owner)
     assert refusal.value.code == "not_approved" and "risk-officer" in refusal.value.message

@@ -16,6 +16,7 @@ from falaj.kernel.digests import digest_of
 from falaj.lifecycle.loop.model import ModelDefinition, ProjectDefinition
 from falaj.lifecycle.monitoring.policy import RetrainPolicy
 from falaj.lifecycle.registry.model import ModelVersion
+from falaj.lifecycle.rollout.model import all_to, withdrawn
 from falaj.lifecycle.rollout.strategy import Strategy
 from falaj.lifecycle.training.model import Run
 from falaj.lifecycle.training.service import Allowed
@@ -93,6 +94,21 @@ def test_who_let_the_version_answer_and_the_entries_that_say_so(shop: Shop) -> N
     } <= {action for action, _ in told}
     assert [e["index"] for e in found["log"]] == sorted(e["index"] for e in found["log"])
     assert (found["run"], found["datasets"]) == (None, [])  # this house packages without training
+
+
+def test_what_staging_does_with_the_same_model_is_not_what_brought_it_its_traffic(shop: Shop) -> None:
+    before = shop.why(shop.ask())["traffic"]
+    version = shop.home.now(shop.first)
+    shop.home.plane.registry.admit(version.digest, "staging", SYSTEM)
+    shop.home.plane.rollouts["staging"].set_plan(all_to(version.model, version.digest), "author", "sth_1:plan")
+    shop.home.plane.rollouts["staging"].set_plan(withdrawn(version.model), "author", "sth_1:back")
+    while shop.home.plane.staging.generation() < before["generation"]:  # of the same number, and of another environment
+        shop.home.plane.staging.publish("author")
+    after = shop.why(shop.ask())["traffic"]
+    assert {k: after[k] for k in ("flow", "how", "since", "generation")} == {
+        k: before[k] for k in ("flow", "how", "since", "generation")
+    }
+    assert after["how"] == "release"
 
 
 def test_a_row_has_its_own_label(shop: Shop) -> None:

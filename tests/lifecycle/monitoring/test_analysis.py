@@ -37,7 +37,9 @@ def seen(n: int, *, ratio: int = 1, worse: dict[str, float] | None = None) -> Tr
 def test_nothing_seen_is_inconclusive() -> None:
     found = judge(trial("a", "b", LIMITS))
     assert found.verdict is Verdict.INCONCLUSIVE and found.requests == 0
-    assert [m.metric for m in found.metrics] == ["error_rate", "non_finite", "slow", "score_up", "score_down"]
+    assert [m.metric for m in found.metrics] == [
+        "error_rate", "non_finite", "slow", "score_up", "score_down", "label_loss",
+    ]  # fmt: skip
     assert {m.verdict for m in found.metrics} == {Verdict.INCONCLUSIVE}
     assert found.analysis().detail == {}
 
@@ -114,7 +116,11 @@ def test_workers_trials_add_up_and_travel_as_json() -> None:
 
 def test_trials_of_other_versions_or_limits_do_not_add_up() -> None:
     mine = trial("a", "b", LIMITS)
-    for other in (trial("a", "c", LIMITS), trial("a", "b", Limits()), trial("a", "b", LIMITS, columns=0)):
+    others = (
+        trial("a", "c", LIMITS), trial("a", "b", Limits()), trial("a", "b", LIMITS, columns=0),
+        trial("a", "b", LIMITS, labels=None), trial("a", "b", LIMITS, labels=20),
+    )  # fmt: skip
+    for other in others:
         with pytest.raises(Invalid) as e:
             mine + other
         assert e.value.code == "other_trial"
@@ -125,3 +131,59 @@ def test_rollout_reads_the_report() -> None:
     analysis = report.analysis()
     assert analysis.verdict is Verdict.FAILED and analysis.requests == 600 and analysis.reason == report.reason
     assert analysis.detail["error_rate.challenger"] > 0.2 > analysis.detail["error_rate.stable"]
+
+
+# ── Labels ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def losses(n: int, challenger: float, seed: int = 4) -> Iterator[tuple[Arm, float]]:
+    """Squared errors of `n` labelled answers a version; the challenger's are worse by about `challenger`."""
+    chance = random.Random(seed)
+    for _ in range(n):
+        for arm in Arm:
+            more = challenger if arm is Arm.CHALLENGER else 0.0
+            yield arm, min(chance.random() * 0.3 + more, 1.0)
+
+
+def test_labels_that_do_not_come_keep_nobody_waiting() -> None:
+    found = judge(seen(1_200))
+    assert found.verdict is Verdict.SUCCESSFUL
+    open_ = next(m for m in found.metrics if m.metric == "label_loss")
+    assert (open_.verdict, open_.requests, open_.margin) == (Verdict.INCONCLUSIVE, 0, LIMITS.loss)
+
+
+def test_a_challenger_that_is_worse_on_labels_fails_in_words() -> None:
+    found = judge(seen(1_200).labelled(losses(300, 0.3)))
+    assert found.verdict is Verdict.FAILED
+    assert found.reason.startswith("worse than the stable version: label loss 0.4") and "against 0.1" in found.reason
+    assert found.reason.endswith("on 300 labelled answers")
+    assert found.analysis().detail["label_loss.challenger"] > found.analysis().detail["label_loss.stable"] + 0.2
+
+
+def test_one_that_is_worse_by_less_than_the_limit_does_not_fail() -> None:
+    assert judge(seen(1_200).labelled(losses(3_000, 0.03))).verdict is Verdict.SUCCESSFUL
+
+
+def test_a_trial_that_waits_for_labels_passes_with_them_only() -> None:
+    waiting = trial("a", "b", LIMITS, labels=100).add(answers(1_200))
+    before = judge(waiting)
+    assert before.verdict is Verdict.INCONCLUSIVE and before.reason == "1,200 requests do not decide label loss yet"
+    assert judge(waiting.labelled(losses(3_000, 0.0))).verdict is Verdict.SUCCESSFUL
+
+
+@pytest.mark.parametrize(("limits", "labels"), [(Limits(loss=None), 0), (Limits(), None)])
+def test_labels_may_be_left_alone(limits: Limits, labels: int | None) -> None:
+    blind = trial("a", "b", limits, labels=labels)
+    assert "label_loss" not in blind.metrics and blind.labelled(losses(300, 0.3)) == blind
+
+
+def test_each_metric_has_its_part_of_alpha() -> None:
+    """Six metrics: the evidence that would be enough for one alone is not enough."""
+    state = trial("a", "b", LIMITS)
+    for loss in losses(400, 0.12):
+        state = state.labelled([loss])
+        evidence = state.metrics["label_loss"].against_equal
+        assert (judge(state).verdict is Verdict.FAILED) == (evidence >= 6 / LIMITS.alpha)
+        if evidence >= 6 / LIMITS.alpha:
+            return
+    raise AssertionError("it was never found out")

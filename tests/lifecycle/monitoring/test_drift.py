@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import msgspec
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,6 +22,7 @@ from falaj.kernel.digests import canonical_json, sha256
 from falaj.kernel.errors import Invalid
 from falaj.lifecycle.evidence.model import Verdict
 from falaj.lifecycle.monitoring.drift import (
+    DAY_US,
     DriftReport,
     ReferenceProfile,
     Window,
@@ -26,7 +33,11 @@ from falaj.lifecycle.monitoring.drift import (
 )
 from falaj.lifecycle.monitoring.policy import MonitorPolicy
 from falaj.lifecycle.training.model import QUANTILES, FeatureProfile, Input, ModelContract, Numbers, Profile
+from falaj.lifecycle.training.steps.profile import feature_profile
+from falaj.lifecycle.training.steps.profile import numbers as numbers_of
+from falaj.statistics.distances import PARTS_A_DAY
 
+PROOF = Path(__file__).resolve().parents[3] / "proofs" / "drift.py"
 POLICY = MonitorPolicy(features=1)
 ROWS = 8_000
 Columns = dict[str, list[Any]]
@@ -72,7 +83,7 @@ REFERENCE = reference_of(profile(rows(ROWS, 1), scores(ROWS, 1)))
 
 
 def live(columns: Columns, score: list[Any], reference: ReferenceProfile = REFERENCE) -> Window:
-    return window("sha256:model", reference, 0, 10).add(reference, columns, score)
+    return window("sha256:model", reference, 0, 10).add(reference, 5, columns, score)
 
 
 def judged(columns: Columns, score: list[Any], policy: MonitorPolicy = POLICY) -> DriftReport:
@@ -205,7 +216,7 @@ def test_windows_add_up_in_any_order_to_the_window_of_all_rows(three: list[tuple
     assert (a + b) + c == a + (b + c) == c + b + a
     together = window("sha256:model", REFERENCE, 0, 10)
     for n, seed in three:
-        together = together.add(REFERENCE, rows(n, seed), scores(n, seed))
+        together = together.add(REFERENCE, 5, rows(n, seed), scores(n, seed))
     assert together == a + b + c and together.rows == sum(n for n, _ in three)
 
 
@@ -222,7 +233,7 @@ def test_windows_of_other_versions_or_references_are_refused() -> None:
     assert e.value.code == "other_version"
     for attempt in (
         lambda: mine + window("m", other, 0, 1),
-        lambda: mine.add(other, rows(3, 1), scores(3, 1)),
+        lambda: mine.add(other, 0, rows(3, 1), scores(3, 1)),
         lambda: drift(other, mine, POLICY),
     ):
         with pytest.raises(Invalid) as e:
@@ -276,3 +287,152 @@ def test_a_profile_whose_quantiles_fall_is_refused() -> None:
     with pytest.raises(Invalid) as e:
         read_reference(canonical_json(turned), CONTRACT)
     assert e.value.code == "bad_reference"
+
+
+# ── Days ─────────────────────────────────────────────────────────────────────────────────────────
+
+ROWS_A_DAY = 80
+WEATHER = (Input("temp", "float"), Input("distance", "float"), Input("sky", "category", categories=("clear", "grey")))
+Daily = dict[int, tuple[Columns, list[float]]]
+
+
+def weather(days: range, seed: int, warmer: float = 0.0) -> Daily:
+    """Rows by day: a temperature and a sky that a day's rows share in part, a distance that they do not, a score of both."""
+    chance = np.random.default_rng(seed)
+    found: Daily = {}
+    for day in days:
+        temp = chance.normal(warmer) + chance.normal(size=ROWS_A_DAY)
+        distance = chance.normal(size=ROWS_A_DAY)
+        grey = chance.random(ROWS_A_DAY) < chance.beta(2, 2)
+        columns = {
+            "temp": temp.tolist(),
+            "distance": distance.tolist(),
+            "sky": np.where(grey, "grey", "clear").tolist(),
+        }
+        found[day] = columns, (temp + distance).tolist()
+    return found
+
+
+def trained(daily: Daily) -> Profile:
+    when = np.repeat(np.array(sorted(daily)), ROWS_A_DAY) * PARTS_A_DAY
+    all_of = {i.name: pl.Series([v for day in sorted(daily) for v in daily[day][0][i.name]]) for i in WEATHER}
+    score = numbers_of(np.array([v for day in sorted(daily) for v in daily[day][1]]), when)
+    return Profile(len(when), {i.name: feature_profile(i, all_of[i.name], when) for i in WEATHER}, (score,), len(daily))
+
+
+def lived(reference: ReferenceProfile, daily: Daily) -> Window:
+    seen = window("sha256:model", reference, 0, 10**6 * DAY_US)
+    for day, (columns, score) in daily.items():
+        seen = seen.add(reference, day * DAY_US + 7, columns, score)
+    return seen
+
+
+TRAINED = trained(weather(range(60), 1))
+
+
+def test_unchanged_days_are_left_alone_where_independent_rows_would_raise_an_alarm() -> None:
+    plain = {n: msgspec.structs.replace(f, spread=(), directions=0.0) for n, f in TRAINED.features.items()}
+    score = tuple(msgspec.structs.replace(s, spread=(), directions=0.0) for s in TRAINED.score)
+    unaware = reference_of(msgspec.structs.replace(TRAINED, features=plain, score=score, days=0))
+    aware, alarms = reference_of(TRAINED), 0
+    for seed in range(10, 30):
+        daily = weather(range(100, 105), seed)
+        assert drift(aware, lived(aware, daily), POLICY).verdict is not Verdict.FAILED
+        alarms += drift(unaware, lived(unaware, daily), POLICY).verdict is Verdict.FAILED
+    assert alarms > 5
+
+
+def test_what_moves_for_days_on_end_is_found_and_reported_with_its_days() -> None:
+    reference = reference_of(TRAINED)
+    found = drift(reference, lived(reference, weather(range(100, 128), 2, warmer=2.0)), POLICY)
+    assert found.verdict is Verdict.FAILED and "temp" in found.drifted and "distance" not in found.drifted
+    temp, distance = (next(s for s in found.features if s.name == name) for name in ("temp", "distance"))
+    assert temp.days == distance.days == 28
+    assert temp.psi > temp.threshold and temp.p_value < 0.001
+    assert temp.between > 0.8 * temp.expected and temp.critical > 5 * distance.critical
+    assert distance.state == "steady" and distance.between < distance.expected / 2
+
+
+def test_too_few_days_decide_nothing_however_many_rows_they_have() -> None:
+    reference = reference_of(TRAINED)
+    found = drift(
+        reference, lived(reference, weather(range(100, 102), 3)), MonitorPolicy(psi=0.1, features=1, min_rows=50)
+    )
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert found.reason == "in 2 days, beside 60 of the reference, chance alone can exceed a PSI of 0.1"
+
+
+def test_a_reference_of_one_day_decides_nothing() -> None:
+    reference = reference_of(trained(weather(range(1), 1)))
+    found = drift(
+        reference, lived(reference, weather(range(9, 12), 2, warmer=9.0)), MonitorPolicy(features=1, min_rows=1)
+    )
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert found.reason == "in 3 days, beside 1 of the reference, chance alone can exceed a PSI of 0.2"
+    one = drift(reference, lived(reference, weather(range(9, 10), 2)), MonitorPolicy(features=1, min_rows=1))
+    assert one.reason.startswith("in 1 day, beside 1 of")
+
+
+def test_a_window_keeps_the_days_of_its_rows() -> None:
+    reference = reference_of(TRAINED)
+    daily = weather(range(100, 103), 4)
+    seen = lived(reference, {day: daily[day] for day in (102, 100)}) + lived(
+        reference, {102: daily[102], 101: daily[101]}
+    )
+    assert seen.days == (100, 101, 102)
+    nothing: Columns = {name: [] for name in ("temp", "distance", "sky")}
+    assert seen.add(reference, 500 * DAY_US, nothing).days == seen.days
+    assert window("m", reference, 0, 1).add(reference, -1, *daily[100]).days == (-1,)
+
+
+def test_a_window_that_was_kept_without_days_still_reads() -> None:
+    reference = reference_of(TRAINED)
+    old = msgspec.to_builtins(lived(reference, weather(range(100, 128), 5)))
+    del old["days"], old["parts"]
+    seen = msgspec.json.decode(canonical_json(old), type=Window)
+    assert seen.days == () and seen.rows == 28 * ROWS_A_DAY
+    found = drift(reference, seen, POLICY)  # all rows may be of one day
+    temp, one = found.features[-1], drift(reference, msgspec.structs.replace(seen, days=(100,)), POLICY).features[-1]
+    assert temp.critical == pytest.approx(one.critical)
+
+
+def test_counts_of_the_profile_leave_no_slack() -> None:
+    reference = reference_of(TRAINED)
+    assert all(set(r.slack) == {0.0} for r in (*reference.features.values(), *reference.score))
+    assert reference.score[0].rows == TRAINED.rows == 60 * ROWS_A_DAY
+    fewer = msgspec.structs.replace(TRAINED.score[0], binned=tuple(c // 2 for c in TRAINED.score[0].binned))
+    assert reference_of(msgspec.structs.replace(TRAINED, score=(fewer,))).score[0].rows == sum(fewer.binned)
+
+
+# ── The proof ────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(scope="module")
+def proof() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("drift_proof", PROOF)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_proof_holds_on_a_sample() -> None:
+    done = subprocess.run([sys.executable, str(PROOF), "--sample"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.startswith("nominal 0.01, 50 unchanged windows: false alarms ") and done.stdout.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("failed", "beyond", "control", "found", "says"),
+    [
+        (9, 0, 60, 95, "too many false alarms"),
+        (0, 9, 60, 95, "too many beyond the floor"),
+        (1, 1, 2, 95, "sees nothing"),
+        (1, 1, 60, 70, "found too rarely"),
+        (1, 1, 60, 95, ""),
+    ],
+)
+def test_the_proof_can_fail(proof: Any, failed: int, beyond: int, control: int, found: int, says: str) -> None:
+    looks = [proof.Look(i < failed, i < beyond, i < control) for i in range(100)]
+    _, wrong = proof.verdict({proof.SETTINGS[0]: looks}, {0.0: [i < found for i in range(100)]})
+    assert bool(wrong) == bool(says) and all(says in w for w in wrong)

@@ -12,9 +12,10 @@ from falaj.governance.changes.model import Approval, Subject
 from falaj.governance.changes.store import approvals as approvals_table
 from falaj.kernel.access import SYSTEM
 from falaj.kernel.digests import sha256
+from falaj.kernel.environments import MEASUREMENT
 from falaj.kernel.errors import Conflict, Denied, Invalid, NotFound
 from falaj.lifecycle.evidence.store import statements_table
-from falaj.lifecycle.registry.model import MEASUREMENT, STATES, ModelVersion, parse_reference
+from falaj.lifecycle.registry.model import STATES, ModelVersion, parse_reference
 from falaj.lifecycle.registry.store import SqlVersionStore, versions
 from falaj.storage.blobs.local import blob_path
 from tests.lifecycle.house import NAMES, House
@@ -99,7 +100,7 @@ REFUSED: dict[str, tuple[Mutation, str]] = {
     "the approval saw other evidence": (set_approval(evidence=sha256(b"")), "not_approved"),
     "the decision was no": (set_approval(decision="rejected"), "not_approved"),
     "the author's own approval": (by_its_author, "not_approved"),
-    **{f"it is {s}": (set_version(state=s), "wrong_state") for s in ("candidate", "refused", "rejected", "awaiting approval")},
+    **{f"it is {s}": (set_version(state=s), "wrong_state") for s in ("candidate", "refused", "registered", "rejected", "awaiting approval")},
 }  # fmt: skip
 
 
@@ -171,7 +172,7 @@ def test_a_refused_version_may_be_measured_again_and_pass(home: House) -> None:
         home.plane.registry.register(version.digest, "engineer", home.operation())
     home.plane.registry.package(version, "engineer", home.operation())
     home.measured(version)
-    assert home.plane.registry.register(version.digest, "engineer", home.operation())["state"] == "awaiting approval"
+    assert home.plane.registry.register(version.digest, "engineer", home.operation())["state"] == "registered"
 
 
 def test_the_same_bytes_keep_their_number(home: House) -> None:
@@ -231,7 +232,10 @@ def test_no_route_deletes_or_overwrites_a_version(home: House) -> None:
         "/api/v1/models/{model}/rollouts/orders",
         "/api/v1/models/{model}/versions/{number}/admissions",
         "/api/v1/models/{model}/versions/{number}/approvals",
+        "/api/v1/models/{model}/versions/{number}/backtests",
+        "/api/v1/models/{model}/versions/{number}/promotions",
         "/api/v1/models/{model}/versions/{number}/rejections",
+        "/api/v1/models/{model}/versions/{number}/rollouts",
     }
     assert {p for m, p in home.plane.guard.declared if m == "DELETE"} == {"/api/v1/tokens/{token_id}"}
 

@@ -54,7 +54,7 @@ def test_what_holds_of_a_refused_version_is_its_newest_packaging(home: House) ->
     )
     home.measured(version)
     done = home.plane.registry.register(version.digest, "successor", home.operation())
-    assert done["state"] == "awaiting approval"
+    assert done["state"] == "registered"
 
 
 def test_a_decided_version_keeps_what_it_was_packaged_with(home: House) -> None:

@@ -14,7 +14,7 @@ from falaj.kernel.digests import FileEntry, sha256
 from falaj.kernel.errors import Denied, Integrity, NotFound
 from falaj.lifecycle.evidence.model import BuildFacts, GateSpec, Measurement, Verdict, findings
 from falaj.lifecycle.evidence.service import Measured
-from falaj.lifecycle.registry.model import MEASUREMENT, STATES, Facts, ModelVersion, check_admissible
+from falaj.lifecycle.registry.model import MEASURING, STATES, Environment, Facts, ModelVersion, check_admissible
 from falaj.lifecycle.rollout.model import Route, TrafficPlan, all_to, withdrawn
 from falaj.lifecycle.training.model import DatasetUse, read_profile
 from falaj.storage.blobs.local import blob_path
@@ -34,8 +34,9 @@ def decide(
     """The code of the refusal, or 'admitted'."""
     verdicts = dict.fromkeys((*gates, "scan"), Verdict.SUCCESSFUL)
     version = ModelVersion("m", 2, OWN, state, "engineer", "run", (), "", (*gates, "scan"), 1, "e")
+    production = Environment("production", approvals=1, traffic=True)
     try:
-        check_admissible(version, "production", Facts(None, verdicts, "e", ("apr",), champion, current))
+        check_admissible(version, production, Facts(None, verdicts, "e", ("apr",), champion, current))
     except Denied as e:
         return e.code
     return "admitted"
@@ -68,7 +69,7 @@ def test_only_a_challenger_is_asked(state: str) -> None:
 
 def test_measuring_asks_no_champion() -> None:
     version = ModelVersion("m", 2, OWN, "candidate", "engineer", "run", (), "", (CHAMPION.name,))
-    check_admissible(version, MEASUREMENT, Facts(None, {}, "", (), A, B))
+    check_admissible(version, MEASURING, Facts(None, {}, "", (), A, B))
 
 
 # ── The registry with rollout's plans and verified statements ─────────────────────────────────────
@@ -93,7 +94,7 @@ def challenger(home: House, model: str, champion: str, second: str | None = None
     version = home.packaged((*NAMES, CHAMPION.name), model=model)
     measured(home, version, champion, second)
     home.plane.registry.register(version.digest, home.author.name, home.operation())
-    return home.now(version)
+    return home.staged(version)
 
 
 def approved(home: House, version: ModelVersion) -> ModelVersion:
@@ -164,7 +165,8 @@ def test_an_overtaken_version_is_refused_in_its_release_measured_again_and_relea
     home.plane.registry.package(refused, home.author.name, home.operation())  # the same bytes, built again
     measured(home, refused, two.digest)
     again = home.plane.registry.register(three.digest, home.author.name, home.operation())
-    assert (again["version"], again["state"]) == (three.alias, "awaiting approval")
+    assert (again["version"], again["state"]) == (three.alias, "registered")
+    home.staged(three)
     assert home.release(three).state == "done"
     assert home.plane.rollout.champion("race", "production") == three.digest
 

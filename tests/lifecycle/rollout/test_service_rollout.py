@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from falaj.kernel.errors import Invalid
-from falaj.lifecycle.rollout.model import Route, TrafficPlan, all_to, check_plan, withdrawn
+from falaj.kernel.errors import Conflict, Invalid
+from falaj.lifecycle.rollout.model import Guard, Route, TrafficPlan, all_to, check_plan, withdrawn
 from tests.lifecycle.house import House
 
 BAD = {
@@ -71,3 +71,36 @@ def test_a_wrong_plan_changes_nothing_and_a_repeated_step_sets_it_once(home: Hou
     with pytest.raises(Invalid):
         rollout.set_plan(TrafficPlan("k", (Route("a", 1),)), "risk", home.operation())
     assert rollout.plan("k") == all_to("k", "b")
+
+
+def test_a_plan_takes_the_place_of_the_one_that_was_looked_at_and_of_no_other(home: House) -> None:
+    """Two are admitted beside the same champion; the one that comes second finds another champion there."""
+    rollout = home.plane.rollout
+    rollout.set_plan(all_to("q", "a"), "risk", home.operation())
+    seen = rollout.present("q")
+    first, operation = all_to("q", "b"), home.operation()
+    rollout.set_plan(first, "risk", operation, seen)
+    with pytest.raises(Conflict) as refusal:
+        rollout.set_plan(all_to("q", "c"), "risk", home.operation(), seen)
+    assert refusal.value.code == "plan_changed" and "falaj rollout start q@N" in refusal.value.hint
+    assert rollout.plan("q") == first
+    assert rollout.set_plan(first, "risk", operation, seen) == first  # a repeated step is not its own rival
+    entry = home.log(action="rollout.set_plan", resource_id="q", outcome="refused")[0].entry
+    assert entry.detail["code"] == "plan_changed"
+
+
+def test_only_who_has_a_part_counts_and_nobody_is_a_part_too(home: House) -> None:
+    rollout = home.plane.rollout
+    nobody = rollout.present("r")
+    assert nobody == withdrawn("r")
+    ten, fifty = (
+        TrafficPlan("r", (Route("a", 100 - weight), Route("b", weight, "canary")), Guard(forgives=weight))
+        for weight in (10, 50)
+    )
+    rollout.set_plan(all_to("r", "a"), "risk", home.operation(), nobody)
+    with pytest.raises(Conflict):
+        rollout.set_plan(all_to("r", "z"), "risk", home.operation(), nobody)
+    rollout.set_plan(ten, "risk", home.operation(), all_to("r", "a"))
+    rollout.set_plan(fifty, "risk", home.operation(), ten)
+    rollout.set_plan(all_to("r", "b"), "risk", home.operation(), ten)
+    assert rollout.plan("r") == all_to("r", "b")

@@ -29,7 +29,7 @@ from tests.lifecycle.house import MODEL, House
 def published(home: House) -> Bundle:
     """The bundle that lies where the data plane reads it, through its signature."""
     envelope = msgspec.json.decode((home.plane.layout.plane / "bundle.json").read_bytes())
-    key = home.plane.keys.attestation.public_key()
+    key = home.plane.keys.of("production").public_key()
     return msgspec.json.decode(verify_envelope(envelope, BUNDLE_TYPE, [key]), type=Bundle)
 
 
@@ -121,7 +121,7 @@ def test_the_trust_root_names_the_keys_that_sign(home: House) -> None:
     trust = msgspec.json.decode((home.plane.layout.plane / "trust.json").read_bytes())
     assert trust == {
         "environment": "production",
-        "attestation": [public_pem(home.plane.keys.attestation)],
+        "keys": [public_pem(home.plane.keys.of("production"))],
         "model": [public_pem(home.plane.keys.model)],
     }
 

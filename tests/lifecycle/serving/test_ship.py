@@ -19,7 +19,7 @@ from falaj.lifecycle.serving import seals
 from falaj.lifecycle.serving.journals import Shipper
 from falaj.lifecycle.serving.model import ShipTask
 from falaj.lifecycle.serving.plane.journal import Journal, Prediction, iter_records
-from falaj.lifecycle.serving.steps import ship
+from falaj.lifecycle.serving.steps.ship import ship
 from falaj.lifecycle.serving.store import segments as segments_table
 from falaj.storage.lake import delta
 from falaj.workflow.flow import FlowState

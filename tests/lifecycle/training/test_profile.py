@@ -16,6 +16,8 @@ from tests.lifecycle.serving.plane.fleet import flight_contract, profile_of
 
 CONTRACT = flight_contract()
 GOOD = profile_of(CONTRACT)
+FLAT = [0.0] * 8
+"""What is said of days that are alike."""
 
 
 def changed(**values: Any) -> bytes:
@@ -28,6 +30,19 @@ def changed(**values: Any) -> bytes:
             place = place[name]
         place[last] = value
     return canonical_json(profile)
+
+
+def daily(days: int = 9, **values: Any) -> bytes:
+    """The good profile of some days, with other values for the hour."""
+    return changed(days=days, **{f"features__hour__{name}": value for name, value in values.items()})
+
+
+def test_a_profile_may_count_numbers_and_say_how_unlike_its_days_are() -> None:
+    """The hour's quantiles lie evenly from 0 to 1: ten bins."""
+    said = daily(binned=[6] * 10, spread=[0.5, -0.1, *[0.0] * 6], directions=2.5)
+    hour = read_profile(said, CONTRACT).features["hour"]
+    assert (hour.binned, hour.spread[:2], hour.directions) == ((6,) * 10, (0.5, -0.1), 2.5)
+    assert read_profile(daily(1), CONTRACT).days == 1
 
 
 def test_a_profile_is_read_back_as_it_was_written() -> None:
@@ -61,6 +76,21 @@ def test_a_profile_is_read_back_as_it_was_written() -> None:
         (changed(features__gusty__counts={"maybe": 60}), "does not describe the boolean gusty"),
         (changed(features__gusty__mean=0.5), "does not describe the boolean gusty"),
         (changed(score=[{"mean": 0.5, "deviation": 0.1, "quantiles": []}]), "does not describe the score"),
+        (daily(-1), "speaks of -1 days in 60 rows"),
+        (daily(61), "speaks of 61 days in 60 rows"),
+        (daily(binned=[6] * 9), "does not describe the integer hour"),
+        (daily(binned=[7] * 10), "does not describe the integer hour"),
+        (daily(binned=[-1, 13, *[6] * 8]), "does not describe the integer hour"),
+        (daily(nulls=60), "does not describe the integer hour"),
+        (daily(spread=[0.0] * 7, directions=1.0), "does not describe the integer hour"),
+        (daily(spread=[-0.1, *[0.0] * 7], directions=1.0), "does not describe the integer hour"),
+        (daily(spread=FLAT, directions=0.5), "does not describe the integer hour"),
+        (daily(spread=FLAT, directions=99.0), "does not describe the integer hour"),
+        (daily(directions=2.0), "does not describe the integer hour"),
+        (daily(1, spread=FLAT, directions=1.0), "does not describe the integer hour"),
+        (daily().replace(b'"mean"', b'"directions":1.0,"mean"', 1).replace(b'"deviation"', b'"spread":[NaN],"deviation"', 1), "is not a profile"),
+        (daily(spread=[1e308 * 10, *[0.0] * 7], directions=1.0), "is not a profile"),
+        (changed(days=9, features__carrier__binned=[60]), "does not describe the category carrier"),
     ],
 )  # fmt: skip
 def test_anything_else_is_no_profile(data: bytes, said: str) -> None:

@@ -34,6 +34,7 @@ from falaj.lifecycle.training.steps.parity import GROUP, NATIVE, difference
 from falaj.lifecycle.training.steps.run import run
 from falaj.lifecycle.training.steps.split import split
 from falaj.lifecycle.training.steps.training_set import Params
+from falaj.statistics.distances import LAGS
 
 TINY = Path(__file__).parents[2] / "authoring" / "tiny"
 MODELS = ("tiny-late", "tiny-kind", "tiny-kind-boosted", "tiny-price", "tiny-price-linear", "tiny-late-linear")
@@ -122,6 +123,9 @@ def test_the_model_carries_the_profile_of_its_training_part(tiny: Project, frame
     )
     (score,) = profile.score
     assert 0 <= score.quantiles[0] < score.mean < score.quantiles[-1] <= 1
+    assert profile.days == part["sold_at"].dt.date().n_unique() > 7
+    assert sum(size.binned) + size.nulls == sum(score.binned) == profile.rows
+    assert {len(f.spread) for f in profile.features.values()} == {len(score.spread)} == {LAGS}
 
 
 @pytest.mark.parametrize("name", MODELS)

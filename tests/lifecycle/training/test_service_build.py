@@ -47,7 +47,9 @@ def test_a_build_goes_well_once_and_the_same_bytes_keep_their_decision(home: Hou
     version = home.plane.registry.version("back", 1)
     assert set(version.gates) == set(gates) == {"metric roc_auc", "parity max_abs_difference", "scan", "provenance"}
     steps = [e["step"] for e in state.events if e.get("type") == "step"]
-    assert steps == ["train", "package", "evidence"]
+    assert steps == ["train", "package", "evidence", "rehearse"]
+    found = state.result["rehearsal"]
+    assert (found["source"], found["requests"], found["failures"]) == ("holdout", 200, 0)  # nobody asked production yet
     lineage = api.get("/api/v1/lineage/back@1").json()
     kinds = {e["parent"].partition(":")[0] for e in lineage["edges"]}
     assert kinds >= {"run", "dataset", "view", "project", "file"}
@@ -67,3 +69,24 @@ def test_a_purpose_that_the_data_does_not_allow(home: House) -> None:
     answer = home.api().post("/api/v1/definition/plan", json={"files": {**project.files(), "made.py": other}})
     assert (answer.status_code, answer.json()["code"]) == (422, "wrong_definition")
     assert "marketing" in answer.json()["error"]
+
+
+def test_a_model_s_seed_and_history_reach_its_training(home: House) -> None:
+    """3,000 sales, a minute between two, all known at noon; each is asked for an hour after it was made."""
+    model = """
+
+@fj.model(
+    name="counted", task="binary", label="back", spine=sales, at="asked_at", features=features, purpose="shop", seed=7,
+    history="30h", holdout=0.5, validation=0,
+)
+def counted(data: fj.TrainingSet, params: fj.Params) -> fj.Estimator:
+    raise RuntimeError(f"seed {data.seed}, {len(data.numpy().label)} rows")
+"""
+    files = {**project.files(), "made.py": project.CODE + model}
+    assert home.api().post("/api/v1/definition", json={"files": files}).status_code == 200
+    api = home.api("engineer")
+    body = {"as_of": "2024-01-03T12:00:00Z"}
+    state = home.finished(api.post("/api/v1/models/counted/builds", json=body).json()["flow"])
+    assert state.error is not None and state.error["code"] == "training_failed"
+    (run,) = api.get("/api/v1/models/counted/runs").json()
+    assert "seed 7, 630 rows" in run["reason"]  # sold from 5:00 on 2 January until 1:59: 1,260, half of them held out

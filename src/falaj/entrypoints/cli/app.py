@@ -15,7 +15,7 @@ from falaj.kernel.errors import FalajError
 
 _HERE = "falaj.entrypoints.cli"
 COMMANDS = {
-    "demo": ("demo.command:demo", "Carry a model from raw flights to signed, approved serving, and show what is refused on the way."),
+    "demo": ("demo.command:demo", "Carry a model from raw flights to signed, approved serving, through a year, and show what is refused on the way."),
     "init": ("commands.home:init", "Make a new project that runs as it is: a sample of real flights, features, a model, gates."),
     "up": ("commands.home:up", "Start the control plane and the data plane of this home; again does nothing."),
     "status": ("commands.home:status", "Show what runs, what serves, and whether it is well."),
@@ -28,11 +28,13 @@ COMMANDS = {
     "data": ("commands.build:data_app", "Versions of datasets."),
     "features": ("commands.build:features_app", "Fill and read the online store."),
     "train": ("commands.build:train", "Train, convert, measure, sign; ends in a registered version, or in a refusal with its reason."),
-    "versions": ("commands.look:versions", "List a model's versions: state, digest, author, and why it was refused."),
+    "versions": ("commands.look:versions", "List a model's versions: state, environments, digest, author, and why it was refused."),
     "evidence": ("commands.look:evidence_app", "What speaks for a version."),
     "runs": ("commands.look:runs_app", "Training runs."),
     "lineage": ("commands.look:lineage", "Show what something was made from."),
     "approve": ("commands.govern:approve", "Approve a version on its evidence. The last approval that it needs starts its release, or its rollout in steps."),
+    "promote": ("commands.govern:promote", "Carry a version on to staging: admission, then a rehearsal with real requests. Production is entered by approval."),
+    "env": ("commands.environments:env_app", "dev, staging and production: what each holds, and how two differ."),
     "reject": ("commands.govern:reject", "Reject a version for good."),
     "admit": ("commands.govern:admit", "Sign an admission of a version to an environment, if everything that it needs is there."),
     "audit": ("commands.govern:audit_app", "The log of everything that anyone did."),
@@ -41,7 +43,8 @@ COMMANDS = {
     "journal": ("commands.follow:journal_app", "The record of everything that was predicted."),
     "rollout": ("commands.traffic:rollout_app", "A challenger on its way into traffic."),
     "rollback": ("commands.traffic:rollback", "Give all traffic back to the version that served before; aborts a running rollout."),
-    "drift": ("commands.traffic:drift", "List a model's windows: rows, drift of inputs and scores, quality where labels have come."),
+    "drift": ("commands.traffic:drift", "List a model's windows: rows, errors, latency, drift of inputs and scores, quality where labels have come."),
+    "backtest": ("commands.backtest:backtest", "Let a version answer the recorded requests, and show its quality by the labels beside that of what was answered."),
     "incidents": ("commands.traffic:incidents_app", "What is not as it should be."),
     "labels": ("commands.traffic:labels_app", "What became true of predictions."),
     "predict": ("commands.serve:predict", "Predict, with the features looked up by their keys. Starts a data plane for the moment if none runs."),

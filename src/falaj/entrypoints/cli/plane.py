@@ -1,4 +1,4 @@
-"""The home's data plane, as the command line starts and finds it."""
+"""A home's data planes, as the command line starts and finds them: production's, and staging's when it is wanted."""
 
 from __future__ import annotations
 
@@ -8,58 +8,62 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import httpx
 import msgspec
 
+from falaj.kernel.environments import PRODUCTION
 from falaj.kernel.errors import Unavailable
 from falaj.kernel.settings import Settings
-from falaj.lifecycle.serving.process import PlaneFolders, PlaneProcess, free_port
+from falaj.lifecycle.serving.process import PlaneFolders, PlaneProcess, free_port, plane_folder
 from falaj.lifecycle.serving.process import start_plane as start_process
 from falaj.lifecycle.serving.service import live_workers
 
-STATE = "data-plane.json"
 _ANSWER_SECONDS = 1.0
 
 
 class Running(msgspec.Struct, frozen=True):
-    """`run/data-plane.json`: the data plane that was started last."""
+    """`run/data-plane.json`, or `run/data-plane-staging.json`: the data plane that was started last."""
 
     url: str
     pid: int
 
 
-def plane_address(settings: Settings) -> str | None:
-    """Where the home's data plane listens, if it lives and answers."""
-    last = _last(settings)
+def plane_address(settings: Settings, environment: str = PRODUCTION) -> str | None:
+    """Where an environment's data plane listens, if it lives and answers."""
+    last = _last(settings, environment)
     return last.url if last and _alive(last.pid) and _answers(last.url) else None
 
 
-def start_plane(settings: Settings) -> str:
-    """Start the home's data plane; returns its address. Raises `Unavailable` while one lives that does not answer."""
-    last = _last(settings)
-    if last is not None and _alive(last.pid) and _works(settings, last.pid):
+def start_plane(settings: Settings, environment: str = PRODUCTION) -> str:
+    """Start an environment's data plane; returns its address. Raises `Unavailable` while one lives that does not answer."""
+    last = _last(settings, environment)
+    if last is not None and _alive(last.pid) and _works(settings, last.pid, environment):
         raise Unavailable(
             f"the data plane (pid {last.pid}) lives, and does not answer",
             hint="stop it, then start it: `falaj down`, `falaj up`",
             code="does_not_answer",
         )
-    process = _start(settings, settings.plane_port or _kept_port(settings))
+    wanted = settings.plane_port if environment == PRODUCTION else 0
+    process = _start(settings, wanted or _kept_port(settings, environment), environment)
     folder = settings.home / "run"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    (folder / STATE).write_bytes(msgspec.json.encode(Running(process.address, process.pid)))
+    _state(settings, environment).write_bytes(msgspec.json.encode(Running(process.address, process.pid)))
     return process.address
 
 
-def stop_plane(settings: Settings) -> bool:
+def stop_plane(settings: Settings, environment: str = PRODUCTION) -> bool:
     """Stop it; whether it ran."""
-    last = _last(settings)
-    if last is None or not _alive(last.pid) or not (_works(settings, last.pid) or _answers(last.url)):
+    last = _last(settings, environment)
+    if last is None or not _alive(last.pid) or not (_works(settings, last.pid, environment) or _answers(last.url)):
+        last = _left(settings, environment)
+    if last is None:
         return False
     with suppress(ProcessLookupError):
         os.killpg(last.pid, signal.SIGTERM)
     deadline = time.monotonic() + 15
-    while _alive(last.pid) and (_works(settings, last.pid) or _taken(_port(last.url))):
+    while _alive(last.pid) and (_works(settings, last.pid, environment) or _taken(_port(last.url))):
         if time.monotonic() > deadline:
             raise Unavailable(
                 "the data plane does not stop", hint=f"end process {last.pid} yourself", code="does_not_stop"
@@ -69,28 +73,29 @@ def stop_plane(settings: Settings) -> bool:
 
 
 @contextmanager
-def plane(settings: Settings) -> Iterator[str]:
-    """The address of the home's data plane: the one that runs, or one for as long as this context."""
-    address = plane_address(settings)
+def plane(settings: Settings, environment: str = PRODUCTION) -> Iterator[str]:
+    """The address of an environment's data plane: the one that runs, or one for as long as this context."""
+    address = plane_address(settings, environment)
     if address is not None:
         yield address
         return
-    process = _start(settings, 0)
+    process = _start(settings, 0, environment)
     try:
         yield process.address
     finally:
         process.stop()
 
 
-def _start(settings: Settings, port: int) -> PlaneProcess:
+def _start(settings: Settings, port: int, environment: str) -> PlaneProcess:
     home = settings.home
-    folders = PlaneFolders(home / "plane", home / "blobs", home / "online", home)
-    return start_process(folders, port=port or free_port(), workers=settings.plane_workers)
+    folders = PlaneFolders(plane_folder(home, environment), home / "blobs", home / "online", home)
+    workers = settings.plane_workers if environment == PRODUCTION else 1
+    return start_process(folders, port=port or free_port(), workers=workers)
 
 
-def _kept_port(settings: Settings) -> int:
-    """The port that this home's data plane had last time, if it is free."""
-    last = _last(settings)
+def _kept_port(settings: Settings, environment: str) -> int:
+    """The port that this environment's data plane had last time, if it is free."""
+    last = _last(settings, environment)
     return 0 if last is None or _taken(port := _port(last.url)) else port
 
 
@@ -103,18 +108,32 @@ def _port(url: str) -> int:
     return int(url.rpartition(":")[2])
 
 
-def _last(settings: Settings) -> Running | None:
+def _state(settings: Settings, environment: str) -> Path:
+    name = "data-plane" if environment == PRODUCTION else f"data-plane-{environment}"
+    return settings.home / "run" / f"{name}.json"
+
+
+def _last(settings: Settings, environment: str) -> Running | None:
     """The data plane that was started last; it may be dead, and its process id another one's by now."""
     try:
-        return msgspec.json.decode((settings.home / "run" / STATE).read_bytes(), type=Running)
+        return msgspec.json.decode(_state(settings, environment).read_bytes(), type=Running)
     except (OSError, msgspec.DecodeError):
         return None
 
 
-def _works(settings: Settings, pid: int) -> bool:
-    """Whether a worker of this home's data plane lives that process `pid` started."""
+def _left(settings: Settings, environment: str) -> Running | None:
+    """A data plane that a control plane started for a rehearsal and did not live to stop; production's are never such."""
+    if environment != PRODUCTION:
+        for worker in live_workers(plane_folder(settings.home, environment)):
+            with suppress(ProcessLookupError):
+                return Running(worker.address, os.getpgid(worker.pid))
+    return None
+
+
+def _works(settings: Settings, pid: int, environment: str) -> bool:
+    """Whether a worker of this environment's data plane lives that process `pid` started."""
     with suppress(ProcessLookupError):
-        return any(os.getpgid(w.pid) == pid for w in live_workers(settings.home / "plane"))
+        return any(os.getpgid(w.pid) == pid for w in live_workers(plane_folder(settings.home, environment)))
     return False
 
 

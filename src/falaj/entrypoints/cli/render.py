@@ -25,7 +25,7 @@ _GAP = 2
 _LEAST = 24  # columns that the last one gets, however narrow the terminal is
 _MOMENT = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d):\d\d(?:\.\d+)?Z\Z")
 _STYLE = {
-    "done": "green", "Successful": "green", "serving": "green", "approved": "green", "loaded": "green", "awaiting approval": "yellow",
+    "done": "green", "Successful": "green", "serving": "green", "approved": "green", "loaded": "green", "awaiting approval": "yellow", "registered": "yellow",
     "Failed": "red", "Error": "red", "Inconclusive": "yellow", "refused": "red", "denied": "red", "rejected": "red",
 }  # fmt: skip
 

@@ -10,6 +10,7 @@ from falaj.lifecycle import STAGES
 _STANDS = {
     "candidate": "evidence",
     "refused": "evidence",
+    "registered": "registry",
     "awaiting approval": "registry",
     "approved": "registry",
     "rejected": "registry",

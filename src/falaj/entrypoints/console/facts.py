@@ -211,6 +211,8 @@ def registry_fact(registered: list[ModelVersion], newest: Judged | None) -> Stag
     if version.state == "awaiting approval":
         count = f"{newest.approvals} of {_count(version.approvals, 'approval')}"
         return StageFact("registry", headline, f"{_at(version)} awaits approval: {count}", "waiting")
+    if version.state == "registered":
+        return StageFact("registry", headline, f"{_at(version)} is before staging", "waiting")
     if version.state in ("rejected", "refused"):
         return StageFact("registry", headline, f"{_at(version)} was {version.state}", "stopped")
     return StageFact("registry", headline, f"{_at(version)} has {_count(newest.approvals, 'approval')}")

@@ -28,6 +28,7 @@ from falaj.entrypoints.console.views import (
     ModelPage,
     Overview,
     Plane,
+    RehearsalFact,
     Replay,
     RunPage,
     Served,
@@ -41,6 +42,7 @@ from falaj.governance.door import Door, Intent
 from falaj.kernel.access import SYSTEM, Action, Principal, Resource
 from falaj.kernel.clock import iso, replay_of
 from falaj.kernel.digests import sha256, short
+from falaj.kernel.environments import PRODUCTION, STAGING
 from falaj.kernel.errors import FalajError, NotFound
 from falaj.lifecycle.evidence.model import GateSpec, judge, worst
 from falaj.lifecycle.loop.model import ModelDefinition
@@ -70,7 +72,7 @@ class HomeReader:
         applied, moved = p.definitions.newest(), replay_of(p.layout.home)
         return Frame(
             home=applied.definition.name if applied else p.layout.home.name,
-            environment=p.settings.environment,
+            environment=PRODUCTION,
             now=iso(p.clock.now()),
             replay=Replay(iso(moved.shows), moved.rate) if moved else None,
         )
@@ -220,12 +222,21 @@ class HomeReader:
             author=version.author,
             created_at=version.created_at,
             run=version.run,
-            approvals=tuple(Approval(a.principal, a.decision, a.at, a.reason) for a in decisions),
+            approvals=tuple(Approval(a.principal, a.decision, a.at, a.reason, a.environment) for a in decisions),
             reason=version.reason,
             hint=self._log.hint_of(version.alias) if version.state == "refused" else "",
             role=route.role if route else "",
             weight=route.weight if route else None,
+            environments=self._p.registry.let_in(version.digest),
+            rehearsal=self._rehearsal(version),
         )
+
+    def _rehearsal(self, version: ModelVersion) -> RehearsalFact | None:
+        found = self._p.registry.rehearsal(version.digest, STAGING)
+        if found is None:
+            return None
+        r, statement = found
+        return RehearsalFact(r.passed, r.requests, r.failures, r.at, r.p99_ms, r.reason, statement)
 
     def _contract(self, version: ModelVersion) -> ModelContract | None:
         """`signature.json` among the version's files; None when it is not there or cannot be read."""

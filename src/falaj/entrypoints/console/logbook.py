@@ -198,6 +198,8 @@ def _in_words(action: str, subject: str, detail: dict[str, object]) -> str:
         "registry.admit": f"{subject} was admitted to {detail.get('environment', '')}",
         "registry.admit_approved": f"{subject} was admitted to {detail.get('environment', '')}",
         "registry.move": f"{subject} is {detail.get('to', '')}",
+        "registry.promote": f"{subject} was carried on to {detail.get('environment', '')}",
+        "registry.rehearse": f"{subject} was rehearsed in {detail.get('environment', '')}",
         "registry.package": f"{subject} was packaged",
         "registry.register": f"{detail.get('version', subject)} was registered",
         "monitoring.push_labels": f"{detail.get('accepted', 0)} labels of {subject} came",

@@ -49,6 +49,7 @@ _WAIT = (
     "behind",
     "waiting",
     "candidate",
+    "registered",
     "running",
 )
 _BAD = (

@@ -159,6 +159,8 @@ class Pane(msgspec.Struct, frozen=True):
     metric: str
     quality: float | None
     open: bool = False
+    errors: int = 0
+    p99_ms: float | None = None
 
 
 class DriftPage(msgspec.Struct, frozen=True):

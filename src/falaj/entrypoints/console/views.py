@@ -127,13 +127,27 @@ class Approval(msgspec.Struct, frozen=True):
     decision: str  # approved | rejected
     at: str
     reason: str = ""
+    environment: str = "production"
+
+
+class RehearsalFact(msgspec.Struct, frozen=True):
+    """How a version answered real requests in staging; `statement` is the digest of what was signed about it."""
+
+    passed: bool
+    requests: int
+    failures: int
+    at: str
+    p99_ms: float | None = None
+    reason: str = ""
+    statement: str = ""
 
 
 class Version(msgspec.Struct, frozen=True):
     """A model version in the channel and in the list.
 
     `reference` is what stands after the @ of `alias`. `role` (stable, canary, shadow) and `weight`
-    (percent of the traffic) come from the traffic plan; they are empty and None outside it.
+    (percent of the traffic) come from the traffic plan; they are empty and None outside it. `environments` have let
+    it in.
     """
 
     alias: str
@@ -148,6 +162,8 @@ class Version(msgspec.Struct, frozen=True):
     hint: str = ""
     role: str = ""
     weight: int | None = None
+    environments: tuple[str, ...] = ()
+    rehearsal: RehearsalFact | None = None
 
 
 class StageFact(msgspec.Struct, frozen=True):

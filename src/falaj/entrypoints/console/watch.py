@@ -239,6 +239,8 @@ def _pane(window: WindowView, names: dict[str, Named], now: str) -> Pane:
         metric=window.metric,
         quality=window.quality,
         open=window.end > now,
+        errors=window.errors,
+        p99_ms=window.p99_ms,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from falaj.kernel.access import Action
+from falaj.kernel.environments import PRODUCTION
 
 APPROVE = Action("changes.approve", "risk", "ModelVersion", "approve a version for release")
 REJECT = Action("changes.reject", "risk", "ModelVersion", "reject a version")
@@ -12,7 +13,7 @@ ACTIONS = (APPROVE, REJECT)
 
 
 class Subject(msgspec.Struct, frozen=True):
-    """What is decided about: a version's name for people, its digest, its evidence set, its author.
+    """What is decided about: a version's name for people, its digest, its evidence set, its author, and where it shall go.
 
     `roles` are demanded of its approvers: each must have been held by one of them at least.
     """
@@ -22,6 +23,7 @@ class Subject(msgspec.Struct, frozen=True):
     evidence: str
     author: str
     roles: tuple[str, ...] = ()
+    environment: str = PRODUCTION
 
 
 class Approval(msgspec.Struct, frozen=True):
@@ -36,13 +38,14 @@ class Approval(msgspec.Struct, frozen=True):
     reason: str
     at: str
     roles: tuple[str, ...] = ()
+    environment: str = PRODUCTION
 
 
 def counting(approvals: list[Approval], subject: Subject) -> list[Approval]:
-    """The approvals that count: for this digest and this evidence, one a person, none by the author."""
+    """The approvals that count: for this digest, evidence and environment, one a person, none by the author."""
     by_person: dict[str, Approval] = {}
     for a in approvals:
-        bound = (a.digest, a.evidence) == (subject.digest, subject.evidence)
+        bound = (a.digest, a.evidence, a.environment) == (subject.digest, subject.evidence, subject.environment)
         if bound and a.decision == "approved" and a.principal != subject.author:
             by_person.setdefault(a.principal, a)
     return list(by_person.values())

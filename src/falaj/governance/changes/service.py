@@ -22,7 +22,7 @@ class ChangeService:
 
     def decide(self, actor: Principal, subject: Subject, approve: bool, reason: str) -> Approval:
         """Record a decision. Raises `Denied` for the author, `Conflict` for a second decision by the
-        same person about the same evidence, `Invalid` without a reason."""
+        same person about the same evidence and environment, `Invalid` without a reason."""
         if not reason.strip() or len(reason) > 1000:
             raise Invalid("a decision needs a reason of 1 to 1000 characters", hint="say why: --reason '…'")
         now = self._door.clock.now()
@@ -36,11 +36,13 @@ class ChangeService:
             reason=reason.strip(),
             at=iso(now),
             roles=actor.roles,
+            environment=subject.environment,
         )
 
         def do(tx: Tx) -> Done[dict[str, Any]]:
             for earlier in self._store.of(tx, subject.digest):
-                if (earlier.principal, earlier.evidence) == (actor.name, subject.evidence):
+                told = (earlier.principal, earlier.evidence, earlier.environment)
+                if told == (actor.name, subject.evidence, subject.environment):
                     raise Conflict(
                         f"{actor.name} already {earlier.decision} {subject.alias}",
                         hint="nothing more to do; a second pair of eyes must be another person's",
@@ -50,8 +52,10 @@ class ChangeService:
             return Done({"id": approval.id})
 
         author = {"__entity": {"type": "Principal", "id": subject.author}}
-        resource = Resource("ModelVersion", subject.alias, {"author": author})
-        detail = {"digest": subject.digest, "evidence": subject.evidence, "approval": approval.id}
+        resource = Resource("ModelVersion", subject.alias, {"author": author, "environment": subject.environment})
+        detail = {
+            "digest": subject.digest, "evidence": subject.evidence, "environment": subject.environment, "approval": approval.id,
+        }  # fmt: skip
         self._door.change(Intent(actor, APPROVE if approve else REJECT, resource, detail=detail), do)
         return approval
 

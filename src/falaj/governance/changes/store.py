@@ -21,6 +21,7 @@ approvals = Table(
     Column("decision", String, nullable=False),
     Column("reason", String, nullable=False),
     Column("at", String, nullable=False),
+    Column("environment", String, nullable=False),
 )
 
 

@@ -2,4 +2,5 @@
 
 `decide`         the engine (kernel and cedarpy only; used by the data plane)
 `default.cedar`  the policy that a new home starts with
+`environments`   what each environment adds to it
 """

@@ -14,6 +14,7 @@ import cedarpy
 import msgspec
 
 from falaj.kernel.access import Action, Decision, Question
+from falaj.kernel.environments import ENVIRONMENTS, home_of
 from falaj.kernel.errors import Invalid
 
 GROUPS = ("read", "engineering", "risk", "administration", "audit", "inference", "system")
@@ -22,6 +23,33 @@ GROUPS = ("read", "engineering", "risk", "administration", "audit", "inference",
 def default_policy() -> str:
     """The policy text that a new home starts with."""
     return (resources.files("falaj.governance.policy") / "default.cedar").read_text("utf-8")
+
+
+def environment_policy(environment: str) -> str:
+    """The policy text that holds in an environment: the default, and the environment's own rules below it."""
+    own = resources.files("falaj.governance.policy") / "environments" / f"{home_of(environment)}.cedar"
+    return f"{default_policy()}\n{own.read_text('utf-8')}"
+
+
+class EnvironmentAuthoriser:
+    """Decides a question about a thing in an environment by that environment's policy, any other by the default.
+
+    The environment is the resource's attribute of that name; one that nobody knows denies.
+    """
+
+    def __init__(self, actions: Iterable[Action]) -> None:
+        actions = tuple(actions)
+        self._default = CedarAuthoriser(default_policy(), actions)
+        self._own = {name: CedarAuthoriser(environment_policy(name), actions) for name in ENVIRONMENTS}
+
+    def decide(self, question: Question) -> Decision:
+        if "environment" not in question.resource.attributes:
+            return self._default.decide(question)
+        name = question.resource.attributes["environment"]
+        authoriser = self._own.get(home_of(name)) if isinstance(name, str) else None
+        if authoriser is None:
+            return Decision(False, errors=("no such environment",), reason="there is no policy for that environment")
+        return authoriser.decide(question)
 
 
 class CedarAuthoriser:

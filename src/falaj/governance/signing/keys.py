@@ -1,6 +1,8 @@
 """The home's keys, one file each, readable by their owner only.
 
-`attestation`  Ed25519     statements, admissions, bundles
+`attestation`  Ed25519     statements of evidence
+`dev`, `staging`, `production`
+               Ed25519     each environment's own: its admissions, bundles and rehearsals
 `model`        ECDSA P-256 OpenSSF model signatures (the format knows no Ed25519 keys)
 `log`          Ed25519     checkpoints of the audit log
 `kek`          256 bits    wraps the data keys of blobs
@@ -27,6 +29,8 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from falaj.kernel.digests import sha256
+from falaj.kernel.environments import ENVIRONMENTS, home_of
 from falaj.kernel.errors import Integrity
 
 K = TypeVar("K")
@@ -44,8 +48,13 @@ class KeyRing:
         self.attestation = _load(folder / "attestation.pem", Ed25519PrivateKey)
         self.model = _load(folder / "model.pem", ec.EllipticCurvePrivateKey)
         self.log = _load(folder / "log.pem", Ed25519PrivateKey)
+        self._environments = {name: _load(folder / f"{name}.pem", Ed25519PrivateKey) for name in ENVIRONMENTS}
         self.kek = _symmetric(folder / "kek.bin")
         self.pepper = _symmetric(folder / "pepper.bin")
+
+    def of(self, environment: str) -> Ed25519PrivateKey:
+        """The key that signs what holds in an environment only; where one measures, dev's. KeyError for another name."""
+        return self._environments[home_of(environment)]
 
     @property
     def model_path(self) -> Path:
@@ -67,6 +76,11 @@ def public_pem(key: PrivateKey) -> str:
     return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
 
 
+def fingerprint(key: PrivateKey) -> str:
+    """The name of a key: the SHA-256 of its public half (SubjectPublicKeyInfo, DER), as `sha256:…`."""
+    return sha256(key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
+
+
 def _create(folder: Path) -> None:
     """All keys or none: they are written beside the folder's place, which then gets its name."""
     making = folder.with_name(folder.name + ".new")
@@ -75,6 +89,8 @@ def _create(folder: Path) -> None:
     _write(making / "attestation.pem", _pem(Ed25519PrivateKey.generate()))
     _write(making / "model.pem", _pem(ec.generate_private_key(ec.SECP256R1())))
     _write(making / "log.pem", _pem(Ed25519PrivateKey.generate()))
+    for name in ENVIRONMENTS:
+        _write(making / f"{name}.pem", _pem(Ed25519PrivateKey.generate()))
     _write(making / "kek.bin", secrets.token_bytes(_SYMMETRIC))
     _write(making / "pepper.bin", secrets.token_bytes(_SYMMETRIC))
     _sync(making)

@@ -27,7 +27,7 @@ class DataFlows:
         async def load() -> dict[str, Any]:
             task, code = self._service.plan(name, operation(run, "load"))
             workspace = self._steps.workspace(run.id, "ingest")
-            step = StepTask("ingest", msgspec.to_builtins(task), str(workspace), code)
+            step = StepTask("ingest", msgspec.to_builtins(task), str(workspace), code, fresh=False)
             result = await self._steps.run(step, run.emit)
             run.emit({"type": "step", "step": "ingest", "seconds": result.seconds, "peak_mb": result.peak_mb})
             return result.value

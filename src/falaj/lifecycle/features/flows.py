@@ -27,7 +27,7 @@ class FeatureFlows:
         async def fill() -> dict[str, Any]:
             task, code = self._service.plan(payload["as_of"], operation(run, "fill"))
             workspace = self._steps.workspace(run.id, "materialize")
-            step = StepTask("materialize", msgspec.to_builtins(task), str(workspace), code)
+            step = StepTask("materialize", msgspec.to_builtins(task), str(workspace), code, fresh=False)
             result = await self._steps.run(step, run.emit)
             run.emit({"type": "step", "step": "materialize", "seconds": result.seconds, "peak_mb": result.peak_mb})
             return result.value

@@ -36,7 +36,8 @@ class ViewSpec(msgspec.Struct, frozen=True):
     """A named group of features of one entity, computed by project code from one source.
 
     `digest` names this version of the view: its code, schema and source. `ttl_seconds` counts back
-    from the row that is enriched.
+    from the row that is enriched. With `lookback_seconds` a value depends on no row of the source that became known
+    (its column `source_known_at`) earlier than that before the value's own time.
     """
 
     name: str
@@ -48,6 +49,8 @@ class ViewSpec(msgspec.Struct, frozen=True):
     columns: tuple[ColumnSpec, ...]
     transform: str  # module:name
     digest: str
+    lookback_seconds: int = 0
+    source_known_at: str = ""
 
 
 class RequestFeature(msgspec.Struct, frozen=True):
@@ -125,7 +128,8 @@ class FrameTask(msgspec.Struct, frozen=True):
 
     `spine` is the source whose rows are enriched, `at` its column with the moment of decision,
     `known_at` its column with the moment when the outcome was known; rows whose outcome was not known
-    at `as_of` (RFC 3339) are left out. `tables` and `versions` are by source name.
+    at `as_of` (RFC 3339) are left out, and so are those whose `at` is more than `history_seconds` before it (0: none
+    is). `tables` and `versions` are by source name.
     """
 
     spine: str
@@ -135,3 +139,4 @@ class FrameTask(msgspec.Struct, frozen=True):
     views: tuple[ViewSpec, ...]
     tables: dict[str, str]
     versions: dict[str, int]
+    history_seconds: int = 0

@@ -22,7 +22,7 @@ CLOCK_SET = Action("loop.set_clock", "administration", "Platform", "move the hom
 STATUS_READ = Action("loop.read_status", "read", "Platform", "see how the platform is")
 ACTIONS = (DEFINITION_READ, DEFINITION_APPLY, BUILD, FLOW_READ, CLOCK_SET, STATUS_READ)
 
-BUILD_FLOW, RELEASE_FLOW, ROLLOUT_FLOW = "build", "release", "rollout"
+BUILD_FLOW, STAGING_FLOW, RELEASE_FLOW, ROLLOUT_FLOW = "build", "staging", "release", "rollout"
 
 
 class ModelDefinition(msgspec.Struct, frozen=True):
@@ -31,7 +31,7 @@ class ModelDefinition(msgspec.Struct, frozen=True):
     `spine` is the source whose rows are enriched, `at` its column with the moment of decision.
     `inputs` are the features in the model's order, not yet with categories. `gates` holds the
     mandatory ones too. `approvals` are the roles that must approve. `train` is `module:name`, `code`
-    the digest of that function's source.
+    the digest of that function's source. With `history_seconds` only rows are learnt from that are no older, by `at`.
     """
 
     name: str
@@ -55,6 +55,8 @@ class ModelDefinition(msgspec.Struct, frozen=True):
     strategy: Strategy | None = None
     monitor: MonitorPolicy = MonitorPolicy()
     retrain: RetrainPolicy = RetrainPolicy()
+    history_seconds: int = 0
+    seed: int = 0
 
     def training(self) -> TrainingSpec:
         """What a training step is told of this model."""
@@ -71,6 +73,7 @@ class ModelDefinition(msgspec.Struct, frozen=True):
             holdout=self.holdout,
             validation=self.validation,
             slices=self.slices,
+            history_seconds=self.history_seconds,
         )
 
 

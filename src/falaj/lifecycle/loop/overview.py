@@ -157,7 +157,7 @@ class OverviewService:
         return None
 
     def _awaiting(self, version: ModelVersion) -> Awaiting:
-        count = len(self._p.changes.counting(RegistryService.subject(version)))
+        count = len(self._p.changes.counting(self._p.registry.subject(version)))
         return Awaiting(version.alias, version.digest, count, version.approvals)
 
 

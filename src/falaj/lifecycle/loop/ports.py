@@ -6,6 +6,7 @@ from typing import Protocol
 
 from falaj.kernel.access import Principal
 from falaj.lifecycle.loop.model import Applied
+from falaj.lifecycle.rollout.strategy import Strategy
 from falaj.storage.sql.database import Tx
 
 
@@ -20,6 +21,12 @@ class DefinitionStore(Protocol):
 class Builds(Protocol):
     def check(self, actor: Principal, model: str) -> None:
         """Authorise a build before it starts. Raises `Denied`, `NotFound`."""
+        ...
+
+
+class Strategies(Protocol):
+    def strategy(self, name: str) -> Strategy | None:
+        """How a challenger of this model gets its traffic; None: at once."""
         ...
 
 

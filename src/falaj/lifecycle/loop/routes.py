@@ -18,8 +18,10 @@ from falaj.governance.lineage.model import LINEAGE_READ, Edge, Node
 from falaj.governance.lineage.service import LineageService
 from falaj.kernel.access import Principal, Resource
 from falaj.kernel.clock import Clock, iso, parse_iso
+from falaj.kernel.environments import PRODUCTION, STAGING
 from falaj.kernel.errors import Invalid, NotFound
 from falaj.kernel.ids import new_id
+from falaj.lifecycle.loop.environments import EnvironmentService
 from falaj.lifecycle.loop.model import (
     BUILD,
     BUILD_FLOW,
@@ -33,11 +35,12 @@ from falaj.lifecycle.loop.model import (
 from falaj.lifecycle.loop.overview import OverviewService
 from falaj.lifecycle.loop.ports import Builds
 from falaj.lifecycle.loop.service import DecisionService, DefinitionService
+from falaj.lifecycle.loop.starting import Order, StartService
 from falaj.lifecycle.loop.why import WhyService
 from falaj.lifecycle.monitoring.service import MonitoringService
-from falaj.lifecycle.registry.model import parse_reference
+from falaj.lifecycle.registry.model import ENVIRONMENT_READ, VERSION_PROMOTE, parse_reference
 from falaj.lifecycle.registry.service import RegistryService
-from falaj.lifecycle.rollout.strategy import ROLLOUT_STEER
+from falaj.lifecycle.rollout.strategy import ROLLOUT_START, ROLLOUT_STEER
 from falaj.lifecycle.serving.model import PREDICTION_READ
 from falaj.workflow.flow import Workflows
 from falaj.workflow.steps import StepRunner, StepTask
@@ -62,6 +65,30 @@ class Reason(BaseModel):
     reason: str = Field(max_length=2000)
 
 
+class Approving(Reason):
+    """Why; and whether the version waits for `falaj rollout start` once nothing is missing."""
+
+    hold: bool = False
+    environment: str = PRODUCTION
+
+
+class Promotion(BaseModel):
+    """Where the version shall go."""
+
+    to: str = STAGING
+
+
+class Start(Reason):
+    """How a version gets its traffic; what is left out is as the model's own strategy says."""
+
+    reason: str = Field(default="", max_length=2000)
+    at_once: bool = False
+    shadow: int | None = None
+    canary: list[int] = Field(default=[], max_length=99)
+    requests: int | None = None
+    again: bool = False
+
+
 class Moment(BaseModel):
     """What the clock shall show, and how fast it shall run."""
 
@@ -83,6 +110,8 @@ class Ports(msgspec.Struct, frozen=True):
 
     definitions: DefinitionService
     decisions: DecisionService
+    starts: StartService
+    environments: EnvironmentService
     registry: RegistryService
     builds: Builds
     flows: Workflows
@@ -101,7 +130,13 @@ class Ports(msgspec.Struct, frozen=True):
 
 def build(p: Ports, guard: Guard) -> APIRouter:
     router = APIRouter()
-    for part in (_definitions(p, guard), _versions(p, guard), _state(p, guard), _lineage(p, guard)):
+    for part in (
+        _definitions(p, guard),
+        _versions(p, guard),
+        _environments(p, guard),
+        _state(p, guard),
+        _lineage(p, guard),
+    ):
         router.include_router(part)
     return router
 
@@ -156,8 +191,20 @@ def _versions(p: Ports, guard: Guard) -> APIRouter:
     routes = guard.router("/api/v1/models", "loop")
 
     @routes.post("/{model}/versions/{number}/approvals", APPROVE)
-    def approve(model: str, number: int, body: Reason, request: Request) -> dict[str, Any]:
-        return p.decisions.approve(actor(request), p.registry.version(model, number), body.reason)
+    def approve(model: str, number: int, body: Approving, request: Request) -> dict[str, Any]:
+        version = p.registry.version(model, number)
+        if body.environment != PRODUCTION:
+            return p.environments.approve(actor(request), version, body.reason, body.environment)
+        return p.decisions.approve(actor(request), version, body.reason, hold=body.hold)
+
+    @routes.post("/{model}/versions/{number}/promotions", VERSION_PROMOTE)
+    def promote(model: str, number: int, body: Promotion, request: Request) -> dict[str, Any]:
+        return p.environments.promote(actor(request), p.registry.version(model, number), body.to)
+
+    @routes.post("/{model}/versions/{number}/rollouts", ROLLOUT_START)
+    def start(model: str, number: int, body: Start, request: Request) -> dict[str, Any]:
+        order = Order(body.reason, body.at_once, body.shadow, tuple(body.canary), body.requests, body.again)
+        return p.starts.start(actor(request), p.registry.version(model, number), order)
 
     @routes.post("/{model}/versions/{number}/rejections", REJECT)
     def reject(model: str, number: int, body: Reason, request: Request) -> dict[str, Any]:
@@ -166,6 +213,21 @@ def _versions(p: Ports, guard: Guard) -> APIRouter:
     @routes.post("/{model}/rollback", ROLLOUT_STEER)
     def roll_back(model: str, body: Reason, request: Request) -> dict[str, Any]:
         return p.decisions.roll_back(actor(request), model, body.reason)
+
+    return routes.router
+
+
+def _environments(p: Ports, guard: Guard) -> APIRouter:
+    routes = guard.router("/api/v1/environments", "loop")
+
+    @routes.get("", ENVIRONMENT_READ)
+    def environments() -> list[dict[str, Any]]:
+        return [msgspec.to_builtins(e) for e in p.environments.all()]
+
+    @routes.get("/{first}/differences/{second}", ENVIRONMENT_READ)
+    def differences(first: str, second: str) -> dict[str, Any]:
+        found: dict[str, Any] = msgspec.to_builtins(p.environments.diff(first, second))
+        return found
 
     return routes.router
 
@@ -181,6 +243,7 @@ def _state(p: Ports, guard: Guard) -> APIRouter:
             "now": iso(p.clock.now()),
             "project": applied.definition.name if applied else None,
             "plane": msgspec.to_builtins(p.monitoring.plane()),
+            "environments": {e.name: msgspec.to_builtins(e.plane) for e in p.environments.all()},
             "audit": msgspec.to_builtins(p.audit.standing()),
             "serving": [
                 {"alias": v.alias, "digest": v.digest, "state": v.state}
@@ -246,6 +309,7 @@ def _root(p: Ports, name: str, reader: Principal) -> tuple[Node, tuple[Node, ...
         "view",
         "evidence",
         "admission",
+        "rehearsal",
         "file",
         "project",
         "materialization",

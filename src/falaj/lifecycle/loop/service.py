@@ -22,7 +22,6 @@ from falaj.lifecycle.features.model import ViewSpec
 from falaj.lifecycle.loop.model import (
     DEFINITION_APPLY,
     RELEASE_FLOW,
-    ROLLOUT_FLOW,
     Applied,
     Change,
     ModelDefinition,
@@ -30,11 +29,12 @@ from falaj.lifecycle.loop.model import (
     changes,
 )
 from falaj.lifecycle.loop.ports import DefinitionStore
+from falaj.lifecycle.loop.starting import StartService
 from falaj.lifecycle.monitoring.policy import MonitorPolicy
 from falaj.lifecycle.registry.model import ModelVersion
 from falaj.lifecycle.registry.service import RegistryService
 from falaj.lifecycle.rollout.service import RolloutService
-from falaj.lifecycle.rollout.strategy import Rollout, Strategy, first_stage
+from falaj.lifecycle.rollout.strategy import Strategy
 from falaj.storage.sql.database import Database, Tx
 from falaj.workflow.flow import Workflows
 
@@ -179,6 +179,7 @@ class DecisionPorts(msgspec.Struct, frozen=True):
     flows: Workflows
     definitions: DefinitionService
     rollout: RolloutService
+    starts: StartService
     clock: Clock
 
 
@@ -191,16 +192,17 @@ class DecisionService:
         self._flows = ports.flows
         self._definitions = ports.definitions
         self._rollout = ports.rollout
+        self._starts = ports.starts
         self._clock = ports.clock
 
-    def approve(self, actor: Principal, version: ModelVersion, reason: str) -> dict[str, Any]:
-        """Approve a version; the approval that completes the quorum starts its release.
+    def approve(self, actor: Principal, version: ModelVersion, reason: str, *, hold: bool = False) -> dict[str, Any]:
+        """Approve a version; the approval that completes the quorum starts its way into traffic, unless it is to be held.
 
         It is complete with as many people as the version needs, and with each role that it demands among them.
         Whoever gave it may repeat it: what a crash left undone is done then, and nothing twice.
         Raises `Conflict` unless the version awaits approval, `Denied` for its author.
         """
-        subject = RegistryService.subject(version)
+        subject = self._registry.subject(version)
         approval = self._given(actor, version, "approved") if version.state == "approved" else None
         if approval is None:
             self._awaiting(version)
@@ -216,13 +218,13 @@ class DecisionService:
         if len(counting) < version.approvals or missing:
             return {**answer, "flow": "", "rollout": False}
         self._registry.move(version.digest, "approved", "", actor.name, f"{approval.id}:approved")
-        flow = self._release(actor, version, approval.id.partition("_")[2])
+        flow = "" if hold else self._starts.after_approval(actor, version, approval.id.partition("_")[2])
         return {**answer, "flow": flow, "rollout": flow.startswith("rol_")}
 
     def reject(self, actor: Principal, version: ModelVersion, reason: str) -> dict[str, Any]:
         """Reject a version for good."""
         self._awaiting(version)
-        subject = RegistryService.subject(version)
+        subject = self._registry.subject(version)
         approval = self._given(actor, version, "rejected") or self._changes.decide(actor, subject, False, reason)
         self._registry.move(
             version.digest, "rejected", f"rejected by {actor.name}", actor.name, f"{approval.id}:rejected"
@@ -231,41 +233,13 @@ class DecisionService:
 
     def _given(self, actor: Principal, version: ModelVersion, decision: str) -> Approval | None:
         """What this person decided about this evidence, if all that was to follow from it can follow now."""
-        subject = RegistryService.subject(version)
+        subject = self._registry.subject(version)
         counting = self._changes.counting(subject)
         if decision == "approved" and (len(counting) < version.approvals or missing_roles(counting, subject)):
             return None
         wanted = (actor.name, version.evidence, decision)
         found = (a for a in self.decisions(version.digest) if (a.principal, a.evidence, a.decision) == wanted)
         return next(found, None)
-
-    def _release(self, actor: Principal, version: ModelVersion, suffix: str) -> str:
-        """Start the way into traffic: by the model's strategy when a version serves already, else at once."""
-        plan, strategy = self._rollout.plan(version.model), self._definitions.strategy(version.model)
-        stable = next((r.digest for r in plan.routes if r.role == "stable"), "") if plan else ""
-        if strategy is None or stable in ("", version.digest):
-            flow = f"rel_{suffix}"
-            self._flows.start(RELEASE_FLOW, flow, {"digest": version.digest, "actor": actor.name})
-            return flow
-        flow, now = f"rol_{suffix}", iso(self._clock.now())
-        stage, step = first_stage(strategy)
-        rollout = Rollout(
-            id=flow,
-            model=version.model,
-            challenger=version.digest,
-            stable=stable,
-            strategy=strategy,
-            stage=stage,
-            step=step,
-            generation=0,
-            actor=actor.name,
-            reason="",
-            started_at=now,
-            updated_at=now,
-        )
-        self._rollout.start(actor, rollout, f"{flow}:start")
-        self._flows.start(ROLLOUT_FLOW, flow, {"rollout": flow})
-        return flow
 
     def roll_back(self, actor: Principal, model: str, reason: str) -> dict[str, Any]:
         """Give all traffic back to the version that served before. Raises `Conflict` when there is none."""

@@ -17,6 +17,7 @@ from falaj.governance.audit.service import AuditService
 from falaj.governance.changes.model import Approval
 from falaj.governance.changes.service import ChangeService
 from falaj.kernel.clock import iso
+from falaj.kernel.environments import PRODUCTION
 from falaj.kernel.errors import Invalid, NotFound
 from falaj.lifecycle.data.service import DataService
 from falaj.lifecycle.monitoring.incidents import IncidentService
@@ -26,7 +27,7 @@ from falaj.lifecycle.registry.model import ModelVersion
 from falaj.lifecycle.registry.service import RegistryService
 from falaj.lifecycle.rollout.model import PLAN_SET
 from falaj.lifecycle.rollout.service import RolloutService
-from falaj.lifecycle.rollout.strategy import ROLLOUT_STEER, Rollout
+from falaj.lifecycle.rollout.strategy import ROLLOUT_START, ROLLOUT_STEER, Rollout
 from falaj.lifecycle.serving.model import BUNDLE_PUBLISH
 from falaj.lifecycle.serving.plane.journal import Prediction
 from falaj.lifecycle.training.model import ModelContract, Run
@@ -60,8 +61,8 @@ class Dataset(msgspec.Struct, frozen=True):
 class Traffic(msgspec.Struct, frozen=True):
     """How the version came to answer: the generation and its plan, and the flow that brought the version in.
 
-    how: release (at once) · rollout (step by step) · roll back · unknown. `ordered` says who gave the traffic back
-    and why, when that was so.
+    how: release (at once) · rollout (step by step) · roll back · unknown. `ordered` says who started it by hand or
+    gave the traffic back, and why, when that was so.
     """
 
     generation: int
@@ -155,7 +156,7 @@ class WhyService:
 
     def _published(self, generation: int) -> Found | None:
         """The entry of the bundle that answered."""
-        for entry in self._entries(action=BUNDLE_PUBLISH.name):
+        for entry in self._entries(action=BUNDLE_PUBLISH.name, resource_id=PRODUCTION):
             number = entry.entry.detail.get("generation", generation + 1)
             if number <= generation:
                 return entry if number == generation else None
@@ -167,6 +168,8 @@ class WhyService:
             return []
         found: list[Found] = []
         for entry in self._entries(action=PLAN_SET.name, resource_id=record.model, before_index=published.index):
+            if entry.entry.detail.get("environment") != PRODUCTION:  # staging's plans are about the same model
+                continue
             if not any(r["digest"] == record.digest for r in entry.entry.detail.get("routes", ())):
                 break
             found.append(entry)
@@ -180,8 +183,9 @@ class WhyService:
         rollout = self._rollout(flow)
         approvals = tuple(a for a in self._p.changes.of(version.digest) if a.evidence == version.evidence)
         approved = any(flow.partition("_")[2] == a.id.partition("_")[2] for a in approvals)
-        ordered = None if rollout or approved or not brought else self._ordered(record, brought[-1])
-        how = "rollout" if rollout else "release" if approved else "roll back" if ordered else "unknown"
+        ordered = None if rollout or approved or not brought else self._ordered(record, brought[-1], flow)
+        given_back = bool(ordered and ordered["given_back"])
+        how = "rollout" if rollout else "roll back" if given_back else "release" if approved or ordered else "unknown"
         return Traffic(
             generation=record.generation,
             published_at=published.entry.at if published else "",
@@ -201,13 +205,17 @@ class WhyService:
         except NotFound:
             return None
 
-    def _ordered(self, record: Prediction, plan: Found) -> dict[str, Any] | None:
-        """Who gave the traffic back to this version, if somebody did."""
-        steered = self._entries(action=ROLLOUT_STEER.name, resource_id=record.model, before_index=plan.index)
-        found = next((f for f in steered if f.entry.detail.get("back_to") == record.digest), None)
+    def _ordered(self, record: Prediction, plan: Found, flow: str) -> dict[str, Any] | None:
+        """Who started this flow by hand, or gave the traffic back to this version, if somebody did."""
+        where: dict[str, Any] = {"resource_id": record.model, "before_index": plan.index}
+        started = self._entries(action=ROLLOUT_START.name, **where)
+        by_hand = next((f for f in started if f.entry.detail.get("flow") == flow), None)
+        steered = self._entries(action=ROLLOUT_STEER.name, **where)
+        found = by_hand or next((f for f in steered if f.entry.detail.get("back_to") == record.digest), None)
         if found is None:
             return None
         return {
+            "given_back": by_hand is None,
             "principal": found.entry.principal,
             "at": found.entry.at,
             "reason": found.entry.detail.get("reason", ""),

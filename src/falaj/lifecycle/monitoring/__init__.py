@@ -4,8 +4,10 @@
 `observer`   records → scored rows and windows; judges windows
 `drift`      a window against the version's frozen reference: pure rules
 `analysis`   a challenger beside the stable version: pure rules over sequential tests
-`analyst`    the judge of rollouts, over journal and guard
+`losses`     how wrong an answer was once its label has come: pure rules
+`analyst`    the judge of rollouts, over journal, labels and guard
 `quality`    labels, and windows as people ask for them
+`backtest`   what another version would have answered; `flows` and `steps` do it
 `incidents`  what is not as it should be
 `policy`     what a project asks of monitoring
 `model`      frozen types, health in words

@@ -4,9 +4,11 @@
     non_finite   share of requests whose answer is not a finite number
     slow         share of requests that took longer than `latency_ms`
     score_up, score_down   mean rank of the score in the stable version's reference, moved up or down
+    label_loss   how wrong the answers were whose labels have come, see `losses`
 
 Each asks whether the challenger's mean is at most a margin above the stable version's. One may look after every
-request; see `falaj.statistics.sequential` for what that rests on.
+request; see `falaj.statistics.sequential` for what that rests on. `alpha` is shared: of k metrics each may claim
+'worse' at alpha / k, label_loss among them whether or not a label ever comes, so that nothing depends on that.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ _VERDICTS = {
     Outcome.UNDECIDED: Verdict.INCONCLUSIVE,
     Outcome.WORSE: Verdict.FAILED,
 }
+LABEL_LOSS = "label_loss"
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -40,25 +43,38 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 class Trial(msgspec.Struct, frozen=True):
-    """A challenger beside the stable version, from the first request of a rollout to its last. Start with `trial`."""
+    """A challenger beside the stable version, from the first request of a rollout to its last. Start with `trial`.
+
+    `waits_for_labels`: it passes only once label_loss is shown to be within its margin too; else labels that come can
+    only fail it.
+    """
 
     stable: str  # digest
     challenger: str  # digest
     limits: strategy.Limits
     metrics: dict[str, Comparison]
+    waits_for_labels: bool = False
 
     def add(self, answers: Iterable[Answer]) -> Trial:
         """The trial after more answers, in the order in which they came."""
         given = list(answers)
         metrics = dict(self.metrics)
         for name, state in metrics.items():
-            metrics[name] = observe_all(state, self._values(name, given))
+            if name != LABEL_LOSS:
+                metrics[name] = observe_all(state, self._values(name, given))
         return msgspec.structs.replace(self, metrics=metrics)
+
+    def labelled(self, losses: Iterable[tuple[Arm, float]]) -> Trial:
+        """The trial after more labels, in the order in which they came: one loss, 0 … 1, an answered request."""
+        if LABEL_LOSS not in self.metrics:
+            return self
+        compared = observe_all(self.metrics[LABEL_LOSS], losses)
+        return msgspec.structs.replace(self, metrics={**self.metrics, LABEL_LOSS: compared})
 
     def __add__(self, other: Trial) -> Trial:
         """Two workers' trials of the same versions. Raises `Invalid` when they ask different questions."""
-        mine, theirs = (self.stable, self.challenger, self.limits), (other.stable, other.challenger, other.limits)
-        if mine != theirs or self.metrics.keys() != other.metrics.keys():
+        mine, theirs = ((t.stable, t.challenger, t.limits, t.waits_for_labels, t.metrics.keys()) for t in (self, other))
+        if mine != theirs:
             raise Invalid(
                 "two trials of other versions or with other limits do not add up",
                 hint="start every worker's trial with the versions and limits of the rollout",
@@ -82,15 +98,22 @@ class Trial(msgspec.Struct, frozen=True):
         return ranked if way == "score_up" else ((arm, 1 - rank) for arm, rank in ranked)
 
 
-def trial(stable: str, challenger: str, limits: strategy.Limits, *, columns: int = 1, group: int = 1) -> Trial:
+def trial(
+    stable: str, challenger: str, limits: strategy.Limits, *, columns: int = 1, group: int = 1, labels: int | None = 0
+) -> Trial:
     """Nothing seen yet. `columns` of the score are ranked (0: none); `group` is stable requests for one of
-    the challenger, near the ratio of the traffic. `limits.shift` is the margin of the score, `limits.margin` of
-    every other metric."""
+    the challenger, near the ratio of the traffic. `limits.shift` is the margin of the score, `limits.loss` that of
+    label_loss, `limits.margin` that of every other metric. `labels` is how many a step waits for; with None, or
+    without a `limits.loss`, labels are not compared."""
     names = dict.fromkeys(("error_rate", "non_finite", "slow"), limits.margin)
     for way in ("score_up", "score_down"):
         for column in range(columns):
             names[way if columns == 1 else f"{way}[{column}]"] = limits.shift
-    return Trial(stable, challenger, limits, {name: comparison(m, group) for name, m in names.items()})
+    judged = labels is not None and limits.loss is not None
+    if judged and limits.loss is not None:
+        names[LABEL_LOSS] = limits.loss
+    metrics = {name: comparison(m, group) for name, m in names.items()}
+    return Trial(stable, challenger, limits, metrics, judged and bool(labels))
 
 
 class MetricVerdict(msgspec.Struct, frozen=True):
@@ -128,7 +151,8 @@ def judge(state: Trial) -> TrialReport:
     """Judge every metric now.
 
     Failed when any is worse: over all looks and metrics the chance of that is at most `limits.alpha` while none
-    is. Successful when each is shown to be within its margin. Otherwise Inconclusive.
+    is. Successful when each is shown to be within its margin, label_loss only if the trial waits for labels.
+    Otherwise Inconclusive.
     """
     limits, count = state.limits, len(state.metrics)
     found = tuple(
@@ -145,9 +169,12 @@ def judge(state: Trial) -> TrialReport:
         )
         for name, s in state.metrics.items()
     )
-    verdict = worst([m.verdict for m in found])
+    decisive = tuple(
+        m for m in found if m.metric != LABEL_LOSS or state.waits_for_labels or m.verdict is Verdict.FAILED
+    )
+    verdict = worst([m.verdict for m in decisive])
     requests = max((m.requests for m in found), default=0)
-    return TrialReport(verdict, _reason(verdict, found, requests), requests, found)
+    return TrialReport(verdict, _reason(verdict, decisive, requests), requests, found)
 
 
 def _reason(verdict: Verdict, found: tuple[MetricVerdict, ...], requests: int) -> str:
@@ -155,11 +182,18 @@ def _reason(verdict: Verdict, found: tuple[MetricVerdict, ...], requests: int) -
         return f"on {requests:,} requests it is within every margin of the stable version"
     if verdict is Verdict.FAILED:
         worse = [m for m in found if m.verdict is Verdict.FAILED]
-        return "worse than the stable version: " + ", ".join(
-            f"{m.metric} {m.challenger or 0:.3g} against {m.stable or 0:.3g}" for m in worse
-        )
-    waiting = ", ".join(m.metric for m in found if m.verdict is Verdict.INCONCLUSIVE)
+        return "worse than the stable version: " + ", ".join(_against(m) for m in worse)
+    waiting = ", ".join(_named(m) for m in found if m.verdict is Verdict.INCONCLUSIVE)
     return f"{requests:,} requests do not decide {waiting} yet"
+
+
+def _against(m: MetricVerdict) -> str:
+    counted = f" on {m.requests:,} labelled answers" if m.metric == LABEL_LOSS else ""
+    return f"{_named(m)} {m.challenger or 0:.3g} against {m.stable or 0:.3g}{counted}"
+
+
+def _named(m: MetricVerdict) -> str:
+    return "label loss" if m.metric == LABEL_LOSS else m.metric
 
 
 def _column(name: str) -> tuple[str, int]:

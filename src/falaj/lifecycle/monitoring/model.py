@@ -14,7 +14,18 @@ INCIDENT_READ = Action("monitoring.read_incidents", "read", "Incident", "see inc
 INCIDENT_OPEN = Action("monitoring.open_incident", "system", "Incident", "open an incident")
 INCIDENT_CLOSE = Action("monitoring.close_incident", "system", "Incident", "close an incident whose cause is gone")
 INCIDENT_RESOLVE = Action("monitoring.resolve_incident", "engineering", "Incident", "resolve an incident")
-ACTIONS = (HEALTH_READ, LABELS_PUSH, DRIFT_READ, INCIDENT_READ, INCIDENT_OPEN, INCIDENT_CLOSE, INCIDENT_RESOLVE)
+VERSION_BACKTEST = Action(
+    "monitoring.backtest",
+    "engineering",
+    "ModelVersion",
+    "work out what a version would have answered on recorded traffic",
+)
+ACTIONS = (
+    HEALTH_READ, LABELS_PUSH, DRIFT_READ, INCIDENT_READ, INCIDENT_OPEN, INCIDENT_CLOSE, INCIDENT_RESOLVE, VERSION_BACKTEST,
+)  # fmt: skip
+
+BACKTEST = "backtest"
+"""The name of the flow that works out what another version would have answered, and of its step."""
 
 
 EVALUATOR = "evaluator"
@@ -66,7 +77,8 @@ class Incident(msgspec.Struct, frozen=True):
 
 
 class Scored(msgspec.Struct, frozen=True):
-    """One answered row, as quality needs it. `score` is None when the model gave no finite answer."""
+    """One answered row, as quality needs it. `score` is None when the model gave no finite number; `vector` is an
+    answer of several numbers, such as the probability of each class."""
 
     prediction: str
     row: int
@@ -75,6 +87,7 @@ class Scored(msgspec.Struct, frozen=True):
     role: str
     at_us: int
     score: float | None
+    vector: tuple[float, ...] | None = None
 
 
 class Slot(msgspec.Struct, frozen=True):
@@ -90,7 +103,8 @@ class Slot(msgspec.Struct, frozen=True):
 
 
 class Label(msgspec.Struct, frozen=True):
-    """What became true of one row: 1.0 or 0.0 for a binary label, the value for a regression."""
+    """What became true of one row: 1.0 or 0.0 for a binary label, the class's position in the contract's `classes`
+    for several, the value for a regression."""
 
     prediction: str
     row: int
@@ -99,17 +113,28 @@ class Label(msgspec.Struct, frozen=True):
     at_us: int
 
 
+class Arrival(msgspec.Struct, frozen=True):
+    """The first label that came of a request, whichever row it is of. `number` grows in the order in which they came."""
+
+    number: int
+    label: Label
+
+
 class WindowRow(msgspec.Struct, frozen=True):
-    """A window as it is kept; `window` is its JSON."""
+    """A window as it is kept; `window` is its JSON. What was judged is not judged again, also after a restart."""
 
     model: str
     digest: str
     start_us: int
     window: str
+    judged: bool = False
 
 
 class WindowView(msgspec.Struct, frozen=True):
-    """A window as people see it. `features` is the PSI of each; `quality` is None until labels have come."""
+    """A window as people see it. `features` is the PSI of each; `quality` is None until labels have come.
+
+    `errors` counts requests that the version failed; `p50_ms` and `p99_ms` are None without an answer.
+    """
 
     model: str
     digest: str
@@ -124,3 +149,130 @@ class WindowView(msgspec.Struct, frozen=True):
     labels: int
     metric: str
     quality: float | None
+    errors: int = 0
+    p50_ms: float | None = None
+    p99_ms: float | None = None
+
+
+BACKTEST_METRICS: dict[str, tuple[str, ...]] = {
+    "binary": ("roc_auc", "log_loss", "brier"),
+    "multiclass": ("roc_auc", "log_loss", "brier", "accuracy"),
+    "regression": ("mae", "rmse"),
+}
+"""What a backtest measures for each task."""
+PERIODS = ("day", "week", "month")
+"""How a backtest divides time: days, weeks from Monday on, months, each in UTC."""
+
+
+class BacktestAsk(msgspec.Struct, frozen=True):
+    """What somebody wants to know: which version, on what was answered from `start_us` up to, not with, `end_us`
+    (µs since 1970; None: without that end), in periods of `by`."""
+
+    model: str
+    alias: str
+    digest: str
+    by: str
+    start_us: int | None = None
+    end_us: int | None = None
+
+
+class Answerer(msgspec.Struct, frozen=True):
+    """What a backtest has to know of a version that may have answered; `views` are digests by name."""
+
+    alias: str
+    task: str
+    label: str
+    classes: tuple[str, ...]
+    score: str
+    views: dict[str, str]
+
+
+class Recorded(msgspec.Struct, frozen=True):
+    """Where a model's predictions are: in version `version` of the Delta table `table` (-1: in none) those of the
+    segments `shipped`, and in the folder `journal` all others."""
+
+    model: str
+    journal: str
+    table: str
+    version: int
+    shipped: tuple[str, ...]
+
+
+class BacktestTask(msgspec.Struct, frozen=True):
+    """What a step process needs to let a version answer recorded requests.
+
+    `folder` holds the version's files; `labels` is a CSV file without a head: prediction, row, value. `answerers`
+    are the model's versions by digest. `as_of_us` is the moment that the version was trained as of (None: not known).
+    """
+
+    ask: BacktestAsk
+    folder: str
+    recorded: Recorded
+    labels: str
+    answerers: dict[str, Answerer]
+    as_of_us: int | None = None
+
+
+class Figure(msgspec.Struct, frozen=True):
+    """One metric on the same rows: of the answers that callers got, and of the version's.
+
+    `difference` is the version's less the served one, `better` whether that is an improvement (None: no difference).
+    Where it cannot be measured the figures are None and `problem` says why.
+    """
+
+    metric: str
+    served: float | None = None
+    version: float | None = None
+    difference: float | None = None
+    better: bool | None = None
+    problem: str = ""
+
+
+class BacktestPeriod(msgspec.Struct, frozen=True):
+    """A period, or all of them together (`start` is empty).
+
+    `rows` are those that callers got an answer to, `labelled` those whose label has come. `refused` are rows that
+    the version has no answer to: its contract does not take them, or the answer is not finite. Figures rest on the
+    `compared` rows: labelled and not refused. `seen` are rows from before the moment that the version was trained
+    as of: it may have learnt from them. `answered_by` counts rows by alias.
+    """
+
+    start: str
+    rows: int
+    labelled: int
+    compared: int
+    refused: int
+    seen: int
+    answered_by: dict[str, int]
+    figures: tuple[Figure, ...]
+
+
+class Reproduced(msgspec.Struct, frozen=True):
+    """Where the version itself answered: the largest difference between its recorded and its recomputed scores.
+
+    None when it answered nothing of the range. Relative to the value for a regression above 1.
+    """
+
+    rows: int
+    largest_difference: float | None
+    tolerance: float
+
+
+class BacktestOutcome(msgspec.Struct, frozen=True):
+    """What came out. `unanswered` rows were asked and got no answer; they are in no figure.
+
+    `views_changed` names feature views of which other versions were recorded than this one reads.
+    """
+
+    version: str
+    digest: str
+    task: str
+    by: str
+    first_at: str
+    last_at: str
+    unanswered: int
+    periods: tuple[BacktestPeriod, ...]
+    total: BacktestPeriod
+    reproduced: Reproduced
+    views_changed: tuple[str, ...]
+    as_of: str = ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -43,14 +44,18 @@ class Observer:
         self._references: dict[str, ReferenceProfile | None] = {}
         self._scores: dict[str, str] = {}
         self._open: dict[_Key, Window] = {}
-        self._judged: dict[_Key, DriftReport] = {}
+        self._judged: set[_Key] = set()
+        self._left: set[_Key] = set()  # with nothing to judge it by: not asked for again
         self._lock = threading.Lock()
 
     def load(self, models: list[str]) -> None:
         """Take up the windows that were kept."""
         for model in models:
             for row in self._kept(model):
-                self._open[model, row.digest, row.start_us] = msgspec.json.decode(row.window, type=Window)
+                key = (model, row.digest, row.start_us)
+                self._open[key] = msgspec.json.decode(row.window, type=Window)
+                if row.judged:
+                    self._judged.add(key)
 
     def __call__(self, batch: list[Prediction], segment: str, end: int) -> None:
         """Take records in order, up to offset `end` of `segment`."""
@@ -58,12 +63,9 @@ class Observer:
         touched: dict[_Key, Window] = {}
         for record in batch:
             scored += self._scored(record)
-            if not record.primary and not record.error:
+            if not record.primary or (record.error and record.role != "shadow"):
                 self._count(record, touched)
-        rows = [
-            WindowRow(model, digest, start, msgspec.json.encode(w).decode())
-            for (model, digest, start), w in touched.items()
-        ]
+        rows = [_kept_as(key, live, judged=key in self._judged) for key, live in touched.items()]
 
         def work(tx: Tx) -> None:
             self._p.store.add_predictions(tx, scored, segment, end)
@@ -74,22 +76,33 @@ class Observer:
         with self._lock:
             self._open.update(touched)
 
-    def judge(self, serving: dict[str, str]) -> None:
-        """Judge windows whose time is over; drift of the version that serves (`serving`: model → digest) opens an incident."""
+    def judge(self, serving: Callable[[], dict[str, str]]) -> None:
+        """Judge windows whose time is over; drift of the version that serves opens an incident.
+
+        `serving` (model → digest) is asked only when a window has drifted: this is called several times a second.
+        """
         now = int(self._p.clock.now().timestamp() * 1e6)
         with self._lock:
-            due = [(k, w) for k, w in self._open.items() if w.end_us <= now and k not in self._judged]
+            closed = self._judged | self._left
+            due = [(k, w) for k, w in self._open.items() if w.end_us <= now and k not in closed]
         for (model, digest, start), live in due:
             policy, reference = self._p.policies.monitor(model), self.reference(digest)
             if policy is None or reference is None:
+                self._left.add((model, digest, start))
                 continue
             report = drift(reference, live, policy)
-            with self._lock:
-                self._judged[model, digest, start] = report
-            if report.verdict is Verdict.FAILED and serving.get(model) == digest:
+            if report.verdict is Verdict.FAILED and serving().get(model) == digest:
                 self._p.incidents.open(
                     model, "drift", digest, f"{_day(live.start_us)} to {_day(live.end_us)}: {report.reason}"
                 )
+            self._close((model, digest, start), live)
+
+    def _close(self, key: _Key, live: Window) -> None:
+        """Remember that a window was judged: only now, so that a failure before is made good by the next look."""
+        row = _kept_as(key, live, judged=True)
+        self._p.database.change(lambda tx: self._p.store.put_window(tx, row))
+        with self._lock:
+            self._judged.add(key)
 
     def windows(self, model: str) -> list[tuple[Window, DriftReport | None]]:
         """A model's windows, oldest first, with the report of those that can be judged."""
@@ -133,7 +146,7 @@ class Observer:
     def _scored(self, record: Prediction) -> list[Scored]:
         found = self.scores(record) or [None] * record.rows
         return [
-            Scored(record.id, i, record.model, record.digest, record.role, record.at, _number(value))
+            Scored(record.id, i, record.model, record.digest, record.role, record.at, _number(value), _vector(value))
             for i, value in enumerate(found)
         ]
 
@@ -146,7 +159,15 @@ class Observer:
         with self._lock:
             kept = touched.get(key) or self._open.get(key)
         live = kept if kept and kept.reference == reference.digest else window(record.digest, reference, start, end)
-        touched[key] = live.add(reference, {**record.inputs, **record.features}, self.scores(record))
+        health = live.health.add(record.duration / 1e6, failed=bool(record.error))
+        live = msgspec.structs.replace(live, health=health)
+        if not record.error:
+            live = live.add(reference, record.at, {**record.inputs, **record.features}, self.scores(record))
+        touched[key] = live
+
+
+def _kept_as(key: _Key, live: Window, *, judged: bool) -> WindowRow:
+    return WindowRow(*key, msgspec.json.encode(live).decode(), judged)
 
 
 def span(at_us: int, policy: MonitorPolicy) -> tuple[int, int]:
@@ -157,7 +178,16 @@ def span(at_us: int, policy: MonitorPolicy) -> tuple[int, int]:
 
 
 def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+    return float(value) if _finite(value) else None
+
+
+def _vector(value: Any) -> tuple[float, ...] | None:
+    """An answer of several finite numbers, such as class probabilities."""
+    return tuple(float(v) for v in value) if isinstance(value, list) and all(_finite(v) for v in value) else None
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _day(us: int) -> str:

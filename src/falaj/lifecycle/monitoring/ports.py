@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Protocol
 
-from falaj.lifecycle.monitoring.model import Incident, Label, Scored, Slot, WindowRow
+from falaj.lifecycle.monitoring.model import Arrival, Incident, Label, Scored, Slot, WindowRow
 from falaj.lifecycle.monitoring.policy import MonitorPolicy
-from falaj.lifecycle.serving.model import LoadReport, PlaneStatus
-from falaj.lifecycle.training.model import ModelContract
+from falaj.lifecycle.registry.model import ModelVersion
+from falaj.lifecycle.serving.model import JournalSegment, LoadReport, PlaneStatus
+from falaj.lifecycle.training.model import ModelContract, Run
 from falaj.storage.sql.database import Tx
 
 
@@ -73,6 +75,22 @@ class RecordStore(Protocol):
 
     def labels_of(self, tx: Tx, prediction: str) -> list[Label]: ...
 
+    def arrivals(self, tx: Tx, model: str, after: int, limit: int) -> list[Arrival]:
+        """The first labels of requests that came after number `after`, in the order in which they came."""
+        ...
+
+    def arrived_before(self, tx: Tx, model: str, at_us: int) -> int:
+        """The number of the last first label that came before a moment; 0 when none did."""
+        ...
+
+    def scored(self, tx: Tx, ids: list[str]) -> dict[tuple[str, int], Scored]:
+        """The rows of these predictions, by prediction and row."""
+        ...
+
+    def label_rows(self, tx: Tx, model: str) -> Iterator[tuple[str, int, float]]:
+        """Every label of a model as it is true now: prediction, row, value; while the transaction lasts."""
+        ...
+
     def known(self, tx: Tx, model: str, ids: list[str]) -> set[str]: ...
 
     def labelled(self, tx: Tx, model: str, digest: str, start_us: int, end_us: int) -> list[tuple[float, float]]: ...
@@ -93,6 +111,38 @@ class Versions(Protocol):
 
     def profile_of(self, digest: str) -> bytes:
         """The version's frozen reference profile, as JSON."""
+        ...
+
+
+class Registry(Protocol):
+    """What a backtest asks the registry."""
+
+    def version(self, model: str, number: int) -> ModelVersion:
+        """Raises `NotFound`."""
+        ...
+
+    def by_digest(self, digest: str) -> ModelVersion:
+        """Raises `NotFound`."""
+        ...
+
+    def versions(self, model: str) -> list[ModelVersion]:
+        """All versions of a model."""
+        ...
+
+    def contract(self, digest: str) -> ModelContract:
+        """The version's contract. Raises `NotFound`, `Integrity`."""
+        ...
+
+
+class Segments(Protocol):
+    def segments(self) -> list[JournalSegment]:
+        """What was sealed and shipped, newest first."""
+        ...
+
+
+class Runs(Protocol):
+    def run(self, run_id: str) -> Run:
+        """The training run. Raises `NotFound`."""
         ...
 
 

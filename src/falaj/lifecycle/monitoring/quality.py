@@ -95,6 +95,9 @@ class QualityService:
             labels=len(pairs),
             metric=metric,
             quality=quality,
+            errors=live.health.errors,
+            p50_ms=live.health.quantile_ms(0.5),
+            p99_ms=live.health.quantile_ms(0.99),
         )
 
 

@@ -2,13 +2,19 @@
 
 What is in `metrics.db` survives a process crash. It can be made again from the prediction journal,
 except for labels, which their sender is asked to keep until the answer.
+
+`labels` holds what is true now, corrections included; `first_labels` one row a request, as it came, so that what was
+concluded from the order in which labels came can be concluded again.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import msgspec
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     Float,
     Index,
@@ -24,7 +30,7 @@ from sqlalchemy import (
     update,
 )
 
-from falaj.lifecycle.monitoring.model import Incident, Label, Scored, Slot, WindowRow
+from falaj.lifecycle.monitoring.model import Arrival, Incident, Label, Scored, Slot, WindowRow
 from falaj.storage.sql.database import Tx
 from falaj.storage.sql.schema import metadata
 
@@ -62,6 +68,24 @@ labels = Table(
     Column("value", Float, nullable=False),
     Column("at_us", BigInteger, nullable=False),
 )
+first_labels = Table(
+    "first_labels",
+    records,
+    Column("number", Integer, primary_key=True),
+    Column("prediction", String, nullable=False, unique=True),
+    Column("row", Integer, nullable=False),
+    Column("model", String, nullable=False),
+    Column("value", Float, nullable=False),
+    Column("at_us", BigInteger, nullable=False),
+    Index("ix_first_labels_model", "model", "number"),
+)
+score_vectors = Table(
+    "score_vectors",
+    records,
+    Column("prediction", String, primary_key=True),
+    Column("row", Integer, primary_key=True),
+    Column("vector", String, nullable=False),
+)
 windows = Table(
     "windows",
     records,
@@ -69,6 +93,7 @@ windows = Table(
     Column("digest", String, primary_key=True),
     Column("start_us", BigInteger, primary_key=True),
     Column("window", String, nullable=False),
+    Column("judged", Boolean, nullable=False),
 )
 cursors = Table(
     "journal_cursors",
@@ -76,7 +101,8 @@ cursors = Table(
     Column("segment", String, primary_key=True),
     Column("offset", BigInteger, nullable=False),
 )
-_p, _l = predictions.c, labels.c
+_p, _l, _f, _v = predictions.c, labels.c, first_labels.c, score_vectors.c
+_SOME = 500  # how many values one query names
 
 
 class SqlIncidentStore:
@@ -112,23 +138,60 @@ class SqlRecordStore:
     def add_predictions(self, tx: Tx, rows: list[Scored], segment: str, offset: int) -> None:
         """Keep rows and how far the journal was read, together."""
         if rows:
-            tx.execute(insert(predictions).prefix_with("OR IGNORE"), [msgspec.structs.asdict(r) for r in rows])
+            plain = [{k: v for k, v in msgspec.structs.asdict(r).items() if k != "vector"} for r in rows]
+            tx.execute(insert(predictions).prefix_with("OR IGNORE"), plain)
+        vectors = [
+            {"prediction": r.prediction, "row": r.row, "vector": msgspec.json.encode(r.vector).decode()}
+            for r in rows
+            if r.vector is not None and r.role != "shadow"  # nobody knows a shadow's answers, so none gets a label
+        ]
+        if vectors:
+            tx.execute(insert(score_vectors).prefix_with("OR IGNORE"), vectors)
         tx.execute(delete(cursors).where(cursors.c.segment == segment))
         tx.execute(insert(cursors).values(segment=segment, offset=offset))
 
     def add_labels(self, tx: Tx, rows: list[Label]) -> None:
         """A label that comes again replaces the first: a correction."""
-        tx.execute(insert(labels).prefix_with("OR REPLACE"), [msgspec.structs.asdict(r) for r in rows])
+        given = [msgspec.structs.asdict(r) for r in rows]
+        tx.execute(insert(labels).prefix_with("OR REPLACE"), given)
+        tx.execute(insert(first_labels).prefix_with("OR IGNORE"), given)
 
     def labels_of(self, tx: Tx, prediction: str) -> list[Label]:
         rows = tx.execute(select(labels).where(_l.prediction == prediction).order_by(_l.row))
         return [Label(**r._mapping) for r in rows]
 
+    def arrivals(self, tx: Tx, model: str, after: int, limit: int) -> list[Arrival]:
+        """The first labels of requests that came after number `after`, in the order in which they came."""
+        query = select(first_labels).where(_f.model == model, _f.number > after).order_by(_f.number).limit(limit)
+        return [Arrival(r.number, Label(r.prediction, r.row, r.model, r.value, r.at_us)) for r in tx.execute(query)]
+
+    def arrived_before(self, tx: Tx, model: str, at_us: int) -> int:
+        """The number of the last first label that came before a moment; 0 when none did."""
+        query = select(func.max(_f.number)).where(_f.model == model, _f.at_us < at_us)
+        return int(tx.execute(query).scalar() or 0)
+
+    def scored(self, tx: Tx, ids: list[str]) -> dict[tuple[str, int], Scored]:
+        """The rows of these predictions, by prediction and row."""
+        same = (_v.prediction == _p.prediction) & (_v.row == _p.row)
+        found: dict[tuple[str, int], Scored] = {}
+        for i in range(0, len(ids), _SOME):
+            asked = _p.prediction.in_(ids[i : i + _SOME])
+            for r in tx.execute(select(predictions, _v.vector).join(score_vectors, same, isouter=True).where(asked)):
+                vector = msgspec.json.decode(r.vector, type=tuple[float, ...]) if r.vector else None
+                found[r.prediction, r.row] = Scored(**{**r._mapping, "vector": vector})
+        return found
+
+    def label_rows(self, tx: Tx, model: str) -> Iterator[tuple[str, int, float]]:
+        """Every label of a model as it is true now: prediction, row, value; while the transaction lasts."""
+        query = select(_l.prediction, _l.row, _l.value).where(_l.model == model)
+        for r in tx.execute(query.execution_options(yield_per=10_000)):
+            yield r.prediction, r.row, r.value
+
     def known(self, tx: Tx, model: str, ids: list[str]) -> set[str]:
         """Which of these prediction ids the model has answered."""
         found: set[str] = set()
-        for i in range(0, len(ids), 500):
-            query = select(_p.prediction).where(_p.model == model, _p.prediction.in_(ids[i : i + 500]))
+        for i in range(0, len(ids), _SOME):
+            query = select(_p.prediction).where(_p.model == model, _p.prediction.in_(ids[i : i + _SOME]))
             found.update(tx.execute(query).scalars())
         return found
 

@@ -35,6 +35,9 @@ class Tail:
         self._then = then
         self._seconds = seconds
         self._stopping = threading.Event()
+        self._wake = threading.Event()
+        self._begun = self._ended = 0  # the number of the last look that began, and of the last that came to its end
+        self._done = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="journal-tail", daemon=True)
         self._looked = time.monotonic()
         self.news = threading.Condition()
@@ -46,6 +49,9 @@ class Tail:
 
     def stop(self) -> None:
         self._stopping.set()
+        self._wake.set()
+        with self._done:
+            self._done.notify_all()
         if self._thread.is_alive():
             self._thread.join()
 
@@ -53,13 +59,28 @@ class Tail:
         """Seconds since a look last came to its end."""
         return time.monotonic() - self._looked
 
+    def catch_up(self, seconds: float) -> bool:
+        """Look at once, and wait until a look that began after this call has ended; False when none did in time.
+
+        After `stop` nobody is kept waiting: False at once.
+        """
+        with self._done:
+            wanted = self._begun + 1
+            self._wake.set()
+            self._done.wait_for(lambda: self._ended >= wanted or self._stopping.is_set(), seconds)
+            return self._ended >= wanted
+
     def look(self) -> None:
         """Read what has come, then do what follows."""
+        self._begun += 1
         self.read()
         self._then()
         self._looked = time.monotonic()
         self.looks += 1
         self.trouble = ""
+        with self._done:
+            self._ended = self._begun
+            self._done.notify_all()
 
     def read(self) -> int:
         """Read what has come since; returns the number of records."""
@@ -88,7 +109,11 @@ class Tail:
         return len(batch)
 
     def _run(self) -> None:
-        while not self._stopping.wait(self._seconds):
+        while not self._stopping.is_set():
+            self._wake.wait(self._seconds)
+            self._wake.clear()
+            if self._stopping.is_set():
+                return
             try:
                 self.look()
             except Exception as e:  # one fault must not end all looking; the dead man tells when it stays

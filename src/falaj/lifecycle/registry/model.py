@@ -10,35 +10,73 @@ from typing import Any
 import msgspec
 
 from falaj.kernel.access import Action
+from falaj.kernel.clock import parse_iso
 from falaj.kernel.digests import FileEntry, short
+from falaj.kernel.environments import DEV, MEASUREMENT, PRODUCTION, STAGING
 from falaj.kernel.errors import Denied, FalajError, Invalid
 from falaj.lifecycle.evidence.model import Verdict, asks_champion
 
-ADMISSION_TYPE = "https://in-toto.io/attestation/svr/v0.2"
-ADMITTED = "FALAJ_ADMITTED"
 VERSION_READ = Action("registry.read", "read", "ModelVersion", "see versions, their files and their evidence")
 VERSION_PACKAGE = Action("registry.package", "system", "ModelVersion", "name and store a packaged model")
 VERSION_REGISTER = Action("registry.register", "system", "ModelVersion", "give a version its number, or refuse it")
 VERSION_ADMIT = Action("registry.admit", "risk", "ModelVersion", "admit a version to an environment")
 VERSION_ADMIT_FLOW = Action("registry.admit_approved", "system", "ModelVersion", "admit a version within a flow")
 VERSION_MOVE = Action("registry.move", "system", "ModelVersion", "move a version to another state")
-ACTIONS = (VERSION_READ, VERSION_PACKAGE, VERSION_REGISTER, VERSION_ADMIT, VERSION_ADMIT_FLOW, VERSION_MOVE)
+VERSION_PROMOTE = Action("registry.promote", "engineering", "ModelVersion", "carry a version on to an environment")
+VERSION_REHEARSE = Action("registry.rehearse", "system", "ModelVersion", "sign how a version's rehearsal went")
+ENVIRONMENT_READ = Action("registry.read_environments", "read", "Environment", "see environments and how two differ")
+ACTIONS = (
+    VERSION_READ, VERSION_PACKAGE, VERSION_REGISTER, VERSION_ADMIT, VERSION_ADMIT_FLOW, VERSION_MOVE, VERSION_PROMOTE,
+    VERSION_REHEARSE, ENVIRONMENT_READ,
+)  # fmt: skip
 
-MEASUREMENT = "measurement"
-"""The environment in which a candidate is measured: minutes, a private loopback data plane, no approval."""
-
-STATES = ("candidate", "refused", "awaiting approval", "approved", "rejected", "serving", "retired", "rolled back")
-UNDECIDED = ("candidate", "refused", "awaiting approval")
+STATES = (
+    "candidate", "refused", "registered", "awaiting approval", "approved", "rejected", "serving", "retired", "rolled back",
+)  # fmt: skip
+UNDECIDED = ("candidate", "refused", "registered", "awaiting approval")
 """The states in which new evidence may take the place of the old: no decision rests on that yet."""
 ADMISSIBLE = ("approved", "serving", "retired")
 """The states in which a version may enter an environment where it takes traffic."""
+TRIED = ("registered", "awaiting approval", *ADMISSIBLE)
+"""The states in which a version may enter an environment before that one."""
 SERVED = ("serving", "retired")
 """The states of a version that was the champion: giving it the traffic back challenges nobody."""
 
 CHAMPION_CHANGED = "champion_changed"
+NOT_STAGED = "not_staged"
 
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,78}[a-z0-9])?\Z")
 _REFERENCE = re.compile(r"(?P<name>[^@]+)@(?P<number>[1-9]\d{0,8})\Z")
+
+
+class Environment(msgspec.Struct, frozen=True):
+    """Where versions may go, and what lets them in. Its key and its policy bear its name.
+
+    `after` is the environment that must have admitted the version before, empty for the first. `approvals` people
+    other than the author must approve, with each of `roles` among them. `rehearsal`: a version is rehearsed here, and
+    leaves for the next environment only if it passed. `traffic`: callers are answered here; then the version's own
+    approvals and roles are asked for, and a challenger must have met the champion that serves.
+    """
+
+    name: str
+    after: str = ""
+    approvals: int = 0
+    roles: tuple[str, ...] = ()
+    rehearsal: bool = False
+    traffic: bool = False
+
+
+def environments(approvals: int = 1, staging_approvals: int = 0) -> tuple[Environment, ...]:
+    """The environments of a home, in the order in which a version passes them."""
+    return (
+        Environment(DEV),
+        Environment(STAGING, after=DEV, approvals=staging_approvals, rehearsal=True),
+        Environment(PRODUCTION, after=STAGING, approvals=approvals, traffic=True),
+    )
+
+
+MEASURING = Environment(MEASUREMENT)
+"""The private data planes of a measurement: a valid signature lets a candidate in, for minutes."""
 
 
 class ModelVersion(msgspec.Struct, frozen=True):
@@ -53,7 +91,7 @@ class ModelVersion(msgspec.Struct, frozen=True):
     files: tuple[FileEntry, ...]
     signature: str  # blob digest of the OpenSSF signature bundle
     gates: tuple[str, ...] = ()  # the gates that it must pass, by name
-    approvals: int = 1  # how many people other than the author must approve it
+    approvals: int = 1  # how many people other than the author must approve it for production
     evidence: str = ""  # digest of the evidence set
     reason: str = ""
     created_at: str = ""
@@ -85,7 +123,7 @@ class PackageOutcome(msgspec.Struct, frozen=True):
 
 
 class Admission(msgspec.Struct, frozen=True):
-    """What an admission statement says (predicate https://in-toto.io/attestation/svr/v0.2).
+    """What an admission says (its statement: `statements.admission_statement`).
 
     The verdict binds the version's files one by one, the evidence set and the approvals, for one
     environment, until it expires.
@@ -94,7 +132,7 @@ class Admission(msgspec.Struct, frozen=True):
     digest: str
     model: str
     alias: str
-    environment: str  # measurement | production | …
+    environment: str  # measurement | dev | staging | production
     files: tuple[FileEntry, ...]
     evidence: str
     approvals: tuple[str, ...]
@@ -102,22 +140,28 @@ class Admission(msgspec.Struct, frozen=True):
     expires_at: str
 
 
-def admission_statement(admission: Admission) -> dict[str, Any]:
-    """The in-toto statement of an admission: a simple verification result, with the whole admission under `falaj`.
+class Rehearsal(msgspec.Struct, frozen=True):
+    """How a version answered real requests in the environment before production.
 
-    https://github.com/in-toto/attestation/blob/main/spec/predicates/svr.md
+    `source` says where the requests came from: `journal` (what production was asked), `holdout`, or empty when there
+    was nothing to ask. Latencies are milliseconds as the caller saw them, None without an answer; `statuses` counts
+    looked-up view values: present, expired, missing. `reason` is empty for one that passed.
     """
-    return {
-        "_type": "https://in-toto.io/Statement/v1",
-        "subject": [{"name": admission.alias, "digest": {"sha256": admission.digest.removeprefix("sha256:")}}],
-        "predicateType": ADMISSION_TYPE,
-        "predicate": {
-            "verifier": {"id": "falaj"},
-            "timeCreated": admission.issued_at,
-            "properties": [ADMITTED],
-            "falaj": msgspec.to_builtins(admission),
-        },
-    }
+
+    digest: str
+    model: str
+    alias: str
+    environment: str
+    evidence: str  # the set that the version was registered with
+    passed: bool
+    requests: int
+    failures: int
+    at: str
+    source: str = ""
+    p50_ms: float | None = None
+    p99_ms: float | None = None
+    statuses: dict[str, int] = {}
+    reason: str = ""
 
 
 def check_name(name: str) -> str:
@@ -138,6 +182,14 @@ def parse_reference(text: str) -> tuple[str, int]:
     return check_name(match["name"]), int(match["number"])
 
 
+class Before(msgspec.Struct, frozen=True):
+    """What is known of the environment before: what it admitted and rehearsed last, verified with its own key."""
+
+    environment: Environment
+    admission: Admission | None = None
+    rehearsal: Rehearsal | None = None
+
+
 class Facts(msgspec.Struct, frozen=True):
     """What was found out about a version, each from bytes that were verified just now.
 
@@ -145,7 +197,7 @@ class Facts(msgspec.Struct, frozen=True):
     to the verdict of its verified statement. `approvals` are the ids that count, `missing_roles` the demanded roles
     that none of their givers held. `champion` is the digest that
     the verified champion statements compare with: empty when there was none, None when they do not say.
-    `current` is the digest that serves in the environment now, empty when none does.
+    `current` is the digest that serves in the environment now, empty when none does. `at` is the moment of asking.
     """
 
     signature: FalajError | None
@@ -155,23 +207,33 @@ class Facts(msgspec.Struct, frozen=True):
     champion: str | None = None
     current: str = ""
     missing_roles: tuple[str, ...] = ()
+    before: Before | None = None
+    at: str = ""
 
 
-def check_admissible(version: ModelVersion, environment: str, facts: Facts) -> None:
+def asked(environment: Environment, version: ModelVersion) -> tuple[int, tuple[str, ...]]:
+    """How many people must approve a version for an environment, and which roles must be among them."""
+    if environment.traffic:
+        return version.approvals, version.approver_roles
+    return environment.approvals, environment.roles
+
+
+def check_admissible(version: ModelVersion, environment: Environment, facts: Facts) -> None:
     """Raise `Denied` unless this version may enter this environment.
 
-    A measurement needs a valid signature only; everything else needs every gate passed in verified
-    evidence, the evidence set that was approved, enough approvals, that nobody refused it since, and that
-    the champion that it was compared with still serves.
+    A measurement needs a valid signature only; everything else needs every gate passed in verified evidence,
+    the evidence set that the version was registered with, that nobody refused it since, what the environment before
+    says of it, and enough approvals; and where callers are answered, that the champion that it was compared with
+    still serves.
     """
-    where = f"{version.alias} is not admitted to {environment}"
+    where = f"{version.alias} is not admitted to {environment.name}"
     if facts.signature is not None:
         raise Denied(
             f"{where}: {facts.signature.message}",
             hint="register it through `falaj train`, which signs what it packages",
             code="unsigned" if facts.signature.code == "unsigned" else "bad_signature",
         )
-    if environment == MEASUREMENT:
+    if environment == MEASURING:
         return
     failed = unpassed(version.gates, facts.verdicts)
     if failed:
@@ -186,27 +248,71 @@ def check_admissible(version: ModelVersion, environment: str, facts: Facts) -> N
             hint=f"train it again, and let someone other than {version.author} approve it on the new evidence",
             code="evidence_changed",
         )
-    if len(facts.approvals) < version.approvals:
-        raise Denied(
-            f"{where}: {len(facts.approvals)} of {version.approvals} approvals",
-            hint=f"someone other than {version.author} approves it: `falaj approve {version.alias} --reason '…'`",
-            code="not_approved",
-        )
-    if facts.missing_roles:
-        roles = " and ".join(facts.missing_roles)
-        raise Denied(
-            f"{where}: nobody approved it as {roles}",
-            hint=f"someone other than {version.author} who holds the role {roles} approves it: `falaj approve {version.alias} --reason '…'`",
-            code="not_approved",
-        )
-    if version.state not in ADMISSIBLE:
+    _check_before(version, environment, where, facts)
+    _check_approvals(version, environment, where, facts)
+    if version.state not in (ADMISSIBLE if environment.traffic else TRIED):
         why = f" ({version.reason})" if version.reason else ""
         raise Denied(
             f"{where}: it is {version.state}{why}",
             hint=f"`falaj versions {version.model}` shows where each version stands; train another one",
             code="wrong_state",
         )
-    _check_champion(version, where, facts)
+    if environment.traffic:
+        _check_champion(version, where, facts)
+
+
+def _check_before(version: ModelVersion, environment: Environment, where: str, facts: Facts) -> None:
+    """The environment before has admitted these bytes on this evidence, and rehearsed them if it rehearses."""
+    if not environment.after:
+        return
+    before = facts.before
+    if before is None or before.environment.name != environment.after:
+        raise Denied(
+            f"{where}: nothing is known of {environment.after}", hint=_CARRY_ON % version.alias, code=NOT_STAGED
+        )
+    lacking = unstaged(version, before, facts.at)
+    if lacking:
+        raise Denied(f"{where}: {lacking}", hint=_CARRY_ON % version.alias, code=NOT_STAGED)
+
+
+_CARRY_ON = "carry it on: `falaj promote %s --to staging`, which admits, rehearses and signs"
+
+
+def unstaged(version: ModelVersion, before: Before, at: str) -> str:
+    """Why a version may not leave an environment for the next at the moment `at` (RFC 3339); empty when it may."""
+    name, admission, rehearsal = before.environment.name, before.admission, before.rehearsal
+    subject = (version.digest, name, version.evidence)
+    if admission is None or (admission.digest, admission.environment) != subject[:2]:
+        return f"{name} has not admitted it"
+    if admission.evidence != version.evidence:
+        return f"{name} admitted it on other evidence"
+    if not at or parse_iso(admission.expires_at) <= parse_iso(at):
+        return f"its admission to {name} expired at {admission.expires_at}"
+    if not before.environment.rehearsal:
+        return ""
+    if rehearsal is None or (rehearsal.digest, rehearsal.environment, rehearsal.evidence) != subject:
+        return f"it was not rehearsed in {name}"
+    return "" if rehearsal.passed else f"its rehearsal in {name} failed: {rehearsal.reason}"
+
+
+def _check_approvals(version: ModelVersion, environment: Environment, where: str, facts: Facts) -> None:
+    """As many people as are asked for, with the demanded roles among them."""
+    needed, _ = asked(environment, version)
+    option = "" if environment.traffic else f" --environment {environment.name}"
+    command = f"`falaj approve {version.alias}{option} --reason '…'`"
+    if len(facts.approvals) < needed:
+        raise Denied(
+            f"{where}: {len(facts.approvals)} of {needed} approvals",
+            hint=f"someone other than {version.author} approves it: {command}",
+            code="not_approved",
+        )
+    if facts.missing_roles:
+        roles = " and ".join(facts.missing_roles)
+        raise Denied(
+            f"{where}: nobody approved it as {roles}",
+            hint=f"someone other than {version.author} who holds the role {roles} approves it: {command}",
+            code="not_approved",
+        )
 
 
 def _check_champion(version: ModelVersion, where: str, facts: Facts) -> None:

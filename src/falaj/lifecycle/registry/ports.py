@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from falaj.governance.changes.model import Approval, Subject
 from falaj.lifecycle.evidence.model import Proven
-from falaj.lifecycle.registry.model import Admission, ModelVersion
+from falaj.lifecycle.registry.model import Admission, ModelVersion, Rehearsal
 from falaj.storage.sql.database import Tx
 
 
@@ -37,6 +37,16 @@ class VersionStore(Protocol):
 
     def admissions(self, tx: Tx, digest: str) -> list[tuple[Admission, str]]:
         """All admissions of a version, newest first, each with its envelope's blob digest."""
+        ...
+
+    def admitted(self, tx: Tx, environment: str) -> list[str]:
+        """The digests that an environment has admitted, each once, the newest admission last."""
+        ...
+
+    def add_rehearsal(self, tx: Tx, rehearsal: Rehearsal, envelope: str) -> None: ...
+
+    def rehearsal(self, tx: Tx, digest: str, environment: str) -> tuple[Rehearsal, str] | None:
+        """The newest rehearsal with its envelope's blob digest."""
         ...
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -17,34 +17,47 @@ from falaj.governance.signing.model_signature import verify_model_signature
 from falaj.governance.signing.signer import EnvelopeSigner
 from falaj.kernel.access import SYSTEM, Action, Principal, Resource
 from falaj.kernel.clock import iso
-from falaj.kernel.digests import manifest_digest, short
-from falaj.kernel.errors import Conflict, Denied, FalajError, Integrity, NotFound
+from falaj.kernel.digests import canonical_json, manifest_digest, short
+from falaj.kernel.environments import MEASUREMENT, PRODUCTION, home_of
+from falaj.kernel.errors import Conflict, Denied, FalajError, Integrity, Invalid, NotFound
 from falaj.lifecycle.registry.model import (
     CHAMPION_CHANGED,
-    MEASUREMENT,
+    MEASURING,
+    UNDECIDED,
     VERSION_ADMIT,
     VERSION_ADMIT_FLOW,
     VERSION_MOVE,
     VERSION_PACKAGE,
     VERSION_REGISTER,
+    VERSION_REHEARSE,
     Admission,
+    Before,
+    Environment,
     Facts,
     ModelVersion,
-    admission_statement,
+    Rehearsal,
+    asked,
     check_admissible,
     check_name,
     unpassed,
+    unstaged,
 )
 from falaj.lifecycle.registry.ports import Approvals, Blobs, Champions, VerifiedEvidence, VersionStore
+from falaj.lifecycle.registry.statements import (
+    admission_statement,
+    read_admission,
+    read_rehearsal,
+    rehearsal_statement,
+)
 from falaj.lifecycle.training.model import CONTRACT_FILE, PROFILE_FILE, ModelContract
 from falaj.storage.sql.database import Database, Tx
 
-_MEASURING = timedelta(minutes=15)
+_MEASURED = timedelta(minutes=15)
 _ADMITTED = timedelta(days=366)
 
 
 class Ports(msgspec.Struct, frozen=True):
-    """What the registry works with."""
+    """What the registry works with. `signers` and `keys` are each environment's own, `trusted` signs models."""
 
     database: Database
     store: VersionStore
@@ -53,7 +66,9 @@ class Ports(msgspec.Struct, frozen=True):
     approvals: Approvals
     champions: Champions
     lineage: LineageService
-    signer: EnvelopeSigner
+    environments: Sequence[Environment]
+    signers: Mapping[str, EnvelopeSigner]
+    keys: Mapping[str, PublicKey]
     trusted: Sequence[PublicKey]
 
 
@@ -87,6 +102,50 @@ class RegistryService:
     def admissions(self, digest: str) -> list[tuple[Admission, str]]:
         """All admissions of a version, newest first, each with the digest of its envelope."""
         return self._p.database.read(lambda tx: self._p.store.admissions(tx, digest))
+
+    def admitted(self, environment: str) -> list[str]:
+        """The digests of the versions that an environment has admitted, the newest admission last."""
+        return self._p.database.read(lambda tx: self._p.store.admitted(tx, environment))
+
+    def proven_admission(self, digest: str, environment: str) -> Admission | None:
+        """The newest admission, read through the signature of the environment's key; None when that does not hold."""
+        found = self._p.database.read(lambda tx: self._p.store.admission(tx, digest, environment))
+        try:
+            return read_admission(self._envelope(found[1]), [self._p.keys[home_of(environment)]]) if found else None
+        except FalajError:
+            return None
+
+    def proven_rehearsal(self, digest: str, environment: str) -> Rehearsal | None:
+        """The newest rehearsal, read as `proven_admission` reads."""
+        found = self._p.database.read(lambda tx: self._p.store.rehearsal(tx, digest, environment))
+        try:
+            return read_rehearsal(self._envelope(found[1]), [self._p.keys[home_of(environment)]]) if found else None
+        except FalajError:
+            return None
+
+    def rehearsal(self, digest: str, environment: str) -> tuple[Rehearsal, str] | None:
+        """The newest rehearsal as it is filed, with the digest of its envelope; for lists."""
+        return self._p.database.read(lambda tx: self._p.store.rehearsal(tx, digest, environment))
+
+    def let_in(self, digest: str) -> tuple[str, ...]:
+        """The environments that have admitted a version, as it is filed; for lists."""
+        admitted = {a.environment for a, _ in self.admissions(digest)}
+        return tuple(e.name for e in self._p.environments if e.name in admitted)
+
+    @property
+    def environments(self) -> tuple[Environment, ...]:
+        """The environments of this home, in the order in which a version passes them."""
+        return tuple(self._p.environments)
+
+    def environment(self, name: str) -> Environment:
+        """Raises `Invalid` for an environment that this home does not have."""
+        found = next((e for e in (*self._p.environments, MEASURING) if e.name == name), None)
+        if found is None:
+            names = ", ".join(e.name for e in self._p.environments)
+            raise Invalid(
+                f"there is no environment {name[:40]!r}", hint=f"there is {names}", code="no_such_environment"
+            )
+        return found
 
     def signature(self, version: ModelVersion) -> dict[str, Any]:
         """The OpenSSF signature bundle. Raises `Integrity` when there is none."""
@@ -159,7 +218,7 @@ class RegistryService:
 
         Raises `Denied` otherwise, and remembers why. Bytes that are registered already keep their number;
         when they were measured again while nobody had decided about them, or after a data plane refused them,
-        they await approval on the new evidence.
+        they stand before staging again, on the new evidence.
         """
         version = self.by_digest(digest)
         proven = self._p.evidence.proven(digest)
@@ -168,9 +227,7 @@ class RegistryService:
             VERSION_REGISTER, version.alias, on_behalf_of, operation_id, {"digest": digest, "evidence": evidence}
         )
         known = bool(version.number)
-        open_again = version.state == "refused" or (
-            version.state == "awaiting approval" and evidence != version.evidence
-        )
+        open_again = version.state == "refused" or (version.state in UNDECIDED and evidence != version.evidence)
         if known and not open_again:
             return {"version": version.alias, "digest": digest, "state": version.state, "already": True}
         if failed:
@@ -187,15 +244,16 @@ class RegistryService:
 
         def do(tx: Tx) -> Done[dict[str, Any]]:
             number = version.number or self._p.store.next_number(tx, version.model)
-            self._p.store.move(tx, digest, number=number, state="awaiting approval", evidence=evidence, reason="")
+            self._p.store.move(tx, digest, number=number, state="registered", evidence=evidence, reason="")
             alias = f"{version.model}@{number}"
-            result = {"version": alias, "digest": digest, "state": "awaiting approval", "already": known}
+            result = {"version": alias, "digest": digest, "state": "registered", "already": known}
             return Done(result, {"version": alias})
 
         return self._door.change(intent, do)
 
-    def facts(self, version: ModelVersion, environment: str = MEASUREMENT) -> Facts:
+    def facts(self, version: ModelVersion, name: str = MEASUREMENT) -> Facts:
         """Find out, from bytes verified now, what speaks for a version; who serves is asked where traffic is."""
+        environment = self.environment(name)
         wrong: FalajError | None = None
         try:
             if manifest_digest(version.files) != version.digest:  # evidence and approvals speak of the digest
@@ -206,12 +264,29 @@ class RegistryService:
         except FalajError as e:
             wrong = e
         proven = self._p.evidence.proven(version.digest)
-        subject = self.subject(version)
+        subject = self.subject(version, name)
         counting = self._p.approvals.counting(subject)
-        approvals = tuple(a.id for a in counting)
-        current = "" if environment == MEASUREMENT else self._p.champions.champion(version.model, environment)
-        missing = missing_roles(counting, subject)
-        return Facts(wrong, proven.verdicts, proven.evidence, approvals, proven.champion, current, missing)
+        return Facts(
+            signature=wrong,
+            verdicts=proven.verdicts,
+            evidence=proven.evidence,
+            approvals=tuple(a.id for a in counting),
+            champion=proven.champion,
+            current=self._p.champions.champion(version.model, name) if environment.traffic else "",
+            missing_roles=missing_roles(counting, subject),
+            before=self.before(version, environment.after) if environment.after else None,
+            at=iso(self._door.clock.now()),
+        )
+
+    def before(self, version: ModelVersion, name: str) -> Before:
+        """What an environment says of a version to the one after it, each from a signature that was verified now."""
+        digest, environment = version.digest, self.environment(name)
+        rehearsal = self.proven_rehearsal(digest, name) if environment.rehearsal else None
+        return Before(environment, self.proven_admission(digest, name), rehearsal)
+
+    def lacks(self, version: ModelVersion, name: str) -> str:
+        """Why a version may not leave an environment for the next; empty when it may."""
+        return unstaged(version, self.before(version, name), iso(self._door.clock.now()))
 
     def admit(self, digest: str, environment: str, actor: Principal, operation_id: str = "") -> Admission:
         """Sign a verdict that lets a version into an environment. Raises `Denied` with what is missing.
@@ -220,12 +295,14 @@ class RegistryService:
         refused: building the same bytes again then measures them again.
         """
         version = self.by_digest(digest)
+        place = self.environment(environment)
         action = VERSION_ADMIT_FLOW if actor == SYSTEM else VERSION_ADMIT
         detail = {"digest": digest, "environment": environment}
-        intent = Intent(actor, action, Resource("ModelVersion", version.alias), operation_id, detail=detail)
+        resource = Resource("ModelVersion", version.alias, {"environment": environment})
+        intent = Intent(actor, action, resource, operation_id, detail=detail)
         facts = self.facts(version, environment)
         try:
-            check_admissible(version, environment, facts)
+            check_admissible(version, place, facts)
         except FalajError as e:
             self._door.refuse(intent, e)
             if e.code == CHAMPION_CHANGED and actor == SYSTEM:
@@ -241,9 +318,9 @@ class RegistryService:
             evidence=facts.evidence,
             approvals=facts.approvals,
             issued_at=iso(now),
-            expires_at=iso(now + (_MEASURING if environment == MEASUREMENT else _ADMITTED)),
+            expires_at=iso(now + (_MEASURED if place == MEASURING else _ADMITTED)),
         )
-        envelope = self._p.blobs.put(msgspec.json.encode(self._p.signer.sign_statement(admission_statement(admission))))
+        envelope = self._signed(admission_statement(admission), environment)
 
         def do(tx: Tx) -> Done[dict[str, Any]]:
             current = self._p.store.by_digest(tx, digest)
@@ -258,6 +335,53 @@ class RegistryService:
 
         return msgspec.convert(self._door.change(intent, do), Admission)
 
+    def rehearsed(self, rehearsal: Rehearsal, on_behalf_of: str, operation_id: str) -> str:
+        """Sign and keep how a rehearsal went; returns the version's state.
+
+        One that passed makes a registered version await approval for production. One that failed refuses a version
+        that nobody has decided about, is audited, and raises `Denied`.
+        """
+        version = self.by_digest(rehearsal.digest)
+        envelope = self._signed(rehearsal_statement(rehearsal), rehearsal.environment)
+        state, reason = version.state, version.reason
+        if rehearsal.passed and state == "registered":
+            state, reason = "awaiting approval", ""
+        elif not rehearsal.passed and state in UNDECIDED:
+            state, reason = "refused", f"its rehearsal in {rehearsal.environment} failed: {rehearsal.reason}"
+
+        def do(tx: Tx) -> Done[str]:
+            self._p.store.add_rehearsal(tx, rehearsal, envelope)
+            self._p.store.move(tx, version.digest, state=state, reason=reason)
+            node = Node("rehearsal", f"{rehearsal.environment}:{version.digest}")
+            self._p.lineage.record(tx, node, [Node("version", version.digest)])
+            return Done(state, {"envelope": envelope, "passed": rehearsal.passed, "state": state})
+
+        detail = {
+            "digest": version.digest, "environment": rehearsal.environment, "requests": rehearsal.requests,
+            "failures": rehearsal.failures, "source": rehearsal.source,
+        }  # fmt: skip
+        intent = _system(VERSION_REHEARSE, version.alias, on_behalf_of, operation_id, detail)
+        state = self._door.change(intent, do)
+        if not rehearsal.passed:
+            error = Denied(
+                f"{version.alias} did not pass its rehearsal in {rehearsal.environment}: {rehearsal.reason}",
+                hint=f"mend what failed; then `falaj promote {version.alias} --to {rehearsal.environment}`, or train again",
+                code="rehearsal_failed",
+                details=msgspec.to_builtins(rehearsal),
+            )
+            self._door.refuse(intent, error)
+            raise error
+        return state
+
+    def reopen(self, digest: str, environment: str, on_behalf_of: str, operation_id: str) -> ModelVersion:
+        """Let a version that its rehearsal refused be rehearsed again. Any other stays as it is."""
+        version = self.by_digest(digest)
+        last = self.proven_rehearsal(digest, environment)
+        failed = last is not None and not last.passed and last.evidence == version.evidence
+        if version.state == "refused" and failed:
+            self.move(digest, "registered", "", on_behalf_of, operation_id)
+        return self.by_digest(digest)
+
     def move(self, digest: str, state: str, reason: str, on_behalf_of: str, operation_id: str) -> None:
         """Move a version to another state."""
         version = self.by_digest(digest)
@@ -269,10 +393,21 @@ class RegistryService:
         detail = {"digest": digest, "from": version.state, "to": state, "reason": reason[:500]}
         self._door.change(_system(VERSION_MOVE, version.alias, on_behalf_of, operation_id, detail), do)
 
-    @staticmethod
-    def subject(version: ModelVersion) -> Subject:
-        """The version as people decide about it."""
-        return Subject(version.alias, version.digest, version.evidence, version.author, version.approver_roles)
+    def subject(self, version: ModelVersion, environment: str = PRODUCTION) -> Subject:
+        """The version as people decide about it for an environment."""
+        _, roles = asked(self.environment(environment), version)
+        return Subject(version.alias, version.digest, version.evidence, version.author, roles, environment)
+
+    def _signed(self, statement: dict[str, Any], environment: str) -> str:
+        """A statement signed with the environment's key and kept; returns the digest of its envelope."""
+        signer = self._p.signers[home_of(environment)]
+        return self._p.blobs.put(canonical_json(signer.sign_statement(statement)))
+
+    def _envelope(self, digest: str) -> dict[str, Any]:
+        try:
+            return msgspec.json.decode(self._p.blobs.get(digest), type=dict[str, Any])
+        except msgspec.DecodeError as e:
+            raise Integrity("a signed statement cannot be read", hint="admit the version again") from e
 
 
 def _system(action: Action, alias: str, on_behalf_of: str, operation_id: str, detail: dict[str, Any]) -> Intent:

@@ -1,4 +1,4 @@
-"""Versions and admissions in SQL. No statement here deletes; a version's files and digest never change."""
+"""Versions, admissions and rehearsals in SQL. No statement here deletes; a version's files and digest never change."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import msgspec
 from sqlalchemy import Column, Index, Integer, Row, String, Table, func, insert, select, update
 
 from falaj.kernel.digests import FileEntry
-from falaj.lifecycle.registry.model import Admission, ModelVersion
+from falaj.lifecycle.registry.model import Admission, ModelVersion, Rehearsal
 from falaj.storage.sql.database import Tx
 from falaj.storage.sql.schema import metadata
 
@@ -40,6 +40,16 @@ admissions = Table(
     Column("admission", String, nullable=False),
     Column("envelope", String, nullable=False),
     Index("ix_admissions_digest", "digest", "environment"),
+)
+rehearsals = Table(
+    "rehearsals",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("digest", String, nullable=False),
+    Column("environment", String, nullable=False),
+    Column("rehearsal", String, nullable=False),
+    Column("envelope", String, nullable=False),
+    Index("ix_rehearsals_digest", "digest", "environment"),
 )
 _v = versions.c
 _MOVABLE = {"number", "state", "evidence", "reason"}
@@ -92,6 +102,22 @@ class SqlVersionStore:
         c = admissions.c
         rows = tx.execute(select(c.admission, c.envelope).where(c.digest == digest).order_by(c.id.desc()))
         return [(msgspec.json.decode(row.admission, type=Admission), row.envelope) for row in rows]
+
+    def admitted(self, tx: Tx, environment: str) -> list[str]:
+        c = admissions.c
+        query = select(c.digest).where(c.environment == environment).group_by(c.digest)
+        return list(tx.execute(query.order_by(func.max(c.id))).scalars())
+
+    def add_rehearsal(self, tx: Tx, rehearsal: Rehearsal, envelope: str) -> None:
+        body = msgspec.json.encode(rehearsal).decode()
+        values = {"digest": rehearsal.digest, "environment": rehearsal.environment, "rehearsal": body}
+        tx.execute(insert(rehearsals).values(**values, envelope=envelope))
+
+    def rehearsal(self, tx: Tx, digest: str, environment: str) -> tuple[Rehearsal, str] | None:
+        c = rehearsals.c
+        query = select(c.rehearsal, c.envelope).where(c.digest == digest, c.environment == environment)
+        row = tx.execute(query.order_by(c.id.desc()).limit(1)).first()
+        return (msgspec.json.decode(row.rehearsal, type=Rehearsal), row.envelope) if row else None
 
 
 def _values(version: ModelVersion) -> dict[str, Any]:

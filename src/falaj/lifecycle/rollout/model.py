@@ -80,6 +80,11 @@ def champion(plan: TrafficPlan) -> str:
     return max(answering, key=lambda r: (r.role == "stable", r.weight)).digest if answering else ""
 
 
+def standing(plan: TrafficPlan | None) -> tuple[tuple[str, str], ...]:
+    """Who has a part in a model's traffic, and in which role; how much of it does not matter."""
+    return tuple(sorted((r.digest, r.role) for r in plan.routes)) if plan else ()
+
+
 def check_plan(plan: TrafficPlan) -> TrafficPlan:
     """Return the plan if it is withdrawn, or can be followed; raise `Invalid` otherwise.
 

@@ -10,8 +10,8 @@ import msgspec
 from falaj.governance.door import Done, Door, Intent
 from falaj.kernel.access import SYSTEM, Action, Principal, Resource
 from falaj.kernel.clock import iso
-from falaj.kernel.errors import Conflict, NotFound
-from falaj.lifecycle.rollout.model import PLAN_SET, TrafficPlan, champion, check_plan
+from falaj.kernel.errors import Conflict, FalajError, NotFound
+from falaj.lifecycle.rollout.model import PLAN_SET, TrafficPlan, champion, check_plan, standing, withdrawn
 from falaj.lifecycle.rollout.ports import PlanStore, RolloutStore
 from falaj.lifecycle.rollout.strategy import ROLLOUT_START, ROLLOUT_STEER, ROLLOUT_STEP, Rollout
 from falaj.storage.sql.database import Database, Tx
@@ -39,16 +39,30 @@ class RolloutService:
     def plan(self, model: str) -> TrafficPlan | None:
         return next((p for p in self.plans() if p.model == model), None)
 
+    def present(self, model: str) -> TrafficPlan:
+        """The plan of a model, or a withdrawn one when it takes no traffic."""
+        return self.plan(model) or withdrawn(model)
+
     def champion(self, model: str, environment: str) -> str:
         """The digest that serves a model in an environment now, beside any challenger; empty when none does."""
         plans = self._database.read(lambda tx: self._store.all(tx, environment))
         return next((champion(p) for p in plans if p.model == model), "")
 
-    def set_plan(self, plan: TrafficPlan, on_behalf_of: str, operation_id: str) -> TrafficPlan:
-        """Make `plan` the model's plan. Raises `Invalid` when its weights are wrong."""
+    def set_plan(
+        self, plan: TrafficPlan, on_behalf_of: str, operation_id: str, instead_of: TrafficPlan | None = None
+    ) -> TrafficPlan:
+        """Make `plan` the model's plan. Raises `Invalid` when its weights are wrong.
+
+        `instead_of` is the plan that the admission was judged against (a withdrawn one for none). If by now other
+        versions have a part in the traffic than those in it, nothing is changed: raises `Conflict` (plan_changed).
+        """
         check_plan(plan)
 
         def do(tx: Tx) -> Done[dict[str, Any]]:
+            if instead_of is not None:
+                now = next((p for p in self._store.all(tx, self._environment) if p.model == plan.model), None)
+                if standing(now) != standing(instead_of):
+                    raise plan_changed(plan.model)
             self._store.put(tx, self._environment, plan, iso(self._door.clock.now()))
             return Done(msgspec.to_builtins(plan))
 
@@ -74,21 +88,32 @@ class RolloutService:
         """The rollout of a model that has not ended."""
         return next((r for r in self.rollouts(model) if not r.ended), None)
 
-    def start(self, actor: Principal, rollout: Rollout, operation_id: str) -> Rollout:
+    def check_start(self, actor: Principal, model: str) -> None:
+        """Authorise giving a version traffic, before anything is looked at. Raises `Denied`."""
+        self._door.check(Intent(actor, ROLLOUT_START, Resource("Model", model)))
+
+    def refuse_start(self, actor: Principal, model: str, digest: str, error: FalajError) -> None:
+        """Write down why a version was not given traffic."""
+        intent = Intent(actor, ROLLOUT_START, Resource("Model", model), detail={"challenger": digest})
+        self._door.refuse(intent, error)
+
+    def order_release(self, actor: Principal, model: str, detail: dict[str, Any]) -> None:
+        """Authorise giving a version all traffic at once, and write down who wanted it and why."""
+        self._door.read(Intent(actor, ROLLOUT_START, Resource("Model", model), detail=detail))
+
+    def start(self, actor: Principal, rollout: Rollout, operation_id: str, why: str = "") -> Rollout:
         """Commit the intent to roll out. Raises `Conflict` while another rollout of the model runs."""
 
         def do(tx: Tx) -> Done[dict[str, Any]]:
             running = [r for r in self._rollouts.of_model(tx, rollout.model) if not r.ended]
             if running:
-                raise Conflict(
-                    f"{rollout.model} is being rolled out already ({running[0].id})",
-                    hint=f"let it end, or end it: `falaj rollout abort {rollout.model}`",
-                    code="rollout_running",
-                )
+                raise already_running(running[0])
             self._rollouts.put(tx, rollout)
             return Done(msgspec.to_builtins(rollout))
 
         detail = {"rollout": rollout.id, "challenger": rollout.challenger, "stable": rollout.stable}
+        if why:
+            detail["reason"] = why[:500]
         return self._move(actor, ROLLOUT_START, rollout, do, operation_id, detail)
 
     def move(self, rollout: Rollout, operation_id: str, detail: dict[str, Any]) -> Rollout:
@@ -141,3 +166,21 @@ class RolloutService:
         context = {"on_behalf_of": rollout.actor}
         intent = Intent(actor, action, Resource("Model", rollout.model), operation_id, context, detail)
         return msgspec.convert(self._door.change(intent, do), Rollout)
+
+
+def already_running(rollout: Rollout) -> Conflict:
+    """Why no other version of this model gets traffic now."""
+    return Conflict(
+        f"{rollout.model} is being rolled out already ({rollout.id})",
+        hint=f"let it end, or end it: `falaj rollout abort {rollout.model}`; then start yours: `falaj rollout start {rollout.model}@N`",
+        code="rollout_running",
+    )
+
+
+def plan_changed(model: str) -> Conflict:
+    """Why a version does not get the traffic that it was admitted for."""
+    return Conflict(
+        f"the traffic of {model} went to another version meanwhile",
+        hint=f"see `falaj versions {model}`, then start yours again: `falaj rollout start {model}@N`",
+        code="plan_changed",
+    )

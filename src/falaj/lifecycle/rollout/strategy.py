@@ -20,6 +20,8 @@ ROLLOUT_STEER = Action("rollout.steer", "risk", "Model", "promote or abort a rol
 ROLLOUT_STEP = Action("rollout.step", "system", "Model", "move a rollout on, or end it")
 ACTIONS = (ROLLOUT_READ, ROLLOUT_START, ROLLOUT_STEER, ROLLOUT_STEP)
 
+MOST_REQUESTS = 10_000_000
+"""What a step may ask for at the most."""
 STAGES_OF_A_ROLLOUT = ("shadow", "canary", "promoted", "aborted")
 
 
@@ -27,8 +29,12 @@ class Limits(msgspec.Struct, frozen=True):
     """What a challenger may not exceed. Shares are of requests, from 0 to 1.
 
     `margin` is how much worse than the stable version a share may be; `alpha` the chance, over the
-    whole rollout and all looks, to abort a challenger that is no worse. The data plane's own guard
-    uses `errors`, `slow`, `latency_ms` and `shift` at once, after `least` requests.
+    whole rollout and all looks, to abort a challenger that is no worse; it is shared among all that is
+    compared. The data plane's own guard uses `errors`, `slow`, `latency_ms` and `shift` at once, after
+    `least` requests.
+
+    `loss` is how much worse the challenger may be on labels that come while the rollout runs: a difference of
+    mean losses between 0 and 1, as `monitoring.losses` counts them; None: labels are not looked at.
     """
 
     errors: float = 0.05
@@ -38,22 +44,30 @@ class Limits(msgspec.Struct, frozen=True):
     margin: float = 0.02
     alpha: float = 0.05
     least: int = 50
+    loss: float | None = 0.05
 
 
 class Strategy(msgspec.Struct, frozen=True):
     """`shadow`: requests to mirror before any is answered (0: no shadow). `steps`: percent of the traffic, ascending.
 
-    `requests`: how many a step needs of the challenger before it may pass.
+    `requests`: how many a step needs of the challenger before it may pass. `labels`: how many of the challenger's
+    answers of a canary step must have their label by then, and its loss be shown to be within the limit; with 0 no
+    step waits for labels, and those that come can only end the rollout.
     """
 
     shadow: int = 0
     steps: tuple[int, ...] = (10, 50)
     requests: int = 200
     limits: Limits = Limits()
+    labels: int = 0
 
 
 class Rollout(msgspec.Struct, frozen=True):
-    """One challenger on its way. `step` is the index of the canary step; `order` what a person asked for."""
+    """One challenger on its way. `step` is the index of the canary step; `order` what a person asked for.
+
+    `forgives` is the newest generation from before it: a challenger that the data plane's guard stopped then is
+    given another try now.
+    """
 
     id: str
     model: str
@@ -68,6 +82,7 @@ class Rollout(msgspec.Struct, frozen=True):
     started_at: str
     updated_at: str
     order: str = ""  # "" | promote | abort
+    forgives: int = 0
 
     @property
     def weight(self) -> int:
@@ -82,12 +97,13 @@ class Rollout(msgspec.Struct, frozen=True):
 
 
 class Analysis(msgspec.Struct, frozen=True):
-    """One judging of a challenger: how it did, on how many requests, since the step began."""
+    """One judging of a challenger: how it did, on how many requests since the step began, how many of them labelled."""
 
     verdict: Verdict
     reason: str
     requests: int
     detail: dict[str, float] = {}
+    labels: int = 0
 
 
 def check_strategy(strategy: Strategy) -> Strategy:
@@ -96,9 +112,34 @@ def check_strategy(strategy: Strategy) -> Strategy:
     ascending = all(a < b for a, b in pairwise(steps))
     if not steps or not ascending or not all(1 <= s <= 99 for s in steps):
         raise Invalid("the steps of a canary ascend from 1 to 99 percent", hint="such as fj.Canary(steps=[5, 25, 50])")
-    if strategy.requests < 1 or strategy.shadow < 0:
-        raise Invalid("a step needs at least one request", hint="such as fj.Canary(steps=[10, 50], requests=200)")
+    if not (1 <= strategy.requests <= MOST_REQUESTS and 0 <= strategy.shadow <= MOST_REQUESTS):
+        raise Invalid(
+            f"a step needs 1 to {MOST_REQUESTS:,} requests, a shadow 0 to as many",
+            hint="such as fj.Canary(steps=[10, 50], requests=200)",
+        )
+    check_limits(strategy.limits)
+    if not 0 <= strategy.labels <= MOST_REQUESTS or (strategy.labels and strategy.limits.loss is None):
+        raise Invalid(
+            "a step cannot wait for these labels",
+            hint="give labels=100, say, and fj.Limits(loss=0.05) to judge them by",
+        )
     return strategy
+
+
+def check_limits(limits: Limits) -> Limits:
+    """Return the limits if each can be judged; raise `Invalid` otherwise."""
+    margins = (limits.shift, limits.margin, 0.0 if limits.loss is None else limits.loss)
+    if not all(0 <= s <= 1 for s in (limits.errors, limits.slow)) or not all(0 <= m < 1 for m in margins):
+        raise Invalid(
+            "a limit of a rollout is no share",
+            hint="0.05 is five percent; errors and slow are at most 1, margin, shift and loss less than 1",
+        )
+    if not (0 < limits.alpha < 1 and 0 < limits.latency_ms < float("inf") and limits.least >= 1):
+        raise Invalid(
+            "alpha, latency_ms or least of a rollout's limits is out of range",
+            hint="such as fj.Limits(alpha=0.05, latency_ms=250, least=50)",
+        )
+    return limits
 
 
 def first_stage(strategy: Strategy) -> tuple[str, int]:
@@ -110,7 +151,8 @@ def decide(rollout: Rollout, analysis: Analysis) -> tuple[str, int] | None:
     """Where the rollout goes now: (stage, step), or None to stay and look again.
 
     A person's order comes first; then a failed analysis aborts; a step passes when its analysis is
-    Successful on enough requests. Inconclusive and Error never pass, however long it takes.
+    Successful on enough requests, and on enough labels where the strategy asks for some. Inconclusive and Error
+    never pass, however long it takes.
     """
     if rollout.order == "abort":
         return "aborted", rollout.step
@@ -121,8 +163,10 @@ def decide(rollout: Rollout, analysis: Analysis) -> tuple[str, int] | None:
     needed = rollout.strategy.shadow if rollout.stage == "shadow" else rollout.strategy.requests
     if analysis.verdict is not Verdict.SUCCESSFUL or analysis.requests < needed:
         return None
-    if rollout.stage == "shadow":
+    if rollout.stage == "shadow":  # nobody got its answers, so nobody sends their labels
         return "canary", 0
+    if analysis.labels < rollout.strategy.labels:
+        return None
     if rollout.step + 1 < len(rollout.strategy.steps):
         return "canary", rollout.step + 1
     return "promoted", rollout.step

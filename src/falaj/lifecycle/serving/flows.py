@@ -24,7 +24,7 @@ class ShipFlow:
 
         async def load() -> dict[str, Any]:
             task = msgspec.to_builtins(self._journals.task(segment))
-            step = StepTask(SHIP, task, str(self._steps.workspace(run.id, SHIP)))
+            step = StepTask(SHIP, task, str(self._steps.workspace(run.id, SHIP)), fresh=False)
             return (await self._steps.run(step, run.emit)).value
 
         try:

@@ -12,8 +12,8 @@ import msgspec
 
 from falaj.governance.identity.verify import KnownToken
 from falaj.kernel.access import Action
-from falaj.lifecycle.registry.model import ADMISSION_TYPE as ADMISSION_TYPE
 from falaj.lifecycle.rollout.model import TrafficPlan
+from falaj.lifecycle.training.model import ModelContract
 
 BUNDLE_PUBLISH = Action("serving.publish", "system", "DataPlane", "hand a signed bundle to the data plane")
 LOAD_REFUSED = Action("serving.load", "system", "ModelVersion", "a data plane loads a version")
@@ -36,6 +36,8 @@ ACTIONS = (
 
 SHIP = "ship"
 """The name of the flow that ships a segment of the prediction journal, and of its step."""
+REHEARSE = "rehearse"
+"""The name of the step that asks a data plane what production is asked."""
 
 BUNDLE_TYPE = "application/vnd.falaj.bundle+json"
 PEPPER = "falaj/pepper"
@@ -206,6 +208,30 @@ class ShipOutcome(msgspec.Struct, frozen=True):
     tables: tuple[Shipped, ...]
     first_at: str
     last_at: str
+
+
+class RehearseTask(msgspec.Struct, frozen=True):
+    """What a step process needs for a rehearsal: production's journal, the version's holdout (Parquet; empty for none),
+    and the address of the data plane that serves the version `digest`. Its token is handed over apart."""
+
+    contract: ModelContract
+    digest: str
+    journal: str
+    holdout: str
+    plane: str
+    requests: int = 200
+
+
+class RehearseOutcome(msgspec.Struct, frozen=True):
+    """How it went; `reason` says why it did not pass, and is empty when it did. See `registry.model.Rehearsal`."""
+
+    source: str  # journal | holdout | empty: there was nothing to ask
+    requests: int
+    failures: int
+    p50_ms: float | None
+    p99_ms: float | None
+    statuses: dict[str, int]
+    reason: str
 
 
 class JournalSegment(msgspec.Struct, frozen=True):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from datetime import timedelta
@@ -18,10 +20,13 @@ import msgspec
 
 from falaj.governance.identity.verify import KnownToken, make_token, token_hash
 from falaj.governance.signing.keys import plane_key, public_pem
+from falaj.kernel.access import SYSTEM
 from falaj.kernel.clock import Clock, iso
+from falaj.kernel.environments import PRODUCTION
 from falaj.kernel.errors import Integrity, Unavailable
 from falaj.lifecycle.evidence.ports import Probe
 from falaj.lifecycle.serving.model import Target
+from falaj.lifecycle.serving.ports import Tokens
 from falaj.lifecycle.serving.service import ServingService, live_workers, prepare_folder
 
 
@@ -32,6 +37,11 @@ class PlaneFolders(msgspec.Struct, frozen=True):
     blobs: Path
     online: Path
     home: Path
+
+
+def plane_folder(home: Path, environment: str) -> Path:
+    """Where an environment's own data plane has its folder below a home."""
+    return home / "plane" if environment == PRODUCTION else home / "environments" / environment / "plane"
 
 
 class PlaneProcess:
@@ -71,7 +81,7 @@ def start_plane(folders: PlaneFolders, *, port: int = 0, workers: int = 1, secon
     while time.monotonic() < deadline:
         if process.poll() is not None:
             break
-        if len(live_workers(folders.plane)) >= workers and _listens(port):
+        if len(live_workers(folders.plane)) >= workers and _answers(port):
             return plane
         time.sleep(0.02)
     plane.stop()
@@ -88,7 +98,7 @@ class Measuring(msgspec.Struct, frozen=True):
 
     scratch: Path
     folders: PlaneFolders
-    attestation: str  # PEM
+    key: str  # the environment's, PEM
     model: str  # PEM
     pepper: bytes
     clock: Clock
@@ -109,9 +119,9 @@ class MeasuringPlanes:
     def serve(self, digest: str, name: str) -> Iterator[Probe]:
         folder = self._m.scratch / f"plane-{name}"
         shutil.rmtree(folder, ignore_errors=True)
-        prepare_folder(folder, self._m.environment, self._m.attestation, self._m.model)
+        prepare_folder(folder, self._m.environment, self._m.key, self._m.model)
         target = Target(str(folder), self._m.environment, public_pem(plane_key(folder)))
-        token, known = self._token()
+        token, known = platform_token("measurement", self._m.pepper, self._m.clock)
         self._serving.publish_private(target, digest, [known])
         plane = start_plane(msgspec.structs.replace(self._m.folders, plane=folder))
         try:
@@ -127,11 +137,62 @@ class MeasuringPlanes:
             plane.stop()
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _token(self) -> tuple[str, KnownToken]:
-        identifier, token = make_token()
-        until = iso(self._m.clock.now() + timedelta(minutes=15))
-        known = KnownToken(identifier, token_hash(token, self._m.pepper), "measurement", "service", ("service",), until)
-        return token, known
+
+class Guests:
+    """The tokens that an environment's data plane knows: those of this home, and its own while it asks something itself."""
+
+    def __init__(self, tokens: Tokens, pepper: bytes, clock: Clock) -> None:
+        self._tokens = tokens
+        self._pepper = pepper
+        self._clock = clock
+        self._guests: list[KnownToken] = []
+
+    def known_tokens(self) -> list[KnownToken]:
+        return [*self._tokens.known_tokens(), *self._guests]
+
+    @contextlib.contextmanager
+    def guest(self, name: str) -> Iterator[str]:
+        """A token that the bundles that are published while this context is open know."""
+        token, known = platform_token(name, self._pepper, self._clock)
+        self._guests.append(known)
+        try:
+            yield token
+        finally:
+            self._guests.remove(known)
+
+
+class SharedPlane:
+    """An environment's own data plane: the one that runs, else one for as long as it is open. Opened once at a time."""
+
+    def __init__(self, serving: ServingService, folders: PlaneFolders, guests: Guests) -> None:
+        self._serving = serving
+        self._folders = folders
+        self._own: PlaneProcess | None = None
+        self._turn = threading.Lock()  # whoever closes waits for a start that is under way
+        self.guest = guests.guest
+
+    def open(self) -> str:
+        """Its address. Raises `Unavailable` when it does not start."""
+        with self._turn:
+            workers = self._serving.workers()
+            if workers:
+                return workers[0].address
+            self._own = start_plane(self._folders)
+            return self._own.address
+
+    def close(self) -> None:
+        """End it, if `open` started it."""
+        with self._turn:
+            own, self._own = self._own, None
+            if own is not None:
+                own.stop()
+
+
+def platform_token(name: str, pepper: bytes, clock: Clock) -> tuple[str, KnownToken]:
+    """A token for the platform itself, for minutes, and how a data plane knows it."""
+    identifier, token = make_token()
+    until = iso(clock.now() + timedelta(minutes=15))
+    return token, KnownToken(identifier, token_hash(token, pepper), name, "service", SYSTEM.roles, until)
 
 
 def free_port() -> int:
@@ -141,7 +202,14 @@ def free_port() -> int:
         return int(s.getsockname()[1])
 
 
-def _listens(port: int) -> bool:
-    with socket.socket() as s:
-        s.settimeout(0.2)
-        return s.connect_ex(("127.0.0.1", port)) == 0
+def _answers(port: int) -> bool:
+    """Whether a worker answers a request. A connection alone says nothing: the supervisor holds the socket, and a
+    worker that does not answer yet may miss the signal to stop."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=1.0)
+    try:
+        connection.request("GET", "/v2/health/live")
+        return connection.getresponse().status == http.HTTPStatus.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()

@@ -199,10 +199,10 @@ def live_workers(folder: Path) -> list[PlaneStatus]:
     return found
 
 
-def prepare_folder(folder: Path, environment: str, attestation: str, model: str) -> None:
-    """Give a data plane its trust root: which keys may speak to it, and for which environment."""
+def prepare_folder(folder: Path, environment: str, key: str, model: str) -> None:
+    """Give a data plane its trust root: which environment it is, its environment's key and the model key (PEM)."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    trust = {"environment": environment, "attestation": [attestation], "model": [model]}
+    trust = {"environment": environment, "keys": [key], "model": [model]}
     write_atomically(folder / "trust.json", msgspec.json.encode(trust))
 
 

@@ -6,6 +6,7 @@ model. Nothing after this stage asks which library trained it.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import msgspec
@@ -13,6 +14,8 @@ import msgspec
 from falaj.kernel.access import Action
 from falaj.kernel.digests import FileEntry, canonical_json, digest_of
 from falaj.kernel.errors import Invalid
+from falaj.statistics.bins import MAX_CATEGORIES, edges_of
+from falaj.statistics.distances import LAGS
 
 RUN_READ = Action("training.read", "read", "Run", "see runs, their parameters, metrics and curves")
 TRAIN_START = Action("training.start", "engineering", "Model", "train a model")
@@ -106,16 +109,27 @@ class ModelContract(msgspec.Struct, frozen=True):
     purpose: str = ""
 
 
-class Numbers(msgspec.Struct, frozen=True):
-    """How numbers are distributed: mean, standard deviation, and the value at each of `QUANTILES`."""
+class Numbers(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How numbers are distributed: mean, standard deviation, and the value at each of `QUANTILES`.
+
+    `binned` counts them between `statistics.bins.edges_of(quantiles)`. `spread`, `directions` and `within` say how unlike
+    each other the days are, see `statistics.distances.Days`; they are left out where there is no second day.
+    """
 
     mean: float
     deviation: float
     quantiles: tuple[float, ...]
+    binned: tuple[int, ...] = ()
+    spread: tuple[float, ...] = ()
+    directions: float = 0.0
+    within: float = 0.0
 
 
 class FeatureProfile(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One feature in the training part: `counts` by value for a category or a boolean, else as `Numbers`."""
+    """One feature in the training part: `counts` by value for a category or a boolean, else as `Numbers`.
+
+    A number that was null in every row has neither mean nor quantiles.
+    """
 
     type: str
     nulls: int
@@ -123,18 +137,24 @@ class FeatureProfile(msgspec.Struct, frozen=True, omit_defaults=True):
     mean: float | None = None
     deviation: float | None = None
     quantiles: tuple[float, ...] = ()
+    binned: tuple[int, ...] = ()
+    spread: tuple[float, ...] = ()
+    directions: float = 0.0
+    within: float = 0.0
 
 
-class Profile(msgspec.Struct, frozen=True):
+class Profile(msgspec.Struct, frozen=True, omit_defaults=True):
     """`profile.json`: what the training part looked like, frozen with the model; live data is compared with it.
 
     `rows` are those of the training part. `score` has one entry a column of the score, over the rows
-    that the contract accepts; none when it accepts no row.
+    that the contract accepts; none when it accepts no row. `days` are the distinct UTC days of the rows' time; 0 where
+    nothing is known of days.
     """
 
     rows: int
     features: dict[str, FeatureProfile]
     score: tuple[Numbers, ...]
+    days: int = 0
 
 
 def read_profile(data: bytes, contract: ModelContract) -> Profile:
@@ -152,11 +172,16 @@ def read_profile(data: bytes, contract: ModelContract) -> Profile:
         raise _bad_profile("is not in its canonical form")
     if profile.features.keys() != {i.name for i in contract.inputs}:
         raise _bad_profile("is not about the features that the contract lists")
+    if not 0 <= profile.days <= profile.rows:
+        raise _bad_profile(f"speaks of {profile.days:,} days in {profile.rows:,} rows")
     for i in contract.inputs:
-        if not _describes(profile.features[i.name], i, profile.rows):
+        feature = profile.features[i.name]
+        if not _describes(feature, i, profile.rows) or not _spreads(feature, profile.days):
             raise _bad_profile(f"does not describe the {i.type} {i.name}")
-    if any(len(s.quantiles) != len(QUANTILES) for s in profile.score):
-        raise _bad_profile("does not describe the score")
+    for s in profile.score:
+        whole = len(s.quantiles) == len(QUANTILES) and sum(s.binned) <= profile.rows
+        if not whole or not _bins(s, sum(s.binned)) or not _spreads(s, profile.days):
+            raise _bad_profile("does not describe the score")
     return profile
 
 
@@ -164,12 +189,32 @@ def _describes(feature: FeatureProfile, spec: Input, rows: int) -> bool:
     if feature.type != spec.type or not 0 <= feature.nulls <= rows:
         return False
     if spec.type not in ("category", "boolean"):
-        numbers = feature.mean is not None and feature.deviation is not None
-        return numbers and len(feature.quantiles) == len(QUANTILES) and feature.counts is None
+        known = rows - feature.nulls
+        numbers = [feature.mean is not None, feature.deviation is not None, len(feature.quantiles) == len(QUANTILES)]
+        told = all(numbers) if known else not any(numbers) and not feature.quantiles
+        return told and feature.counts is None and _bins(feature, known)
     values = set(spec.categories) if spec.type == "category" else {"false", "true"}
     counts = feature.counts or {}
     whole = sum(counts.values()) + feature.nulls == rows and min(counts.values(), default=0) >= 0
-    return whole and counts.keys() <= values and feature.mean is None and not feature.quantiles
+    plain = feature.mean is None and feature.deviation is None and not feature.quantiles and not feature.binned
+    return whole and counts.keys() <= values and plain
+
+
+def _bins(numbers: Numbers | FeatureProfile, known: int) -> bool:
+    """Whether the counts in bins, where there are any, fit the quantiles and are those of so many numbers."""
+    if not numbers.binned:
+        return True
+    size = len(edges_of(numbers.quantiles)) + 1
+    return len(numbers.binned) == size and min(numbers.binned) >= 0 and sum(numbers.binned) == known > 0
+
+
+def _spreads(of: Numbers | FeatureProfile, days: int) -> bool:
+    """Whether what is said about days, where anything is, can be said of so many."""
+    if not of.spread:
+        return of.directions == 0 and of.within == 0
+    most = max(2 * len(QUANTILES), MAX_CATEGORIES) + 2
+    possible = len(of.spread) == LAGS and of.spread[0] >= 0 and all(map(math.isfinite, of.spread))
+    return possible and 1 <= of.directions <= most and math.isfinite(of.within) and of.within >= 0 and days >= 2
 
 
 def _bad_profile(why: str) -> Invalid:
@@ -196,6 +241,7 @@ class TrainingSpec(msgspec.Struct, frozen=True):
     holdout: float = 0.2
     validation: float = 0.15
     slices: tuple[str, ...] = ()
+    history_seconds: int = 0  # only rows that are no older than this, by `at`; 0: all
 
 
 class DatasetUse(msgspec.Struct, frozen=True):
@@ -245,7 +291,7 @@ def training_set_digest(task: TrainTask, consent: str = "") -> str:
             "views": sorted([v.name, v.digest] for v in spec.views),
             "inputs": [[i.name, i.type, i.source, i.view] for i in spec.inputs],
             "label": [spec.task, spec.label, spec.positive],
-            "split": [spec.at, spec.holdout, spec.validation],
+            "split": [spec.at, spec.holdout, spec.validation, spec.history_seconds],
             "as_of": task.as_of,
             "consent": consent,
             "params": task.params,

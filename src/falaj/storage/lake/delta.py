@@ -21,6 +21,10 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 
 from falaj.kernel.errors import Conflict, Integrity, Invalid, NotFound, Unavailable
 
+_SETTINGS = {
+    "delta.checkpointInterval": "20",  # commits after which the log is summed up: opening a table reads no more entries
+    "delta.enableExpiredLogCleanup": "false",  # else entries of 30 days ago go then, and with them versions that SQL names
+}
 _OPERATION = "falaj.operation"
 _NOTE = "falaj.note"
 _SIGNED: dict[type[pl.DataType], pl.DataType] = {
@@ -76,6 +80,7 @@ def append(table: Path, frame: pl.DataFrame, operation_id: str, *, base: int | N
             frame,
             mode="overwrite" if fresh else "append",
             schema_mode="overwrite" if fresh else None,
+            configuration=_SETTINGS if current < 0 else None,
             commit_properties=CommitProperties(
                 custom_metadata={_OPERATION: operation_id, _NOTE: note},
                 max_commit_retries=0,

@@ -23,14 +23,15 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from falaj.governance.identity.verify import KnownToken, make_token, token_hash
-from falaj.governance.policy.decide import default_policy
+from falaj.governance.policy.decide import environment_policy
 from falaj.governance.signing.keys import KeyRing, plane_key, public_pem
 from falaj.governance.signing.sealing import seal_to
 from falaj.governance.signing.signer import EnvelopeSigner
 from falaj.kernel.clock import iso
 from falaj.kernel.digests import canonical_json, sha256
 from falaj.lifecycle.registry import steps
-from falaj.lifecycle.registry.model import Admission, PackageOutcome, PackageTask, admission_statement
+from falaj.lifecycle.registry.model import Admission, PackageOutcome, PackageTask
+from falaj.lifecycle.registry.statements import admission_statement
 from falaj.lifecycle.rollout.model import TrafficPlan, all_to
 from falaj.lifecycle.serving.model import BLOB_KEY, BUNDLE_TYPE, PEPPER, Access, Bundle, Release, SealedBlob
 from falaj.lifecycle.training.model import (
@@ -118,7 +119,8 @@ def profile_of(contract: ModelContract, mean: float = 0.5) -> bytes:
             features[i.name] = FeatureProfile(i.type, nulls, counts)
         else:
             features[i.name] = FeatureProfile(i.type, 0, None, 0.5, 0.25, QUANTILES)
-    return canonical_json(Profile(60, features, (Numbers(mean, 0.25, QUANTILES),)))
+    columns = len(contract.classes) if contract.task == "multiclass" else 1
+    return canonical_json(Profile(60, features, (Numbers(mean, 0.25, QUANTILES),) * columns))
 
 
 def overflow_contract() -> ModelContract:
@@ -158,12 +160,12 @@ class Home:
         self.blobs = LocalBlobs(root / "blobs", self.ring.kek)
         self.plane = root / "plane"
         self.plane_key = plane_key(self.plane)
-        self.signer = EnvelopeSigner(self.ring.attestation)
+        self.signer = EnvelopeSigner(self.ring.of(environment))
         self.tokens: list[KnownToken] = []
-        self.policy = default_policy()
+        self.policy = environment_policy(environment)
         trust = {
             "environment": environment,
-            "attestation": [public_pem(self.ring.attestation)],
+            "keys": [public_pem(self.ring.of(environment))],
             "model": [public_pem(self.ring.model)],
         }
         (self.plane / "trust.json").write_bytes(msgspec.json.encode(trust))

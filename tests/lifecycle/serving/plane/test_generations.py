@@ -17,7 +17,8 @@ from falaj.governance.signing.keys import KeyRing
 from falaj.governance.signing.signer import EnvelopeSigner
 from falaj.kernel.clock import iso
 from falaj.kernel.errors import NotFound, Unauthenticated, Unavailable
-from falaj.lifecycle.registry.model import Admission, PackageOutcome, admission_statement
+from falaj.lifecycle.registry.model import Admission, PackageOutcome
+from falaj.lifecycle.registry.statements import admission_statement
 from falaj.lifecycle.rollout.model import Route, TrafficPlan
 from falaj.lifecycle.serving.model import PLANE_ACTIONS, PREDICT, LoadReport, Release
 from falaj.lifecycle.serving.plane.generations import Generations

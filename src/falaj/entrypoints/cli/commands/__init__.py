@@ -3,7 +3,8 @@
 `home`    init, up, status, down, console, token
 `build`   plan, apply, ingest, data, features, train
 `look`    versions, runs, evidence, lineage
-`govern`  approve, reject, admit, audit
+`govern`  approve, promote, reject, admit, audit
+`environments`  env
 `traffic` rollout, rollback, drift, incidents, labels
 `serve`   predict
 """

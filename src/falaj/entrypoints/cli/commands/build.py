@@ -10,6 +10,7 @@ from cyclopts import App, Parameter
 
 from falaj.entrypoints.cli import render
 from falaj.entrypoints.cli.client import Client, connect
+from falaj.entrypoints.cli.commands.look import rehearsed
 from falaj.entrypoints.cli.session import DEFAULT, Common
 from falaj.kernel.errors import Invalid
 
@@ -154,7 +155,10 @@ def train(
         return
     known = " (these very bytes were registered before)" if answer["already"] else ""
     render.line(f"{answer['version']} {render.digest(answer['digest'])} is {answer['state']}{known}")
-    render.line(f"next: someone else approves it: falaj approve {answer['version']} --reason '…' --as NAME")
+    if answer.get("rehearsal"):
+        render.line(f"in {', '.join(answer['environments'])}: {rehearsed(answer['rehearsal'])}")
+    where = " --environment staging" if answer.get("waits_for") else ""
+    render.line(f"next: someone else approves it: falaj approve {answer['version']}{where} --reason '…' --as NAME")
 
 
 def run_flow(client: Client, path: str, body: dict[str, Any], common: Common) -> Any:

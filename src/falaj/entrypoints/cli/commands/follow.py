@@ -152,7 +152,8 @@ def _traffic(traffic: dict[str, Any]) -> Iterator[Line]:
         yield "", f"by {traffic['how']} {traffic['flow']}, since {traffic['since']}"
     if traffic["ordered"]:
         given = traffic["ordered"]
-        yield "", f"given back by {given['principal']} on {given['at']}: {given['reason']}"
+        how = "given back" if given["given_back"] else "started by hand"
+        yield "", f"{how} by {given['principal']} on {given['at']}: {given['reason']}"
     for a in traffic["approvals"]:
         yield a["decision"], f"by {a['principal']} on {a['at']}, {a['id']}: {a['reason']}"
 

@@ -9,9 +9,10 @@ from cyclopts import App, Parameter
 
 from falaj.entrypoints.cli import render
 from falaj.entrypoints.cli.client import Client, connect
-from falaj.entrypoints.cli.commands.look import find_version
+from falaj.entrypoints.cli.commands.look import find_version, rehearsed
 from falaj.entrypoints.cli.session import DEFAULT, Common
 from falaj.governance.audit.verify import verify_folder
+from falaj.kernel.environments import PRODUCTION, STAGING
 from falaj.kernel.errors import Integrity
 
 audit_app = App(name="audit", help="The log of everything that anyone did.")
@@ -22,14 +23,20 @@ def approve(
     /,
     *,
     reason: Annotated[str, Parameter(help="Why.")],
+    environment: Annotated[str, Parameter(help="Where it shall go.")] = PRODUCTION,
+    hold: Annotated[bool, Parameter(negative=(), help="Do not start it: it waits for `falaj rollout start`.")] = False,
     common: Common = DEFAULT,
 ) -> None:
-    """Approve a version on its evidence. The last approval that it needs starts its release, or its rollout in steps."""
+    """Approve a version on its evidence. The last approval that it needs starts its release, or its rollout in steps.
+
+    For staging, where approvals are asked for there, the last one starts the rehearsal.
+    """
     with connect(common.settings()) as client:
-        answer = decide(client, version, "approvals", reason)
+        answer = decide(client, version, "approvals", reason, hold=hold, environment=environment)
         if answer["flow"] and not answer["rollout"]:
             with render.progress(quiet=common.json) as show:
-                answer["release"] = client.follow(answer["flow"], show)
+                name = "release" if environment == PRODUCTION else "promotion"
+                answer[name] = client.follow(answer["flow"], show)
     if common.json:
         render.show_json(answer)
         return
@@ -41,8 +48,49 @@ def approve(
             " and loaded" if answer["release"]["loaded"] else "; the data plane loads it when it starts (`falaj up`)"
         )
         render.line(f"{version} takes all traffic: generation {answer['release']['generation']} is published{where}")
+    if "promotion" in answer:
+        tell_promotion(answer["promotion"])
+    if hold and not answer["flow"]:
+        render.line(f"nothing is started: falaj rollout start {version}")
     if answer["missing_roles"]:
         render.line(f"next: someone with the role {' and '.join(answer['missing_roles'])} approves it too")
+
+
+def promote(
+    version: Annotated[str, Parameter(help="MODEL@N.")],
+    /,
+    *,
+    to: Annotated[str, Parameter(help="The environment.")] = STAGING,
+    common: Common = DEFAULT,
+) -> None:
+    """Carry a version on to staging: admission, then a rehearsal with real requests. Production is entered by approval."""
+    with connect(common.settings()) as client:
+        found = find_version(client, version)
+        path = f"/api/v1/models/{found['model']}/versions/{found['number']}/promotions"
+        answer = client.post(path, {"to": to})
+        if answer["flow"]:
+            with render.progress(quiet=common.json) as show:
+                answer["promotion"] = client.follow(answer["flow"], show)
+    if common.json:
+        render.show_json(answer)
+    elif answer["already"]:
+        render.line(f"{version} is in {to} and has been rehearsed there: nothing to do")
+    else:
+        tell_promotion(answer["promotion"])
+
+
+def tell_promotion(found: dict[str, Any]) -> None:
+    """What came of carrying a version on."""
+    waits = found["waits_for"]
+    if waits:
+        told = f"{waits['approvals']} of {waits['needed']} approvals for {waits['environment']}"
+        render.line(f"{found['version']} has {told}")
+        render.line(
+            f"next: falaj approve {found['version']} --environment {waits['environment']} --reason '…' --as NAME"
+        )
+        return
+    render.line(f"{found['version']} is in {found['environments'][-1]}: {rehearsed(found['rehearsal'])}")
+    render.line(f"{found['version']} is {found['state']}")
 
 
 def reject(
@@ -132,10 +180,10 @@ def audit_verify(
         render.line(f"the log holds: {report['size']} entries, root {report['root']}")
 
 
-def decide(client: Client, version: str, what: str, reason: str) -> Any:
-    """Send a decision about a version."""
+def decide(client: Client, version: str, what: str, reason: str, **more: Any) -> Any:
+    """Send a decision about a version; `more` goes with it."""
     found = find_version(client, version)
-    return client.post(f"/api/v1/models/{found['model']}/versions/{found['number']}/{what}", {"reason": reason})
+    return client.post(f"/api/v1/models/{found['model']}/versions/{found['number']}/{what}", {"reason": reason, **more})
 
 
 def _row(entry: dict[str, Any]) -> tuple[object, ...]:

@@ -25,6 +25,7 @@ from falaj.entrypoints.cli.client import (
 from falaj.entrypoints.cli.plane import plane_address, start_plane, stop_plane
 from falaj.entrypoints.cli.session import DEFAULT, Common
 from falaj.entrypoints.cli.starter import write_project
+from falaj.kernel.environments import STAGING
 from falaj.kernel.errors import Conflict, Unavailable
 from falaj.kernel.settings import Settings
 
@@ -94,6 +95,9 @@ def status(*, common: Common = DEFAULT) -> None:
     render.line(f"control plane  {answer['control_plane'] or 'not running'}")
     address = next((w["address"] for w in plane["workers"]), "")
     render.line(f"data plane     {address or 'not running'}: {plane['state']}, {plane['reason']}")
+    staging = answer["environments"][STAGING]
+    if staging["address"]:
+        render.line(f"staging        {staging['address']}: generation {staging['generation']}")
     render.line(f"audit log      {_log(answer['audit'])}")
     render.table(
         ("serving", "state", "digest"),
@@ -136,6 +140,8 @@ def stop(settings: Settings) -> dict[str, str]:
                 )
             time.sleep(0.05)
         result["control_plane"] = "stopped"
+    if stop_plane(settings, STAGING):
+        result["staging_data_plane"] = "stopped"
     return result
 
 

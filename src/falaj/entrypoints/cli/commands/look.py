@@ -16,15 +16,26 @@ runs_app = App(name="runs", help="Training runs.")
 
 
 def versions(model: Annotated[str, Parameter(help="A model.")], /, *, common: Common = DEFAULT) -> None:
-    """List a model's versions: state, digest, author, and why it was refused."""
+    """List a model's versions: state, environments, digest, author, and why it was refused."""
     with connect(common.settings()) as client:
         rows = client.get(f"/api/v1/models/{model}/versions")
     if common.json:
         render.show_json(rows)
         return
     render.table(
-        ("version", "state", "digest", "author", "created", "reason"),
-        [(r["alias"], r["state"], render.digest(r["digest"]), r["author"], r["created_at"], r["reason"]) for r in rows],
+        ("version", "state", "in", "digest", "author", "created", "reason"),
+        [
+            (
+                r["alias"],
+                r["state"],
+                ", ".join(r["environments"]) or "–",
+                render.digest(r["digest"]),
+                r["author"],
+                r["created_at"],
+                r["reason"],
+            )
+            for r in rows
+        ],
     )
 
 
@@ -38,9 +49,23 @@ def evidence_show(version: Annotated[str, Parameter(help="MODEL@N.")], /, *, com
         render.show_json({"version": found, "statements": rows})
         return
     render.line(f"{found['alias']} {found['digest']}")
+    render.line(f"in {', '.join(found['environments']) or 'no environment'}; {rehearsed(found['rehearsal'])}")
     render.table(
         ("gate", "verdict", "statement", "reason"),
         [(r["gate"], r["verdict"], render.digest(r["envelope"]), r["reason"]) for r in rows],
+    )
+
+
+def rehearsed(found: dict[str, Any] | None) -> str:
+    """A rehearsal in words."""
+    if found is None:
+        return "not rehearsed"
+    if not found["passed"]:
+        return f"its rehearsal failed: {found['reason']}"
+    looked = ", ".join(f"{n:,} {status}" for status, n in found["statuses"].items() if n) or "nothing"
+    return (
+        f"rehearsed with {found['requests']} requests ({found['source']}), none failed, p99 {found['p99_ms']:.3g} ms, "
+        f"looked up {looked}"
     )
 
 

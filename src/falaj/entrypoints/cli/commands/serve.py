@@ -14,6 +14,7 @@ from falaj.entrypoints.cli import render
 from falaj.entrypoints.cli.client import token_of
 from falaj.entrypoints.cli.plane import plane
 from falaj.entrypoints.cli.session import DEFAULT, Common
+from falaj.kernel.environments import PRODUCTION, STAGING
 from falaj.kernel.errors import Invalid, Unavailable, from_dict
 
 _DATATYPE = {"category": "BYTES", "integer": "INT64", "boolean": "BOOL", "float": "FP64"}
@@ -30,12 +31,15 @@ def predict(
             help="A JSON file, or - for standard input: one row as an object, or a list of rows.",
         ),
     ],
+    environment: Annotated[
+        str | None, Parameter(help="staging or production; as FALAJ_ENVIRONMENT, if not given.")
+    ] = None,
     common: Common = DEFAULT,
 ) -> None:
     """Predict, with the features looked up by their keys. Starts a data plane for the moment if none runs."""
     settings = common.settings()
     rows = read_rows(data)
-    with plane(settings) as address:
+    with plane(settings, standing(environment or settings.environment)) as address:
         answer = PlaneClient(address, token_of(settings)).infer(model, rows)
     if common.json:
         render.show_json(answer)
@@ -46,6 +50,17 @@ def predict(
     )
     outputs = {o["name"]: o["data"] for o in answer["outputs"]}
     render.table(("row", *outputs), [(i, *(o[i] for o in outputs.values())) for i in range(len(rows))])
+
+
+def standing(environment: str) -> str:
+    """The name of an environment that has a data plane of its own. Raises `Invalid` for any other."""
+    if environment not in (STAGING, PRODUCTION):
+        raise Invalid(
+            f"{environment[:40]!r} has no data plane that could be asked",
+            hint="staging and production have one; dev's are private, each measures one candidate",
+            code="no_plane",
+        )
+    return environment
 
 
 class PlaneClient:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
 from falaj.entrypoints.cli import render
 from falaj.entrypoints.cli.client import connect
+from falaj.entrypoints.cli.commands.look import find_version
 from falaj.entrypoints.cli.commands.serve import read_rows
 from falaj.entrypoints.cli.session import DEFAULT, Common
 from falaj.kernel.errors import Invalid
@@ -17,6 +19,63 @@ incidents_app = App(name="incidents", help="What is not as it should be.")
 labels_app = App(name="labels", help="What became true of predictions.")
 
 Model = Annotated[str, Parameter(help="A model.")]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class How:
+    """How a version gets its traffic, and why."""
+
+    reason: Annotated[str, Parameter(help="Why.")] = ""
+    at_once: Annotated[bool, Parameter(negative=(), help="Give it all traffic now, without steps.")] = False
+    shadow: Annotated[int | None, Parameter(help="Requests to mirror before it answers any; 0 for no shadow.")] = None
+    canary: Annotated[str, Parameter(help="The steps in percent of the traffic, such as 10,50.")] = ""
+    requests: Annotated[int | None, Parameter(help="How many requests each step needs of it.")] = None
+    again: Annotated[
+        bool, Parameter(negative=(), help="Also if it was rolled back before: what stopped it is gone.")
+    ] = False
+
+    def body(self) -> dict[str, Any]:
+        """As the control plane wants to be told. Raises `Invalid`."""
+        steps = [s.strip().removesuffix("%") for s in self.canary.split(",")] if self.canary else []
+        if not all(s.isascii() and s.isdigit() for s in steps):
+            raise Invalid(f"{self.canary[:60]!r} are no steps", hint="write percents, ascending: --canary 10,50")
+        return {**asdict(self), "canary": [int(s) for s in steps]}
+
+
+_AS_DECLARED = How()
+
+
+@rollout_app.command(name="start")
+def rollout_start(
+    version: Annotated[str, Parameter(help="MODEL@N, approved.")],
+    /,
+    *,
+    how: How = _AS_DECLARED,
+    common: Common = DEFAULT,
+) -> None:
+    """Start an approved version's way into traffic: by steps if another version serves, else at once.
+
+    An approval starts it by itself, unless it was given with --hold. A retired version gets the traffic back so. What
+    no option says is as the model's own rollout says. Started again while it runs, it goes on as it is.
+    """
+    with connect(common.settings()) as client:
+        found = find_version(client, version)
+        path = f"/api/v1/models/{found['model']}/versions/{found['number']}/rollouts"
+        answer = client.post(path, how.body())
+        if not answer["rollout"]:
+            with render.progress(quiet=common.json) as show:
+                answer["release"] = client.follow(answer["flow"], show)
+    if common.json:
+        render.show_json(answer)
+        return
+    if not answer["rollout"]:
+        render.line(f"{version} takes all traffic: generation {answer['release']['generation']} is published")
+        return
+    steps = ", ".join(f"{s} %" for s in answer["strategy"]["steps"])
+    began = "is on its way already" if answer["already"] else "is on its way"
+    shadow = "shadow, " if answer["strategy"]["shadow"] else ""
+    render.line(f"{version} {began}: {shadow}{steps}, then all (falaj rollout status {found['model']})")
 
 
 @rollout_app.command(name="status")
@@ -59,13 +118,13 @@ def rollback(
 
 
 def drift(model: Model, /, *, common: Common = DEFAULT) -> None:
-    """List a model's windows: rows, drift of inputs and scores, quality where labels have come."""
+    """List a model's windows: rows, errors, latency, drift of inputs and scores, quality where labels have come."""
     with connect(common.settings()) as client:
         rows = client.get(f"/api/v1/models/{model}/drift")
     if common.json:
         render.show_json(rows)
         return
-    columns = ("from", "version", "rows", "verdict", "score psi", "labels", "quality", "drifted features")
+    columns = ("from", "version", "rows", "errors", "p99 ms", "verdict", "score psi", "labels", "quality", "drifted")
     render.table(
         columns,
         [
@@ -73,6 +132,8 @@ def drift(model: Model, /, *, common: Common = DEFAULT) -> None:
                 r["start"][:10],
                 render.digest(r["digest"]),
                 r["rows"],
+                r["errors"],
+                "–" if r["p99_ms"] is None else f"{r['p99_ms']:.2g}",
                 r["verdict"],
                 r["score_psi"],
                 r["labels"],
@@ -114,7 +175,13 @@ def labels_push(
     model: Model,
     /,
     *,
-    data: Annotated[str, Parameter(help="JSON rows with `prediction` and `value`: a file, or - for standard input.")],
+    data: Annotated[
+        str,
+        Parameter(
+            allow_leading_hyphen=True,
+            help="JSON rows with `prediction` and `value`: a file, or - for standard input.",
+        ),
+    ],
     common: Common = DEFAULT,
 ) -> None:
     """Send what became true; a label that comes again corrects the first."""

@@ -7,7 +7,10 @@
 `flights`   the recorded flights as files and as requests
 `traffic`   flights asked over HTTP, and their labels
 `rolling`   approval and rollout under traffic
-`season`    the year goes on: drift, retraining, rollout, rollback
+`asking`    many small requests over a few open connections
+`season`    the year goes on: labels, drift, retraining, rollout, and what it would have been without
+`rollback`  versions that passed offline and answer differently live
+`variation` the same story on other data
 `refusals`  what is not let through
 `proof`     the closing table, lineage, and the log under attack
 """

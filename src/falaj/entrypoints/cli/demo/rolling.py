@@ -5,53 +5,94 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
-from datetime import date
 from typing import Any
 
 from falaj.entrypoints.cli.demo import traffic
+from falaj.entrypoints.cli.demo.flights import Asked
 from falaj.entrypoints.cli.demo.stage import Stage
 from falaj.kernel.errors import Unavailable, from_dict
 from falaj.lifecycle.serving.service import live_workers
 
-ROUNDS = 12
-"""How many times a day's flights may be asked until a rollout ends."""
+ROUNDS = 40
+"""How many times the same flights may be asked for until a rollout ends."""
 
 
-def roll_out(stage: Stage, version: str, day: date, between: Callable[[], None] | None = None) -> dict[str, Any]:
-    """Approve a version and ask the day's flights, again and again, until its rollout has ended."""
+class Rollout:
+    """A rollout that was started by an approval, and the answers that were given during it."""
+
+    def __init__(self, stage: Stage, version: str, flow: str) -> None:
+        self._stage = stage
+        self._flow = flow
+        self._heard = 0  # the number of the last event of it
+        self._began = time.perf_counter()
+        self._shares: Counter[str] = Counter()
+        self._first_day = stage.now().date()
+        self.version = version
+        self.model = version.partition("@")[0]
+        self.failed = 0
+        self.state: dict[str, Any] = {"state": "running"}
+
+    def count(self, who: str, answers: int) -> None:
+        self._shares[who] += answers
+
+    def ended(self, wait: float = 0.0) -> bool:
+        """Whether it has ended, once there is news of it or after `wait` seconds; then says how."""
+        path = f"/api/v1/flows/{self._flow}"
+        self.state = self._stage.client("risk-officer").get(path, after=self._heard, wait=wait)
+        self._heard = max([self._heard, *(int(e["number"]) for e in self.state["events"])])
+        if self.state["state"] == "running":
+            return False
+        self._tell()
+        return True
+
+    def ride(self, flights: list[Asked]) -> Rollout:
+        """Ask for these flights, again and again, until it has ended; one that stays undecided is aborted by a person."""
+        for turn in range(ROUNDS):
+            answered = traffic.ask(self._stage, flights, f"{self.version}-{turn}", self.model)
+            self.failed += answered.failed
+            self._shares.update(answered.by_version)
+            if self.ended(1.0):
+                return self
+        self._stage.note(
+            f"{self.version} lies at the margin, so that no number of requests decides: a person aborts it"
+        )
+        self._stage.client("risk-officer").post(f"/api/v1/models/{self.model}/rollouts/orders", {"order": "abort"})
+        for _ in range(ROUNDS):
+            if self.ended(1.0):
+                return self
+        raise Unavailable(f"the rollout of {self.version} did not end", hint="see `falaj rollout status`")
+
+    def _tell(self) -> None:
+        told = ", ".join(f"{n:,} by {who}" for who, n in sorted(self._shares.items()))
+        days = (self._stage.now().date() - self._first_day).days
+        span = f"in {days} days of traffic: " if days else ""
+        seconds = time.perf_counter() - self._began
+        if self.state["state"] == "done":
+            text = f"{self.version}: promoted step by step ({span}{told}; {self.failed} failed)"
+            self._stage.done(text, self.state["result"]["digest"], 0.0 if days else seconds)
+        else:
+            text = f"{self.version} lost its traffic ({span}{told}; {self.failed} failed)"
+            self._stage.refused(text, from_dict(self.state["error"]), 0.0 if days else seconds)
+
+
+def approve(stage: Stage, version: str, reason: str) -> Rollout:
+    """A risk officer approves a version, which starts its rollout."""
     model, _, number = version.partition("@")
     path = f"/api/v1/models/{model}/versions/{number}/approvals"
-    answer = stage.client("risk-officer").post(path, {"reason": "evidence read, compared with the champion"})
+    answer = stage.client("risk-officer").post(path, {"reason": reason})
+    stage.note(f"{version} approved by risk-officer")
+    return Rollout(stage, version, answer["flow"])
+
+
+def roll_out(
+    stage: Stage, version: str, flights: list[Asked], between: Callable[[], None] | None = None
+) -> dict[str, Any]:
+    """Approve a version and ask for these flights until its rollout has ended; returns the flow's last state."""
+    rollout = approve(stage, version, "evidence read, compared with the champion")
     if between is not None:
-        _await_canary(stage, model)
+        _await_canary(stage, rollout.model)
         between()
-    return ride(stage, version, answer["flow"], day)
-
-
-def ride(stage: Stage, version: str, flow: str, day: date) -> dict[str, Any]:
-    """Ask the day's flights, again and again, until the rollout `flow` of a version has ended."""
-    model = version.partition("@")[0]
-    began, answered, failed = time.perf_counter(), 0, 0
-    shares: Counter[str] = Counter()
-    state: dict[str, Any] = {"state": "running"}
-    for turn in range(ROUNDS):
-        asked = traffic.ask_day(stage, day, f"{version}-{turn}", model)
-        answered, failed = answered + len(asked.answers), failed + asked.failed
-        shares.update(asked.by_version)
-        state = stage.client("risk-officer").get(f"/api/v1/flows/{flow}", wait=1.0)
-        if state["state"] != "running":
-            break
-    stage.facts["predictions"] = stage.facts.get("predictions", 0) + answered
-    stage.facts["failed"] = stage.facts.get("failed", 0) + failed
-    told = ", ".join(f"{n:,} by {who}" for who, n in sorted(shares.items()))
-    seconds = time.perf_counter() - began
-    if state["state"] == "done":
-        stage.done(f"{version}: promoted step by step ({told}; {failed} failed)", state["result"]["digest"], seconds)
-    elif state["state"] == "failed":
-        stage.refused(f"{version} lost its traffic ({told}; {failed} failed)", from_dict(state["error"]), seconds)
-    else:
-        raise Unavailable(f"the rollout of {version} did not end", hint="see `falaj rollout status`")
-    return {"failed": failed, "state": state["state"], "error": state.get("error")}
+    return rollout.ride(flights).state
 
 
 def _await_canary(stage: Stage, model: str) -> None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import date, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import msgspec
 
 from falaj.entrypoints.cli.client import Client, token_path
 from falaj.entrypoints.cli.commands.home import write_token
+from falaj.entrypoints.cli.demo.flights import Asked, Timetable
 from falaj.entrypoints.cli.demo.screen import Event, Screen
+from falaj.entrypoints.cli.demo.variation import Variation
 from falaj.kernel.clock import parse_iso
 from falaj.kernel.errors import FalajError
 from falaj.kernel.settings import Settings
@@ -25,16 +28,33 @@ PRINCIPALS = {
 }
 
 
-class Stage:
-    """Clients for each principal, the screen, the project's folder, and what was learnt on the way. `new`: the home is."""
+class Started(msgspec.Struct, frozen=True):
+    """Where both planes of a home listen, whether the home is new, and how this telling differs from the usual one."""
 
-    def __init__(self, settings: Settings, screen: Screen, control: str, plane: str, *, new: bool) -> None:
+    control_plane: str
+    data_plane: str
+    new: bool
+    variation: Variation
+
+
+class Stage:
+    """Clients for each principal, the screen, the project's folder, the timetable, and what was learnt on the way.
+
+    `new`: the home is. `waiting` are labels whose time has not come, `months` pairs of score and outcome by month.
+    """
+
+    def __init__(self, settings: Settings, screen: Screen, started: Started) -> None:
         self.settings = settings
         self.screen = screen
-        self.plane = plane
-        self.control = control
+        self.plane = started.data_plane
+        self.control = started.control_plane
+        self.new = started.new
+        self.variation = started.variation
         self.folder = settings.project
-        self.new = new
+        self.timetable = Timetable(self.folder, self.variation)
+        self.waiting: list[Any] = []
+        self.months: dict[str, list[tuple[float, bool]]] = {}
+        self.counted: Counter[str] = Counter()
         self._clients: dict[str, Client] = {}
         self.act = ""
         self._acts = 0
@@ -67,6 +87,13 @@ class Stage:
     def set_clock(self, moment: datetime) -> None:
         self.client().post("/api/v1/clock", {"shows": moment.isoformat()})
 
+    def count(self, what: str, number: int) -> None:
+        self.counted[what] += number
+
+    def last_flights(self) -> list[Asked]:
+        """The flights of the day that the home's clock shows."""
+        return self.timetable.of_day(self.now().date())
+
     def begin(self, act: str, title: str, about: str) -> None:
         self.act = act
         self._acts += 1
@@ -91,17 +118,19 @@ class Stage:
         results = []
         for flow in ids:
             events: list[dict[str, Any]] = []
-            with self.screen.progress() as show:
-
-                def on_event(
-                    event: dict[str, Any], keep: Callable[[dict[str, Any]], None] = events.append, say: Any = show
-                ) -> None:
-                    keep(event)
-                    say(event)
-
-                result = client.follow(flow, on_event)
+            result = self.follow(flow, events.append, principal)
             results.append(Followed(result, tuple(events), time.perf_counter() - began))
         return results
+
+    def follow(self, flow: str, keep: Callable[[dict[str, Any]], None], principal: str = "engineer") -> Any:
+        """Wait for a flow's end, showing its progress; returns its result. Raises what it raised."""
+        with self.screen.progress() as show:
+
+            def on_event(event: dict[str, Any]) -> None:
+                keep(event)
+                show(event)
+
+            return self.client(principal).follow(flow, on_event)
 
     def flow(self, path: str, body: dict[str, Any], principal: str = "engineer") -> Followed:
         """Start one flow and wait for it."""
@@ -130,7 +159,3 @@ def timed() -> Iterator[Callable[[], float]]:
     """Seconds since the start of the context."""
     started = time.perf_counter()
     yield lambda: time.perf_counter() - started
-
-
-def days_after(day: date, count: int) -> list[date]:
-    return [day + timedelta(days=n) for n in range(count)]

@@ -2,35 +2,29 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, timedelta
+from collections import Counter
+from datetime import UTC, datetime, timedelta
 
 from falaj.entrypoints.cli.commands.build import project_files
 from falaj.entrypoints.cli.demo import flights, traffic
-from falaj.entrypoints.cli.demo.rolling import ride
-from falaj.entrypoints.cli.demo.stage import MINUTES, MODEL, Followed, Stage, days_after, timed
+from falaj.entrypoints.cli.demo.flights import FIRST_DAY
+from falaj.entrypoints.cli.demo.rolling import Rollout
+from falaj.entrypoints.cli.demo.stage import MINUTES, MODEL, Followed, Stage, timed
 from falaj.kernel.clock import iso
 from falaj.kernel.errors import FalajError, Unavailable
 from falaj.statistics.ranking import roc_auc
 
-FIRST_DAY = date(2013, 4, 1)
-LAST_DAY = date(2013, 12, 30)
-DAYS = 3
-MORNING = 8  # o'clock in UTC: four in New York, an hour before the first departure
+FIRST = datetime(FIRST_DAY.year, FIRST_DAY.month, FIRST_DAY.day, 8, tzinfo=UTC)
+"""When the story begins: four in the morning in New York, an hour before the first departure is asked for."""
+EVERY, FILLINGS = timedelta(hours=3), 6
 MONTHS = [1, 2, 3]
-LABELLED = 0.95
-"""The share of landed flights whose label arrives; the others' never does."""
-
-
-def morning(day: date) -> datetime:
-    """When the day's flights are asked for."""
-    return datetime(day.year, day.month, day.day, MORNING, tzinfo=UTC)
 
 
 def data(stage: Stage) -> None:
     """Real files become versioned tables; dirty rows go to quarantine; a broken feed is refused; nothing lands twice."""
     stage.begin("data", "Data", "recorded flights, weather and aircraft → contracts → Delta tables")
     with timed() as seconds:
-        flights.write_data(stage.folder, MONTHS, [])
+        flights.write_data(stage.folder, stage.variation, MONTHS, [])
         stage.note("recorded files are written: January to March 2013", seconds=round(seconds(), 2))
     with timed() as seconds:
         answer = stage.client("engineer").post("/api/v1/definition", {"files": project_files(stage.folder)})
@@ -135,12 +129,24 @@ def tell_build(stage: Stage, model: str, built: Followed) -> None:
     for event in built.events:
         if event.get("type") == "gate":
             stage.note(f"{event['gate']}: {event['verdict']}, {event['reason']}", verdict=event["verdict"])
+    rehearsal = result.get("rehearsal")
+    if rehearsal:
+        stage.done(
+            f"{result['version']} rehearsed in staging, on its own data plane: {rehearsal['requests']} requests like those of "
+            f"{'production' if rehearsal['source'] == 'journal' else 'the holdout'}, {rehearsal['failures']} failed, "
+            f"p99 {rehearsal['p99_ms']:.1f} ms",
+            result["digest"],
+            rehearsal=rehearsal,
+        )
     stage.done(f"{result['version']} is {result['state']}", result["digest"])
 
 
 def approval(stage: Stage) -> None:
     """The author's own approval is refused; another person's is bound to digest and evidence, and starts the release."""
-    stage.begin("registry", "Approval and release", "four eyes, bound to the digest and its evidence")
+    stage.begin(
+        "registry", "Approval and release", "dev → staging → production: the same digest, other keys, four eyes"
+    )
+    _lacking(stage)
     for model in (MODEL, MINUTES):
         version, number = stage.facts[model]["version"], stage.facts[model]["version"].rpartition("@")[2]
         if stage.facts[model]["state"] != "awaiting approval":
@@ -157,7 +163,7 @@ def approval(stage: Stage) -> None:
             path, {"reason": "evidence read: quality, slices, latency and parity pass"}
         )
         if answer["rollout"]:
-            ride(stage, version, answer["flow"], stage.now().date())
+            Rollout(stage, version, answer["flow"]).ride(stage.last_flights())
             continue
         with timed() as seconds:
             released = stage.client("risk-officer").follow(answer["flow"], lambda _event: None)
@@ -168,43 +174,75 @@ def approval(stage: Stage) -> None:
         )
 
 
+def _lacking(stage: Stage) -> None:
+    """What staging has and production lacks, and that nobody gets past the approval."""
+    found = stage.client("engineer").get("/api/v1/environments/staging/differences/production")
+    for row in found["models"]:
+        if row["first"] is not None:
+            stage.note(f"staging has {row['first']['alias']}, production does not: {row['why']}")
+    result = stage.facts[MODEL]
+    if result["state"] == "awaiting approval":
+        number = result["version"].rpartition("@")[2]
+        try:
+            path = f"/api/v1/models/{MODEL}/versions/{number}/promotions"
+            stage.client("engineer").post(path, {"to": "production"})
+        except FalajError as e:
+            stage.refused(f"the engineer promotes {result['version']} to production", e)
+            stage.facts.setdefault("refusals", []).append(("a promotion past the approval", "promotion", e.message))
+
+
 def serving(stage: Stage) -> None:
-    """Three mornings: the day before lands in the lake, the online store is filled, the day's flights are asked over HTTP."""
+    """A day: what has landed comes in, the online store is filled, and the flights of the next hours are asked over HTTP."""
     stage.begin("serving", "Serving", "data plane: verify → load → look up → predict → journal → answer")
-    first = FIRST_DAY if stage.new else stage.now().date() + timedelta(days=1)
-    for day in [d for d in days_after(first, DAYS) if d <= LAST_DAY] or [stage.now().date()]:
-        if day > FIRST_DAY:
-            stage.set_clock(morning(day))
-            flights.write_data(stage.folder, [], [day - timedelta(days=1)])
-            loads = ingest(stage, "flights", "weather")
-            added = " and ".join(
-                f"{load.result['added']:,} of {name}" for name, load in zip(("flights", "weather"), loads, strict=True)
-            )
-            stage.note(f"{day}: yesterday's rows landed, {added}")
-            materialize(stage)
-        _predict_day(stage, day)
+    if not stage.new:
+        last = traffic.ask(stage, stage.last_flights(), f"again-{stage.now().isoformat()}")
+        _tell_day(stage, [last], 0)
+        return
+    answered, rows = [], 0
+    for moment in (FIRST + n * EVERY for n in range(FILLINGS)):
+        rows += live(stage, moment)
+        answered.append(traffic.ask(stage, stage.timetable.between(moment, moment + EVERY), moment.isoformat()))
+        traffic.keep(stage, moment, answered[-1])
+    _tell_day(stage, answered, rows)
 
 
-def _predict_day(stage: Stage, day: date) -> None:
-    answered = traffic.ask_day(stage, day, day.isoformat())
-    if answered.failed:
-        raise Unavailable(
-            f"{answered.failed} requests failed", hint="see the data plane's log in the home's plane folder"
-        )
-    quality = roc_auc(answered.scored())
-    last = answered.answers[-1][0]["parameters"]
+def live(stage: Stage, moment: datetime) -> int:
+    """Move the clock: what became known since lands in the lake, the online store is filled, labels arrive.
+
+    Returns how many rows of flights came in.
+    """
+    if moment > stage.now():
+        stage.set_clock(moment)
+    stage.timetable.report(moment)
+    landed, _ = ingest(stage, "flights", "weather")
+    stage.flow("/api/v1/features/materializations", {})
+    stage.waiting = traffic.push_labels(stage, stage.waiting, moment)
+    return int(landed.result["added"])
+
+
+def _tell_day(stage: Stage, answered: list[traffic.Answered], rows: int) -> None:
+    if failed := sum(a.failed for a in answered):
+        raise Unavailable(f"{failed} requests failed", hint="see the data plane's log in the home's plane folder")
+    looked: Counter[str] = Counter()
+    for part in answered:
+        looked.update(part.features)
+    outcomes = [o for part in answered for o in part.outcomes(stage.variation.late_minutes)]
+    last, count = answered[-1].answers[-1][0]["parameters"], sum(len(a.answers) for a in answered)
+    seconds = sum(a.seconds for a in answered)
+    told = ", ".join(f"{n:,} {status}" for status, n in looked.items() if n)
+    quality = roc_auc((o.score, o.late) for o in outcomes)
     stage.facts["prediction"] = last["prediction_id"]
-    stage.facts["predictions"] = stage.facts.get("predictions", 0) + len(answered.answers)
-    stage.facts["waiting"] = answered.labels(LABELLED)
-    looked = ", ".join(f"{n:,} {status}" for status, n in answered.features.items() if n)
-    rate = len(answered.answers) / answered.seconds
+    if rows:
+        stage.note(
+            f"a day on the clock: the online store filled {len(answered)} times, {rows:,} flights landed meanwhile"
+        )
     stage.done(
-        f"{day}: {len(answered.answers):,} flights predicted at {rate:,.0f} a second; looked up {looked}; "
+        f"{count:,} flights predicted at {count / seconds:,.0f} a second; looked up {told}; "
         f"ROC AUC {quality:.3f} once they had landed",
         last["version_digest"],
-        answered.seconds,
+        seconds,
         roc_auc=quality,
-        features=answered.features,
+        features=dict(looked),
     )
 
 

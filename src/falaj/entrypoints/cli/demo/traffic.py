@@ -1,22 +1,35 @@
-"""Traffic: flights asked over HTTP, as many times as there are people who ask, and what became of them as labels."""
+"""Traffic: flights asked over HTTP, and what became of them as labels."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections import Counter
-from datetime import date
+from datetime import datetime
 from typing import Any
 
 import httpx
 import msgspec
 
 from falaj.entrypoints.cli.demo import flights
+from falaj.entrypoints.cli.demo.asking import post_all
 from falaj.entrypoints.cli.demo.stage import MODEL, Stage
 from falaj.kernel.errors import Unavailable
 
-_CONNECTIONS = 16
 _LABELS_AT_ONCE = 5000
+_LABELLED = 0.95
+"""The share of landed flights whose label ever arrives."""
+_SLOWLY = 0.1
+"""The share of labels that take as long as `flights.Asked.landed` says and ten days more."""
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What became of a flight that was asked for: (when its label arrives, the prediction, its score, was it late)."""
+
+    at: float  # seconds since 1970
+    prediction: str
+    score: float
+    late: bool
 
 
 class Answered(msgspec.Struct, frozen=True):
@@ -40,63 +53,60 @@ class Answered(msgspec.Struct, frozen=True):
             counts.update(answer["parameters"]["features"])
         return dict(counts)
 
-    def scored(self) -> list[tuple[float, bool]]:
-        """(score, was late) of the flights that landed."""
-        landed = [(a["outputs"][0]["data"][0], f.delay) for a, f in self.answers if f.delay is not None]
-        return [(float(score), delay > flights.LATE_MINUTES) for score, delay in landed]
-
-    def labels(self, share: float) -> list[dict[str, Any]]:
-        """What became of them, as labels. Cancelled flights have none, and of the others `share` arrive; the rest never do."""
+    def outcomes(self, late_minutes: int) -> list[Outcome]:
+        """Of the flights that landed, what their labels will say, and when; of a few it is never said."""
         found = []
         for n, (answer, flight) in enumerate(self.answers):
-            if flight.delay is not None and (n * 0.618034) % 1 < share:
-                late = 1.0 if flight.delay > flights.LATE_MINUTES else 0.0
-                found.append({"prediction": answer["parameters"]["prediction_id"], "value": late})
+            turn = (n * 0.618034) % 1
+            if flight.delay is not None and turn < _LABELLED:
+                slow = 10 * 86400.0 if turn < _SLOWLY else 0.0
+                prediction, score = answer["parameters"]["prediction_id"], float(answer["outputs"][0]["data"][0])
+                at = flight.landed.timestamp() + slow
+                found.append(Outcome(at, prediction, score, flight.delay > late_minutes))
         return found
 
 
-def ask_day(stage: Stage, day: date, key: str, model: str = MODEL) -> Answered:
-    """Ask every flight of a day once. `key` makes the askers different people, so that routing spreads them."""
-    asked = flights.day_of(stage.folder, day)
+def ask(stage: Stage, asked: list[flights.Asked], key: str, model: str = MODEL) -> Answered:
+    """Ask for each flight once. `key` makes the askers different people, so that routing spreads them."""
+    token, path = stage.token("timetable"), f"/v2/models/{model}"
+    answer = httpx.get(stage.plane + path, headers={"Authorization": f"Bearer {token}"}, timeout=30)
+    wanted = answer.raise_for_status().json()["inputs"]
+    bodies = [_body(flight.row, wanted, f"{key}-{n}") for n, flight in enumerate(asked)]
     started = time.perf_counter()
-    answers, failed = asyncio.run(_ask_all(stage, asked, key, model))
-    return Answered(tuple(answers), time.perf_counter() - started, failed)
+    found = asyncio.run(post_all(stage.plane, f"{path}/infer", token, bodies))
+    seconds = time.perf_counter() - started
+    answers = [(msgspec.json.decode(body), f) for (status, body), f in zip(found, asked, strict=True) if status == 200]
+    stage.count("predictions", len(answers))
+    stage.count("failed", len(asked) - len(answers))
+    if asked and not answers:
+        raise Unavailable("the data plane answered no request", hint="see data-plane.log in the home's plane folder")
+    return Answered(tuple(answers), seconds, len(asked) - len(answers))
 
 
-def push_labels(stage: Stage, labels: list[dict[str, Any]]) -> dict[str, int]:
-    """Send labels; those of predictions that monitoring has not read yet are sent again, within ten seconds."""
-    client, accepted, deadline = stage.client("timetable"), 0, time.monotonic() + 10
+def keep(stage: Stage, moment: datetime, answered: Answered) -> None:
+    """Keep what these answers' labels will say, and the last prediction."""
+    outcomes = answered.outcomes(stage.variation.late_minutes)
+    stage.waiting += outcomes
+    stage.months.setdefault(f"{moment:%Y-%m}", []).extend((o.score, o.late) for o in outcomes)
+    stage.facts["prediction"] = answered.answers[-1][0]["parameters"]["prediction_id"]
+
+
+def push_labels(stage: Stage, waiting: list[Outcome], now: datetime) -> list[Outcome]:
+    """Send the labels whose time has come; returns those that still wait."""
+    come = [o for o in waiting if o.at <= now.timestamp()]
+    labels = [{"prediction": o.prediction, "value": 1.0 if o.late else 0.0} for o in come]
     for i in range(0, len(labels), _LABELS_AT_ONCE):
         part = labels[i : i + _LABELS_AT_ONCE]
-        answer = client.post(f"/api/v1/models/{MODEL}/labels", {"labels": part})
-        while answer["unknown"] and time.monotonic() < deadline:
-            time.sleep(0.1)  # the reader of the journal is a few tenths of a second behind
-            answer = client.post(f"/api/v1/models/{MODEL}/labels", {"labels": part})
-        accepted += answer["accepted"]
-    return {"accepted": accepted, "sent": len(labels)}
+        answer = stage.client("timetable").post(f"/api/v1/models/{MODEL}/labels", {"labels": part})
+        if answer["unknown"]:
+            raise Unavailable(
+                f"{answer['unknown']} labels are of predictions that nobody knows",
+                hint="this is a fault: please report it",
+            )
+        stage.count("labels", answer["accepted"])
+    return [o for o in waiting if o.at > now.timestamp()]
 
 
-async def _ask_all(
-    stage: Stage, asked: list[flights.Asked], key: str, model: str
-) -> tuple[list[tuple[dict[str, Any], flights.Asked]], int]:
-    headers = {"Authorization": f"Bearer {stage.token('timetable')}"}
-    limits = httpx.Limits(max_connections=_CONNECTIONS)
-    async with httpx.AsyncClient(base_url=stage.plane, headers=headers, limits=limits, timeout=30) as http:
-        wanted = (await http.get(f"/v2/models/{model}")).json()["inputs"]
-        gate = asyncio.Semaphore(_CONNECTIONS)
-
-        async def ask(n: int, flight: flights.Asked) -> dict[str, Any] | None:
-            row = flight.row
-            inputs = [
-                {"name": w["name"], "datatype": w["datatype"], "shape": [1], "data": [row[w["name"]]]} for w in wanted
-            ]
-            body = msgspec.json.encode({"inputs": inputs, "parameters": {"routing_key": f"{key}-{n}"}})
-            async with gate:
-                answer = await http.post(f"/v2/models/{model}/infer", content=body)
-            return msgspec.json.decode(answer.content) if answer.status_code == 200 else None
-
-        found = await asyncio.gather(*(ask(n, f) for n, f in enumerate(asked)))
-    answers = [(a, f) for a, f in zip(found, asked, strict=True) if a is not None]
-    if not answers:
-        raise Unavailable("the data plane answered no request", hint="see data-plane.log in the home's plane folder")
-    return answers, len(asked) - len(answers)
+def _body(row: dict[str, Any], wanted: list[dict[str, Any]], key: str) -> bytes:
+    inputs = [{"name": w["name"], "datatype": w["datatype"], "shape": [1], "data": [row[w["name"]]]} for w in wanted]
+    return msgspec.json.encode({"inputs": inputs, "parameters": {"routing_key": key}})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 
 import polars as pl
@@ -15,7 +16,7 @@ from falaj.storage.lake import delta
 
 
 def build_frame(task: FrameTask, transforms: Mapping[str, Transform]) -> pl.DataFrame:
-    """Read the named versions and enrich; only rows whose outcome was known at `task.as_of`.
+    """Read the named versions and enrich; only rows whose outcome was known at `task.as_of`, and that are recent enough.
 
     Raises what `view_rows` and `training_frame` raise.
     """
@@ -25,5 +26,7 @@ def build_frame(task: FrameTask, transforms: Mapping[str, Transform]) -> pl.Data
 
     as_of = parse_iso(task.as_of)
     spine = scan(task.spine).filter(pl.col(task.known_at) <= as_of)
+    if task.history_seconds:
+        spine = spine.filter(pl.col(task.at) >= as_of - timedelta(seconds=task.history_seconds))
     views = [ViewFrame(v, view_rows(v, transforms[v.name], scan(v.source))) for v in task.views]
     return training_frame(spine, task.at, views)

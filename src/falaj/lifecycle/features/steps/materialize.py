@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import polars as pl
@@ -45,7 +45,13 @@ def materialize(task: MaterializeTask, transforms: Mapping[str, Transform], repo
 
 
 def latest_values(spec: ViewSpec, transform: Transform, source: pl.LazyFrame, as_of: datetime) -> pl.DataFrame:
-    """A view's value for every key at `as_of`, without empty keys: no request can name one."""
+    """A view's value for every key at `as_of`, without empty keys: no request can name one.
+
+    Of a view with a lookback only the rows are read that a value could need which is still fresh at `as_of`.
+    """
+    if spec.lookback_seconds:
+        since = as_of - timedelta(seconds=spec.ttl_seconds + spec.lookback_seconds)
+        source = source.filter(pl.col(spec.source_known_at) >= since)
     found = latest(ViewFrame(spec, view_rows(spec, transform, source)), as_of)
     return found.filter(pl.col(KEY) != "")
 

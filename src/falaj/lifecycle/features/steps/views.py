@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import polars as pl
@@ -46,21 +46,6 @@ def view_rows(spec: ViewSpec, transform: Transform, source: pl.LazyFrame) -> pl.
         pl.col(spec.known_at).alias(KNOWN),
         *(_value(column) for column in spec.columns),
     )
-
-
-def describe_view(
-    name: str, key: str, times: tuple[str, str], transform: Transform, source: Mapping[str, Any]
-) -> tuple[ColumnSpec, ...]:
-    """The columns of a view, worked out on no rows. `times` are the names of its event and knowledge time.
-
-    `source` maps the source's columns to Polars types; see `describe_source`. Raises `Invalid`.
-    """
-    schema = _run(name, transform, pl.LazyFrame(schema=dict(source))).collect_schema()
-    _check_key_and_times(name, key, times, schema)
-    columns = _columns(name, schema, {key, *times})
-    if not columns:
-        raise Invalid(f"view {name} has no features", hint="return columns besides key and times", code="view_schema")
-    return columns
 
 
 def _run(name: str, transform: Transform, source: pl.LazyFrame) -> pl.LazyFrame:

@@ -1,6 +1,6 @@
 """Build: from the lake to a registered version that awaits approval.
 
-    start → train → package → admit for measuring → measure → record evidence → register
+    start → train → package → admit for measuring → measure → record evidence → register → staging
 
 Each step takes ids and digests and leaves blobs and rows, so each can be run again alone. The flow
 ends in “awaiting approval”; it never waits for a person.
@@ -18,6 +18,7 @@ from falaj.governance.privacy.model import allowed_purposes
 from falaj.kernel.access import SYSTEM, Principal
 from falaj.kernel.clock import Clock, iso
 from falaj.kernel.digests import FileEntry, canonical_json
+from falaj.kernel.environments import MEASUREMENT
 from falaj.kernel.errors import FalajError, Integrity
 from falaj.kernel.ids import new_id
 from falaj.lifecycle.data.service import DataService
@@ -33,9 +34,10 @@ from falaj.lifecycle.evidence.model import (
 from falaj.lifecycle.evidence.ports import ServingProbe
 from falaj.lifecycle.evidence.service import EvidenceService, Measured
 from falaj.lifecycle.features.model import FrameTask
+from falaj.lifecycle.loop.flows.staging import StagingFlow
 from falaj.lifecycle.loop.model import ModelDefinition
 from falaj.lifecycle.loop.service import DefinitionService
-from falaj.lifecycle.registry.model import MEASUREMENT, UNDECIDED, ModelVersion, PackageOutcome
+from falaj.lifecycle.registry.model import UNDECIDED, ModelVersion, PackageOutcome
 from falaj.lifecycle.registry.ports import Blobs, Champions
 from falaj.lifecycle.registry.service import RegistryService
 from falaj.lifecycle.training.model import DatasetUse, Run, TrainOutcome, TrainTask
@@ -54,6 +56,7 @@ class Stages(msgspec.Struct, frozen=True):
     training: TrainingService
     evidence: EvidenceService
     registry: RegistryService
+    staging: StagingFlow
     champions: Champions
     probe: ServingProbe
     blobs: Blobs
@@ -90,7 +93,7 @@ class BuildFlow:
     async def build(self, run: FlowRun, payload: Payload) -> Payload:
         """Payload: `model`, `params`, `as_of`, `actor`. Result: the registered version.
 
-        Raises `Denied` (gate_failed) when a gate does not pass.
+        Raises `Denied`: gate_failed when a gate does not pass, rehearsal_failed when staging's requests are not answered.
         """
         s, author = self._s, payload["actor"]
         plan = msgspec.convert(await run.step("start", lambda: self._start(run, payload)), Plan)
@@ -116,6 +119,8 @@ class BuildFlow:
             )
         finally:
             s.steps.clean(run.id)
+        if result["state"] == "registered":
+            result = {**result, **await s.staging.carry_on(run, digest, author)}
         return {**result, "run": plan.run.id, "metrics": trained.outcome.metrics}
 
     def allowed(self, model: ModelDefinition) -> Allowed:
@@ -138,7 +143,7 @@ class BuildFlow:
         params = {**model.params, **payload["params"]}
         datasets = tuple(DatasetUse(h.name, h.version, h.digest) for h in heads.values())
         versions = {h.name: h.version for h in heads.values()}
-        task = TrainTask(model.training(), "", params, datasets, payload["as_of"])
+        task = TrainTask(model.training(), "", params, datasets, payload["as_of"], model.seed)
         record = Run(
             id=new_id("run", s.clock.now()),
             model=model.name,
@@ -159,7 +164,9 @@ class BuildFlow:
         record = s.training.start(actor, record, self.allowed(model), operation(run, "start"))
         known_at = s.definitions.source(model.spine).known_at
         tables = {name: str(s.data.table(name)) for name in versions}
-        frame = FrameTask(model.spine, model.at, known_at, payload["as_of"], views, tables, versions)
+        frame = FrameTask(
+            model.spine, model.at, known_at, payload["as_of"], views, tables, versions, model.history_seconds
+        )
         run.emit({"type": "run", "run": record.id})
         plan: dict[str, Any] = msgspec.to_builtins(Plan(record, model, task, frame, s.definitions.code()))
         return plan

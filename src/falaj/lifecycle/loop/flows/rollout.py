@@ -4,22 +4,24 @@
     each step: plan → publish → observe → look at what the data plane records, until it is decided
 
 Looking may go on as long as it takes: the analysis holds under continuous looking, and the data
-plane's own guard takes traffic away faster than this flow could.
+plane's own guard takes traffic away faster than this flow could. Each plan is set only if the traffic still is where
+the step before left it; a rollout that breaks off gives it back to the stable version on the same condition.
 """
 
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
 import msgspec
 
 from falaj.kernel.access import SYSTEM
-from falaj.kernel.errors import Denied, FalajError, from_dict
+from falaj.kernel.errors import Conflict, Denied, FalajError, from_dict
 from falaj.lifecycle.registry.service import RegistryService
-from falaj.lifecycle.rollout.model import Guard, Route, TrafficPlan, all_to
+from falaj.lifecycle.rollout.model import Guard, Route, TrafficPlan, all_to, champion
 from falaj.lifecycle.rollout.ports import Analyst
-from falaj.lifecycle.rollout.service import RolloutService
+from falaj.lifecycle.rollout.service import RolloutService, plan_changed
 from falaj.lifecycle.rollout.strategy import Analysis, Rollout, decide
 from falaj.lifecycle.serving.service import ServingService
 from falaj.workflow.flow import FlowRun, Payload, operation
@@ -50,22 +52,23 @@ class RolloutFlow:
         try:
             rollout = await self._steps(run, rollout)
         except FalajError as e:
-            ended = msgspec.structs.replace(rollout, stage="aborted", order="abort", reason=e.message)
-            told = {"reason": e.message[:500]}
-            await run.step("fail", lambda: self._s.rollout.move(ended, operation(run, "fail"), told).stage)
+            error = e
+            await run.step("fail", lambda: self._break_off(run, payload["rollout"], error))
             raise
         return self._result(rollout)
 
     async def _steps(self, run: FlowRun, rollout: Rollout) -> Rollout:
         s = self._s
         environment = s.serving.target.environment
-        admitted = operation(run, "admit")
-        await run.step("admit", lambda: s.registry.admit(rollout.challenger, environment, SYSTEM, admitted).expires_at)
+        admitted = await run.step("admit", lambda: self._admit(rollout, environment, operation(run, "admit")))
+        before = msgspec.convert(admitted["plan"], TrafficPlan)
+        rollout = msgspec.structs.replace(rollout, forgives=admitted["generation"])
         number = 0
         while not rollout.ended:
             number += 1
-            began = await run.step(f"begin-{number}", self._begin(run, rollout, number))
+            began = await run.step(f"begin-{number}", self._begin(run, rollout, number, before))
             rollout = msgspec.convert(began, Rollout)
+            before = plan_of(rollout)
             run.emit({"type": "progress", "text": f"{rollout.stage} {rollout.weight} %"})
             judged = await run.step(f"judge-{number}", self._judge(run, rollout))
             analysis = msgspec.convert(judged["analysis"], Analysis)
@@ -74,15 +77,37 @@ class RolloutFlow:
             rollout = msgspec.convert(
                 await run.step(f"move-{number}", self._moved(run, moved, analysis, number)), Rollout
             )
-        await run.step("settle", lambda: self._settle(run, rollout))
+        await run.step("settle", lambda: self._settle(run, rollout, before))
         return rollout
 
-    def _begin(self, run: FlowRun, rollout: Rollout, number: int) -> Any:
-        """Give the traffic of this step and wait until the data plane has it."""
+    def _admit(self, rollout: Rollout, environment: str, operation_id: str) -> dict[str, Any]:
+        """Admit the challenger; returns the plan that this was judged against, and the newest generation then."""
+        before = self._s.rollout.present(rollout.model)
+        if champion(before) != rollout.stable:
+            raise plan_changed(rollout.model)
+        self._s.registry.admit(rollout.challenger, environment, SYSTEM, operation_id)
+        return {"plan": msgspec.to_builtins(before), "generation": self._s.serving.generation()}
+
+    def _break_off(self, run: FlowRun, rollout_id: str, error: FalajError) -> str:
+        """Something failed that is no fault of the challenger: the stable version gets its traffic back."""
+        s = self._s
+        rollout = s.rollout.rollout(rollout_id)
+        ended = msgspec.structs.replace(rollout, stage="aborted", order="abort", reason=error.message)
+        s.rollout.move(ended, operation(run, "fail"), {"reason": error.message[:500]})
+        present = s.rollout.present(rollout.model)
+        if champion(present) == rollout.stable and any(r.digest == rollout.challenger for r in present.routes):
+            back = all_to(rollout.model, rollout.stable)
+            with suppress(Conflict):  # another version has the traffic by now
+                s.rollout.set_plan(back, rollout.actor, operation(run, "plan-fail"), present)
+        s.serving.publish(rollout.actor, operation(run, "publish-fail"))
+        return ended.stage
+
+    def _begin(self, run: FlowRun, rollout: Rollout, number: int, before: TrafficPlan) -> Any:
+        """Give the traffic of this step, instead of the plan `before`, and wait until the data plane has it."""
         s = self._s
 
         def begin() -> dict[str, Any]:
-            s.rollout.set_plan(plan_of(rollout), rollout.actor, operation(run, f"plan-{number}"))
+            s.rollout.set_plan(plan_of(rollout), rollout.actor, operation(run, f"plan-{number}"), before)
             generation = s.serving.publish(rollout.actor, operation(run, f"publish-{number}"))
             report = s.serving.observe(generation, rollout.challenger, _LOAD_SECONDS)
             begun = msgspec.structs.replace(rollout, generation=generation)
@@ -130,11 +155,11 @@ class RolloutFlow:
 
         return move
 
-    def _settle(self, run: FlowRun, rollout: Rollout) -> int:
+    def _settle(self, run: FlowRun, rollout: Rollout, before: TrafficPlan) -> int:
         """All traffic to the winner; write down what became of both versions."""
         s, actor = self._s, rollout.actor
         winner = rollout.challenger if rollout.stage == "promoted" else rollout.stable
-        s.rollout.set_plan(all_to(rollout.model, winner), actor, operation(run, "plan-end"))
+        s.rollout.set_plan(all_to(rollout.model, winner), actor, operation(run, "plan-end"), before)
         generation = s.serving.publish(actor, operation(run, "publish-end"))
         s.serving.settle(generation, _LOAD_SECONDS)
         if rollout.stage == "promoted":
@@ -159,7 +184,7 @@ class RolloutFlow:
             return result
         error = Denied(
             f"{version.alias} was rolled back: {rollout.reason}",
-            hint=f"`falaj rollout status {version.model}` has the figures; mend it and train again",
+            hint=f"`falaj rollout status {version.model}` has the figures; mend it and train again; if it was not the version's fault: `falaj rollout start {version.alias} --again --reason '…'`",
             code="rolled_back",
             details=result,
         )
@@ -167,17 +192,21 @@ class RolloutFlow:
 
 
 def plan_of(rollout: Rollout) -> TrafficPlan:
-    """The traffic of a rollout's present step, with the guard that the data plane follows by itself."""
+    """The traffic of a rollout's present step, with the guard that the data plane follows by itself.
+
+    A shadow's guard leaves the scores to the analysis: nobody gets them, so there is time for evidence.
+    """
     limits = rollout.strategy.limits
     stable = Route(rollout.stable, 100 - rollout.weight)
-    if rollout.stage == "shadow":
-        return TrafficPlan(rollout.model, (stable, Route(rollout.challenger, 100, "shadow")))
+    shadow = rollout.stage == "shadow"
     guard = Guard(
         max_error_share=limits.errors,
         max_non_finite_share=limits.errors,
         max_latency_ms=limits.latency_ms,
         max_slow_share=limits.slow,
-        max_score_shift=limits.shift,
+        max_score_shift=None if shadow else limits.shift,
         min_count=limits.least,
+        forgives=rollout.forgives,
     )
-    return TrafficPlan(rollout.model, (stable, Route(rollout.challenger, rollout.weight, "canary")), guard)
+    part = (100, "shadow") if shadow else (rollout.weight, "canary")
+    return TrafficPlan(rollout.model, (stable, Route(rollout.challenger, *part)), guard)

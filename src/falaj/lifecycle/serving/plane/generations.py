@@ -274,5 +274,5 @@ def _expired(report: LoadReport) -> LoadReport:
         "refused",
         "admission_expired",
         "its admission has expired: it answers no more",
-        "admit the version again with `falaj rollout start`",
+        f"admit and publish the version again: `falaj rollout start {report.alias} --at-once`",
     )

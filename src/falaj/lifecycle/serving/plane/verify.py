@@ -8,22 +8,25 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from falaj.governance.signing.dsse import STATEMENT_TYPE, PublicKey, load_public_key, verify_envelope
+from falaj.governance.signing.dsse import PublicKey, load_public_key, verify_envelope
 from falaj.kernel.clock import parse_iso
-from falaj.kernel.digests import manifest_digest, sha256
+from falaj.kernel.digests import sha256
 from falaj.kernel.errors import Integrity
-from falaj.lifecycle.registry.model import ADMITTED, Admission
-from falaj.lifecycle.serving.model import ADMISSION_TYPE, BUNDLE_TYPE, Bundle, Release
+from falaj.lifecycle.registry.model import Admission
+from falaj.lifecycle.registry.statements import not_accepted, read_admission
+from falaj.lifecycle.serving.model import BUNDLE_TYPE, Bundle, Release
 
 T = TypeVar("T")
-_STATEMENT = "https://in-toto.io/Statement/v1"
 
 
 class TrustFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`trust.json`: which environment this is, and whose signatures count (PEM)."""
+    """`trust.json`: which environment this is, and whose signatures count (PEM).
+
+    `keys` are the environment's own: they sign its bundles and admissions; `model` signs models.
+    """
 
     environment: str
-    attestation: tuple[str, ...]
+    keys: tuple[str, ...]
     model: tuple[str, ...]
 
 
@@ -31,7 +34,7 @@ class Trust(msgspec.Struct, frozen=True):
     """The trust root, its keys parsed."""
 
     environment: str
-    attestation: tuple[PublicKey, ...]
+    keys: tuple[PublicKey, ...]
     model: tuple[PublicKey, ...]
 
 
@@ -47,14 +50,14 @@ def read_trust(path: Path) -> Trust:
         ) from e
     return Trust(
         file.environment,
-        tuple(load_public_key(pem) for pem in file.attestation),
+        tuple(load_public_key(pem) for pem in file.keys),
         tuple(load_public_key(pem) for pem in file.model),
     )
 
 
 def open_bundle(envelope: dict[str, Any], trust: Trust) -> tuple[Bundle, str]:
     """The bundle in an envelope and the digest of its bytes. Raises `Integrity`."""
-    payload = verify_envelope(envelope, BUNDLE_TYPE, trust.attestation)
+    payload = verify_envelope(envelope, BUNDLE_TYPE, trust.keys)
     bundle = _decoded(payload, Bundle, "the bundle")
     if bundle.environment != trust.environment:
         raise Integrity(
@@ -65,42 +68,16 @@ def open_bundle(envelope: dict[str, Any], trust: Trust) -> tuple[Bundle, str]:
     return bundle, sha256(payload)
 
 
-class _Subject(msgspec.Struct, frozen=True):
-    digest: dict[str, str]
-    name: str = ""
-
-
-class _Predicate(msgspec.Struct, frozen=True):
-    properties: tuple[str, ...]
-    falaj: Admission
-
-
-class _Statement(msgspec.Struct, frozen=True):
-    type: str = msgspec.field(name="_type")
-    subject: tuple[_Subject, ...]
-    predicate_type: str = msgspec.field(name="predicateType")
-    predicate: _Predicate
-
-
 def check_admission(release: Release, trust: Trust, now: datetime) -> Admission:
     """The admission of a release, if a trusted key admitted exactly this version to this environment
     and it has not expired. Raises `Integrity`."""
-    payload = verify_envelope(release.admission, STATEMENT_TYPE, trust.attestation)
-    statement = _decoded(payload, _Statement, "the admission")
-    if statement.type != _STATEMENT or statement.predicate_type != ADMISSION_TYPE:
-        raise _not_admitted("its statement is of another type", "not_an_admission")
-    if ADMITTED not in statement.predicate.properties:
-        raise _not_admitted("its verdict is not an admission", "not_admitted")
-    admission = statement.predicate.falaj
-    subjects = [s.digest for s in statement.subject]
-    if subjects != [{"sha256": release.digest.removeprefix("sha256:")}] or admission.digest != release.digest:
+    admission = read_admission(release.admission, trust.keys)
+    if admission.digest != release.digest:
         raise _not_admitted("it admits another version", "admission_for_another_version")
     if (admission.model, admission.alias) != (release.model, release.alias):
         raise _not_admitted(f"it admits {admission.alias}, under another name", "admission_for_another_version")
     if admission.environment != trust.environment:
         raise _not_admitted(f"it admits to {admission.environment}, not to {trust.environment}", "wrong_environment")
-    if manifest_digest(admission.files) != release.digest:
-        raise _not_admitted("its files are not those of the version", "files_differ")
     if sorted(f.path for f in release.files) != sorted(f.path for f in admission.files):
         raise _not_admitted("the release lists other files than the admission", "files_differ")
     if now >= expiry(admission):
@@ -128,8 +105,4 @@ def _decoded(payload: bytes, kind: type[T], what: str) -> T:
 
 
 def _not_admitted(why: str, code: str) -> Integrity:
-    return Integrity(
-        f"the admission cannot be accepted: {why}",
-        hint="admit the version again with `falaj rollout start`; it is never served without",
-        code=code,
-    )
+    return not_accepted("admission", why, code)

@@ -6,6 +6,7 @@
 `convert`       estimator → ONNX, the same numbers out
 `contract`      the contract of the trained model, and reading it back with its session
 `parity`        the rows on which ONNX and the estimator must agree
+`profile`       how the training part is distributed, and how unlike each other its days are
 `metrics`       quality figures of scores against labels
 `run`           all of it: `run(task, frame, train, report) -> TrainOutcome`
 """

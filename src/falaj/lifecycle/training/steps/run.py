@@ -12,7 +12,6 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from falaj.kernel.digests import canonical_json, manifest, manifest_digest, sha256_file
 from falaj.kernel.errors import FalajError, Invalid
@@ -20,11 +19,7 @@ from falaj.lifecycle.training.model import (
     CONTRACT_FILE,
     METRICS,
     PROFILE_FILE,
-    QUANTILES,
-    FeatureProfile,
     ModelContract,
-    Numbers,
-    Profile,
     TrainingSpec,
     TrainOutcome,
     TrainTask,
@@ -35,7 +30,8 @@ from falaj.lifecycle.training.steps.convert import to_onnx
 from falaj.lifecycle.training.steps.metrics import NotMeasurable, measure
 from falaj.lifecycle.training.steps.native import Native, final_step, library_of
 from falaj.lifecycle.training.steps.parity import parity_rows, with_native
-from falaj.lifecycle.training.steps.split import Part, Split, split
+from falaj.lifecycle.training.steps.profile import profile_of
+from falaj.lifecycle.training.steps.split import Split, split
 from falaj.lifecycle.training.steps.training_set import Estimator, Params, TrainingSet, describe
 from falaj.workflow.reporting import Reporter
 
@@ -123,7 +119,7 @@ def _write(workspace: Path, task: TrainTask, parts: Split, model: LoadedModel, n
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MODEL_FILE).write_bytes(model.graph)
     (folder / CONTRACT_FILE).write_bytes(msgspec.json.format(canonical_json(contract), indent=1) + b"\n")
-    (folder / PROFILE_FILE).write_bytes(canonical_json(_profile(parts.train, model)))
+    (folder / PROFILE_FILE).write_bytes(canonical_json(profile_of(parts.train.frame, spec.at, model)))
     holdout = parts.holdout
     accepted = holdout.frame.filter(pl.Series(model.accepts(holdout.frame)))
     if not accepted.height:
@@ -159,30 +155,6 @@ def _metrics(spec: TrainingSpec, parts: Split, model: LoadedModel) -> tuple[dict
             except NotMeasurable:
                 continue  # such as an area under the curve of one class; an absent figure says so
     return found, refused
-
-
-def _profile(train: Part, model: LoadedModel) -> Profile:
-    """What the training part looked like: the reference that live data is compared with."""
-    features: dict[str, FeatureProfile] = {}
-    for i in model.contract.inputs:
-        column = train.frame[i.name]
-        known, nulls = column.drop_nulls(), column.null_count()
-        if i.type in ("category", "boolean"):
-            counts = dict(known.cast(pl.String).value_counts().iter_rows())
-            features[i.name] = FeatureProfile(i.type, nulls, counts)
-        else:
-            found = _numbers(known.cast(pl.Float64).to_numpy())
-            features[i.name] = FeatureProfile(i.type, nulls, None, found.mean, found.deviation, found.quantiles)
-    accepted = train.frame.filter(pl.Series(model.accepts(train.frame)))
-    scores = model.answers(accepted)[model.contract.score] if accepted.height else np.empty(0)
-    columns = scores.reshape(len(scores), -1) if len(scores) else np.empty((0, 0))
-    score = tuple(_numbers(columns[:, n].astype(np.float64)) for n in range(columns.shape[1]))
-    return Profile(train.frame.height, features, score)
-
-
-def _numbers(values: NDArray[np.float64]) -> Numbers:
-    quantiles = tuple(float(q) for q in np.quantile(values, QUANTILES))
-    return Numbers(float(values.mean()), float(values.std()), quantiles)
 
 
 def _library(estimator: Estimator) -> str:

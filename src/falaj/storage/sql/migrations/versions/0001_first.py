@@ -33,6 +33,7 @@ def _governance() -> None:
         sa.Column("decision", sa.String(), nullable=False),
         sa.Column("reason", sa.String(), nullable=False),
         sa.Column("at", sa.String(), nullable=False),
+        sa.Column("environment", sa.String(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_approvals")),
     )
     op.create_index(op.f("ix_approvals_digest"), "approvals", ["digest"], unique=False)
@@ -184,7 +185,7 @@ def _training() -> None:
 
 
 def _registry() -> None:
-    """Versions and admissions."""
+    """Versions, admissions and rehearsals."""
     op.create_table(
         "admissions",
         sa.Column("id", sa.Integer(), autoincrement=True, nullable=False),
@@ -195,6 +196,16 @@ def _registry() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_admissions")),
     )
     op.create_index("ix_admissions_digest", "admissions", ["digest", "environment"], unique=False)
+    op.create_table(
+        "rehearsals",
+        sa.Column("id", sa.Integer(), autoincrement=True, nullable=False),
+        sa.Column("digest", sa.String(), nullable=False),
+        sa.Column("environment", sa.String(), nullable=False),
+        sa.Column("rehearsal", sa.String(), nullable=False),
+        sa.Column("envelope", sa.String(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_rehearsals")),
+    )
+    op.create_index("ix_rehearsals_digest", "rehearsals", ["digest", "environment"], unique=False)
     op.create_table(
         "versions",
         sa.Column("digest", sa.String(), nullable=False),
