@@ -293,7 +293,9 @@ def test_a_trip_survives_and_reaches_every_worker_within_a_second(start: Start, 
         again.stop()
     assert {(r.status_code, r.json()["model_version"]) for r in more} == {(200, "1")}
     assert sum(r.role == "canary" for r in challenge.records()) == before
-    assert report(home) == found
+    kept = report(home)  # the second worker may have added its part of the figures since
+    assert kept is not None
+    assert (kept.digest, kept.reason, kept.verdict_at) == (found.digest, found.reason, found.verdict_at)
 
 
 # The memory, without a server
