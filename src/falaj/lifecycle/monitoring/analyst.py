@@ -56,7 +56,11 @@ class _Followed(msgspec.Struct):
 
 
 class JournalAnalyst:
-    """Reads journal and labels for each rollout by itself, from the rollout's start, so a restart changes nothing."""
+    """Reads journal and labels for each rollout by itself, from the rollout's start, so a restart loses nothing.
+
+    What comes between two looks is put in the order of time. After a restart all of it is one look, so where segments
+    lagged behind each other the figures may differ a little from those of the looks before.
+    """
 
     def __init__(self, ports: Ports) -> None:
         self._p = ports
