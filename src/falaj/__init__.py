@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from falaj.authoring.rollout import Canary, Limits, Shadow
     from falaj.lifecycle.training.steps.training_set import Estimator, Params, TrainingSet
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 # ONNX Runtime reports its sessions and models to its maker from the moment it is imported, unless this was said before.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

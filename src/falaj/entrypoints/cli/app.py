@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from cyclopts import App, CycloptsError
 
+import falaj
 from falaj.entrypoints.cli import render
 from falaj.kernel.errors import FalajError
 
@@ -56,7 +57,7 @@ app = App(
     name="falaj",
     help="Carries a model from raw data to production, and lets nothing through that it cannot prove.",
     version_flags=["--version"],
-    version="0.1.0",
+    version=falaj.__version__,
     suppress_keyboard_interrupt=False,  # `main` says what Ctrl-C leaves
 )
 for _name, (_where, _help) in COMMANDS.items():
