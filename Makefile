@@ -5,7 +5,7 @@ LOCK = $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --
 	--no-emit-index-url --no-emit-find-links --no-annotate --no-header --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format bench prove lock sizes clean
+.PHONY: help install demo test check format docs bench prove lock sizes clean
 # Somebody else's packages must not leak into ours.
 unexport PYTHONPATH PYTHONHOME
 
@@ -32,6 +32,9 @@ check: install  ## format, lint, types, the direction of imports, the budgets
 format: install  ## put code into the house's format
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+docs: install  ## the manual as a site, in build/docs
+	@$(BIN)/python tools/site.py
 
 bench: install  ## NAME=… runs one measurement; without it, lists them
 	@$(BIN)/python tools/scripts.py bench $(NAME) $(ARGS)

@@ -2,7 +2,7 @@
 
     python tools/budgets.py [--report] [--root FOLDER]
 
-`--report` also prints the ten modules that import the most others of ours.
+`--report` also prints the ten widest modules: those that import the most others of ours.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from typing import Any
 CODE = ("src", "tools", "bench", "proofs", "examples", "tests")
 FILE, FUNCTION = (600, 1000), (60, 100)  # lines: soft, hard
 PARAMETERS = 7
+FAN_OUT = (20, 30)  # modules of ours that one module imports: soft, hard
+COMPOSITION = "src/falaj/bootstrap/"  # knows everybody, so that nobody else has to
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 BROAD = ("Exception", "BaseException")
 
@@ -116,7 +118,9 @@ class House:
     def package(self, name: str, tree: ast.Module) -> Iterator[Found]:
         """An __init__ is a map: a docstring, and no import that a light module would pay for."""
         own = own_imports(tree)
-        self.fan_out[name] = len({module for _, module in own})
+        width = self.fan_out[name] = len({module for _, module in own})
+        if not name.startswith(COMPOSITION):
+            yield from self.size(f"{name}::imports", 1, f"imports {width} modules of ours", width, FAN_OUT)
         if name.endswith("/__init__.py") and not ast.get_docstring(tree):
             yield name, 1, "a package without a docstring"
         if name.endswith("/__init__.py"):

@@ -110,7 +110,7 @@ def test_the_digest_covers_python_and_settings_only(project: Write) -> None:
         ("raise SystemExit(3)", r"some.py, line 1: SystemExit: 3"),
         ("x = 1", r"declares no source and no model"),
         (HEAD.replace('"float"', '"money"'), r"some.py, line 7: size has the type 'money'"),
-        (HEAD + HEAD.replace("things =", "others ="), r"two things are called source things"),
+        (HEAD + HEAD.replace("things =", "others ="), r"two sources are called things"),
         (HEAD.replace('ttl="2h"', 'ttl="soon"'), r"'soon' is not a duration"),
         (HEAD.replace('ttl="2h"', 'tll="2h"'), r"fj.feature_view is missing ttl"),
         (HEAD.replace('"data/*.csv"', '"../data/*.csv"'), r"outside the project"),

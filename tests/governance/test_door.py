@@ -86,7 +86,7 @@ def test_a_refusal_undoes_what_was_done_and_is_audited(desk: Desk, error: type[F
 
 def test_after_a_refusal_the_operation_can_be_done(desk: Desk) -> None:
     def never(_tx: Tx) -> Done[None]:
-        raise Invalid("no", hint="h")
+        raise Invalid("no", hint="h", code="no")
 
     with pytest.raises(Invalid):
         desk.door.change(intent(), never)
@@ -184,7 +184,9 @@ class FailingAuditor:
         return self._desk.audit.record(tx, event)
 
 
-@pytest.mark.parametrize("error", [RuntimeError("disk"), Unavailable("disk", hint="h")], ids=["accident", "refusal"])
+@pytest.mark.parametrize(
+    "error", [RuntimeError("disk"), Unavailable("disk", hint="h", code="disk")], ids=["accident", "refusal"]
+)
 def test_an_audit_entry_that_cannot_be_written_stops_the_change(desk: Desk, error: Exception) -> None:
     door = desk.make_door(auditor=FailingAuditor(desk, "done", error))
     with pytest.raises(type(error), match="disk"):
@@ -197,7 +199,7 @@ def test_an_audit_entry_that_cannot_be_written_stops_the_change(desk: Desk, erro
 def test_detail_that_is_not_json_stops_the_change(desk: Desk) -> None:
     with pytest.raises(Invalid) as refused:
         desk.door.change(intent(), lambda tx: Done(write("a")(tx).result, {"x": object()}))
-    assert refused.value.code == "audit_entry"
+    assert refused.value.code == "audit_detail_not_json"
     assert written(desk) == []
     assert [e.outcome for e in desk.entries()] == ["refused"]
 
@@ -205,7 +207,7 @@ def test_detail_that_is_not_json_stops_the_change(desk: Desk) -> None:
 @pytest.mark.parametrize("outcome", ["denied", "refused"])
 def test_a_refusal_that_cannot_be_audited_is_not_swallowed(desk: Desk, outcome: str) -> None:
     def never(_tx: Tx) -> Done[None]:
-        raise Invalid("no", hint="h")
+        raise Invalid("no", hint="h", code="no")
 
     door = desk.make_door(auditor=FailingAuditor(desk, outcome, RuntimeError("disk")))
     with pytest.raises(RuntimeError, match="disk"):

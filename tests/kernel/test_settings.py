@@ -50,7 +50,7 @@ def test_an_empty_variable_is_no_variable(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", Settings.__struct_fields__)
 def test_every_setting_can_come_from_the_environment(tmp_path: Path, name: str) -> None:
-    values = {"host": "localhost", "log_level": "debug", "home": "h", "project": "p"}
+    values = {"host": "localhost", "log_level": "debug", "home": "h", "project": "p", "server": "http://h:1"}
     numbers = {
         "port",
         "plane_port",
@@ -60,6 +60,7 @@ def test_every_setting_can_come_from_the_environment(tmp_path: Path, name: str) 
         "step_memory_mb",
         "step_seconds",
         "evaluator_seconds",
+        "waiver_days",
     }
     given = "4321" if name in numbers else values.get(name, "something")
     found = getattr(load_settings({f"FALAJ_{name.upper()}": given}, tmp_path), name)

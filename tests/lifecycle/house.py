@@ -87,6 +87,7 @@ class House:
         model: str = MODEL,
         graph: bytes = b"",
         contract: ModelContract | None = None,
+        made_by: str = "",
     ) -> ModelVersion:
         """A signed candidate, with a graph or a contract of its own if one is given; its files and signature are blobs."""
         self._versions += 1
@@ -105,7 +106,7 @@ class House:
             digest=package.digest,
             state="candidate",
             author=self.author.name,
-            run=f"run_{self._versions}",
+            run=made_by or f"run_{self._versions}",
             files=package.files,
             signature=self.plane.blobs.put(canonical_json(package.signature)),
             gates=gates,

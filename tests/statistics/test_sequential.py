@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import random
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -32,6 +32,7 @@ from falaj.statistics.sequential import (
     observe,
     observe_all,
 )
+from tests.scripts import loaded
 
 PROOF = Path(__file__).resolve().parents[2] / "proofs" / "sequential.py"
 values = st.floats(0, 1)
@@ -181,12 +182,9 @@ def test_different_questions_do_not_merge() -> None:
 
 
 @pytest.fixture(scope="module")
-def proof() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("sequential_proof", PROOF)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def proof() -> Iterator[ModuleType]:
+    with loaded(PROOF) as module:
+        yield module
 
 
 def test_the_proof_holds_on_a_sample() -> None:

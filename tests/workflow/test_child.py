@@ -55,6 +55,20 @@ def test_a_refusal_comes_back_as_it_was_raised(steps: Steps, code: str, kind: ty
         steps.code(code)
 
 
+def test_a_fresh_step_process_ends_by_itself_and_well(tmp_path: Path) -> None:
+    """The thread that reads standard input must hold no lock that Python wants at its end: it would wait, and abort."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "falaj.entrypoints.step"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdin and process.stdout
+    process.stdin.write(msgspec.json.encode(StepTask("nothing", {}, str(tmp_path))) + b"\n")
+    process.stdin.flush()  # and it stays open
+    assert msgspec.json.decode(process.stdout.readline())["type"] == "error"
+    assert process.wait(20) == 0
+    assert "Fatal Python error" not in (tmp_path / "nothing.log").read_text()
+    process.communicate()
+
+
 def test_a_step_that_nobody_knows_is_refused(steps: Steps) -> None:
     with pytest.raises(Invalid, match="no step"):
         steps.run(StepTask("no-such-kind", {}, str(steps.runner.workspace("flow", "step"))))

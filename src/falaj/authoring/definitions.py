@@ -10,6 +10,7 @@ from falaj.authoring.gate import Approval
 from falaj.authoring.monitor import Monitor, Retrain
 from falaj.authoring.rollout import Canary
 from falaj.kernel.errors import Invalid
+from falaj.kernel.names import check_column, check_name
 from falaj.lifecycle.evidence.model import GateSpec
 from falaj.lifecycle.features.model import ColumnSpec, EntitySpec, RequestFeature, seconds
 from falaj.lifecycle.training.model import FEATURE_TYPES
@@ -66,6 +67,7 @@ class Source:
     null_values: Sequence[str] = ()
 
     def __post_init__(self) -> None:
+        check_name("source", self.name)
         if not 0 <= self.max_bad <= 1:
             raise Invalid(
                 f"max_bad of {self.name} is {self.max_bad:g}", hint="give a share from 0 to 1", code="wrong_source"
@@ -110,6 +112,10 @@ class Entity:
     name: str
     key: str
 
+    def __post_init__(self) -> None:
+        check_name("entity", self.name)
+        check_column("key", self.key)
+
     def spec(self) -> EntitySpec:
         """Its frozen form."""
         return EntitySpec(self.name, self.key)
@@ -128,6 +134,9 @@ class FeatureView:
     known_at: str
     transform: Transform
     lookback_seconds: int = 0
+
+    def __post_init__(self) -> None:
+        check_name("feature view", self.name)
 
     def __call__(self, rows: pl.LazyFrame) -> pl.LazyFrame:
         """Compute the view from its source's rows."""
@@ -261,6 +270,9 @@ class Model:
     monitor: Monitor = field(default_factory=Monitor)
     retrain: Retrain = field(default_factory=lambda: Retrain(on_drift=False))
 
+    def __post_init__(self) -> None:
+        check_name("model", self.name)
+
     def __call__(self, data: TrainingSet, params: Params) -> Estimator:
         """Train, as the function does."""
         return self.train(data, params)
@@ -295,6 +307,7 @@ def _needs(what: str, options: Mapping[str, Any], declared: Any) -> None:
 
 def _typed(types: Mapping[str, str]) -> Mapping[str, str]:
     for name, kind in types.items():
+        check_column("feature", name)
         if kind not in FEATURE_TYPES:
             raise Invalid(
                 f"{name} has the type {kind!r}, which does not exist",

@@ -21,6 +21,7 @@ class Monitor:
     min_rows: int = 200
 
     def policy(self) -> MonitorPolicy:
+        """What monitoring is given: periods in seconds."""
         return MonitorPolicy(seconds(self.window), self.psi, self.features, self.min_rows)
 
 
@@ -32,4 +33,5 @@ class Retrain:
     cooldown: str = "14d"
 
     def policy(self) -> RetrainPolicy:
+        """What the loop is given: the cooldown in seconds."""
         return RetrainPolicy(self.on_drift, seconds(self.cooldown))

@@ -19,6 +19,7 @@ from falaj.authoring.definitions import Entity, FeatureView, Model, Source
 from falaj.authoring.describe import Described, describe
 from falaj.kernel.digests import FileEntry, manifest_digest, sha256_file
 from falaj.kernel.errors import Invalid, NotFound
+from falaj.kernel.names import check_name
 from falaj.lifecycle.loop.model import ProjectDefinition
 
 CONFIGURATION = "falaj.toml"
@@ -43,15 +44,15 @@ class Project:
 
     def source(self, name: str) -> Source:
         """A source with its contract class and prepare function. Raises `NotFound`."""
-        return _find(self.sources, "source", name)
+        return _find(self.sources, "source", name, "no_such_source")
 
     def view(self, name: str) -> FeatureView:
         """A feature view with its transform. Raises `NotFound`."""
-        return _find(self.views, "feature view", name)
+        return _find(self.views, "feature view", name, "no_such_view")
 
     def model(self, name: str) -> Model:
         """A model with its training function. Raises `NotFound`."""
-        return _find(self.models, "model", name)
+        return _find(self.models, "model", name, "no_such_model")
 
     def definition(self) -> ProjectDefinition:
         """Everything declared, frozen. Raises `Invalid` for what does not fit together."""
@@ -129,7 +130,14 @@ def _configuration(root: Path) -> tuple[str, str]:
             hint='write [project], and below it name = "flights" and module = "flights"',
             code="bad_project_table",
         )
-    return name, module
+    unknown = sorted(set(table) - {"name", "module"}) if isinstance(table, dict) else []
+    if unknown:
+        raise Invalid(
+            f"[project] in {CONFIGURATION} has {unknown[0]!r}, which nothing reads",
+            hint="it takes name and module; settings stand below [falaj]",
+            code="bad_project_table",
+        )
+    return check_name("project", name), module
 
 
 def _python_files(root: Path) -> list[Path]:
@@ -161,13 +169,15 @@ def _import(root: Path, module_name: str) -> ModuleType:
     try:
         return importlib.import_module(module_name)
     except SyntaxError as e:
-        raise _at(root, e.filename or "", e.lineno or 0, f"is not Python: {e.msg}", "mend the syntax") from None
+        told = _at(root, e.filename or "", e.lineno or 0, f"is not Python: {e.msg}", "mend the syntax")
+        told.details["shown"] = _caret(e)
+        raise told from None
     except Invalid as e:
         file, line = _place(root, e)
         raise _at(root, file, line, e.message, e.hint) from e
     except (Exception, SystemExit) as e:  # importing runs the project's own code, which may raise anything
         file, line = _place(root, e)
-        raise _at(root, file, line, f"{type(e).__name__}: {e}", "mend it; importing the project must not fail") from e
+        raise _at(root, file, line, f"{type(e).__name__}: {e}"[:500], _mended(e)) from e
     finally:
         sys.dont_write_bytecode = before
 
@@ -186,6 +196,24 @@ def _forget(root: Path) -> None:
         file = getattr(module, "__file__", None) or ""
         if loaded.split(".")[0] in own and "site-packages" not in file:
             del sys.modules[loaded]
+
+
+def _caret(error: SyntaxError) -> list[str]:
+    """The line at fault with a caret below the place, as Python shows it."""
+    text = (error.text or "").rstrip("\n")
+    line = text.lstrip()
+    at = max(0, (error.offset or 0) - 1 - (len(text) - len(line)))
+    return [line[:200], " " * at + "^"] if line and at <= min(len(line), 200) else []
+
+
+def _mended(error: BaseException) -> str:
+    """What to do about a failed import."""
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return (
+            f"install {error.name.partition('.')[0]} where the control plane runs, or do without it; a file of the project's own "
+            "must lie in its folder"
+        )
+    return "mend it; importing the project must not fail"
 
 
 def _place(root: Path, error: BaseException) -> tuple[str, int]:
@@ -208,16 +236,14 @@ def _by_name(what: str, found: list[Named]) -> dict[str, Named]:
     for value in found:
         if named.setdefault(value.name, value) is not value:
             raise Invalid(
-                f"two things are called {what} {value.name}", hint="give each its own name", code="duplicate_name"
+                f"two {what.replace('entity', 'entitie')}s are called {value.name}",
+                hint="give each its own name",
+                code="duplicate_name",
             )
     return named
 
 
-def _find(named: dict[str, Named], what: str, name: str) -> Named:
+def _find(named: dict[str, Named], what: str, name: str, code: str) -> Named:
     if name not in named:
-        raise NotFound(
-            f"the project has no {what} {name!r}",
-            hint=f"it has {', '.join(named) or 'none'}",
-            code=f"no_{what.replace(' ', '_')}",
-        )
+        raise NotFound(f"the project has no {what} {name!r}", hint=f"it has {', '.join(named) or 'none'}", code=code)
     return named[name]

@@ -6,6 +6,7 @@ Opening a home: take its lock → keys → database and its migration → door �
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
@@ -14,7 +15,12 @@ from pathlib import Path
 
 import msgspec
 from fastapi import APIRouter, FastAPI
+from sqlalchemy.exc import DatabaseError
 
+from falaj.bootstrap.adoption import Adoption, Around, external_models, watching
+from falaj.bootstrap.intake import Around as IntakeAround
+from falaj.bootstrap.intake import Intake, waiver_service
+from falaj.bootstrap.keeping import assembly as keeping
 from falaj.bootstrap.web import make_app
 from falaj.governance.audit import model as audit_model
 from falaj.governance.audit import routes as audit_routes
@@ -41,7 +47,7 @@ from falaj.kernel.access import SYSTEM, Action, Principal
 from falaj.kernel.clock import HomeClock, SystemClock
 from falaj.kernel.digests import digest_of, sha256
 from falaj.kernel.environments import DEV, ENVIRONMENTS, MEASUREMENT, PRODUCTION, STAGING
-from falaj.kernel.errors import Conflict, NotFound
+from falaj.kernel.errors import Conflict, Integrity, NotFound
 from falaj.kernel.settings import Settings
 from falaj.lifecycle.data import model as data_model
 from falaj.lifecycle.data import routes as data_routes
@@ -60,6 +66,7 @@ from falaj.lifecycle.features.store import SqlMaterializationStore
 from falaj.lifecycle.loop import environments, overview, starting, why
 from falaj.lifecycle.loop import model as loop_model
 from falaj.lifecycle.loop import routes as loop_routes
+from falaj.lifecycle.loop.cancelling import CancelService, cancelled
 from falaj.lifecycle.loop.environments import EnvironmentService
 from falaj.lifecycle.loop.flows.build import BuildFlow, Stages
 from falaj.lifecycle.loop.flows.release import ReleaseFlow
@@ -68,6 +75,7 @@ from falaj.lifecycle.loop.flows.rollout import RolloutFlow
 from falaj.lifecycle.loop.flows.rollout import Stages as RolloutStages
 from falaj.lifecycle.loop.flows.staging import Stages as StagingStages
 from falaj.lifecycle.loop.flows.staging import StagingFlow
+from falaj.lifecycle.loop.keeping import model as keeping_model
 from falaj.lifecycle.loop.overview import OverviewService
 from falaj.lifecycle.loop.service import DecisionPorts, DecisionService, DefinitionService
 from falaj.lifecycle.loop.starting import StartService
@@ -80,7 +88,6 @@ from falaj.lifecycle.monitoring.flows import BacktestFlow
 from falaj.lifecycle.monitoring.incidents import IncidentService
 from falaj.lifecycle.monitoring.service import DeadMan, MonitoringService, Watch
 from falaj.lifecycle.monitoring.store import SqlIncidentStore, SqlRecordStore
-from falaj.lifecycle.monitoring.tail import Tail
 from falaj.lifecycle.registry import model as registry_model
 from falaj.lifecycle.registry import routes as registry_routes
 from falaj.lifecycle.registry import service as registry
@@ -108,13 +115,16 @@ from falaj.lifecycle.serving.process import (
     plane_folder,
 )
 from falaj.lifecycle.serving.store import SqlBundleStore, SqlSegmentStore
+from falaj.lifecycle.training import foreign as foreign_model
 from falaj.lifecycle.training import model as training_model
 from falaj.lifecycle.training import routes as training_routes
 from falaj.lifecycle.training import service as training
-from falaj.lifecycle.training.store import SqlRunStore
+from falaj.lifecycle.training.store import SqlImportStore, SqlRunStore
 from falaj.storage.blobs.local import LocalBlobs
+from falaj.storage.lake.places import check_place
+from falaj.storage.parcels import Parcels
 from falaj.storage.sql.migrate import migrate
-from falaj.storage.sql.sqlite import SqliteDatabase
+from falaj.storage.sql.sqlite import SqliteDatabase, explained
 from falaj.workflow.child import ChildRunner
 from falaj.workflow.engine import DbosWorkflows
 from falaj.workflow.events import EventLog
@@ -124,6 +134,7 @@ _LOOK_SECONDS = 10.0
 _STAGES = (
     audit_model, changes_model, identity_model, lineage_model, data_model, features_model, training_model,
     evidence_model, registry_model, rollout_model, rollout_strategy, serving_model, monitoring_model, loop_model,
+    keeping_model, foreign_model,
 )  # fmt: skip
 
 
@@ -158,36 +169,47 @@ class ControlPlane:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.layout = Layout(settings.home)
+        self.layout = Layout(check_place(settings.home))
         settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._lock = take_lock(self.layout.lock)
         self.clock = HomeClock(settings.home)
+        keeping.check_keys(self.layout.keys, self.layout.database)
         self.keys = KeyRing(self.layout.keys)
+        check_database(self.layout.database, self.layout.audit)
         self.database = SqliteDatabase(self.layout.database)
-        migrate(self.database)
+        migrate(self.database, keep=self.layout.database)
         self.metrics = SqliteDatabase(self.layout.metrics, durable=False)
         self._govern()
         self._stages()
         self._flows()
+        self.keeping = keeping.Keeping(self)
 
     def start(self) -> None:
         """Carry on what was under way, publish the log, create the first principal of a new home."""
         self.publisher.start()
         self._first_principal()
-        self.workflows.launch()
+        try:
+            self.workflows.launch()
+        except DatabaseError as e:
+            raise explained(e, self.layout.flows) from e
         for environment in (self.serving, self.staging):
-            if environment.generation() == 0:
+            if environment.generation() == 0 or not environment.sealed_to(plane_key(Path(environment.target.folder))):
                 environment.publish(SYSTEM.name)
             environment.project()
         self.watch.start()
-        self.observer.load(self.registry.models())
+        self.intake.start()
+        self.observer.load([*self.registry.models(), *self.external.names()])
         self.tail.start()
         self.shipper.start()
 
     def close(self) -> None:
+        """Stop everything in the order in which nothing is taken for a failure, and give the home back."""
+        self.keeping.stop()
+        self.intake.stop()
         self.shipper.stop()
         self.watch.stop()
         self.tail.stop()
+        self.external.close()
         self.workflows.close()  # first: a child that is ended below is no failure of its flow
         self.steps.stop()
         self.staging_plane.close()
@@ -212,6 +234,7 @@ class ControlPlane:
         self.signer = EnvelopeSigner(self.keys.attestation)
         self.signers = {name: EnvelopeSigner(self.keys.of(name)) for name in ENVIRONMENTS}
         self.blobs = LocalBlobs(self.layout.blobs, self.keys.kek)
+        self.blobs.sweep()
 
     def _stages(self) -> None:
         database, door, lineage, layout = self.database, self.door, self.lineage, self.layout
@@ -224,7 +247,9 @@ class ControlPlane:
             features.Ports(database, SqlMaterializationStore(), self.definitions, self.data, lineage, layout.online),
         )
         self.events = EventLog(self.metrics, self.clock)
-        self.training = training.TrainingService(door, training.Ports(database, SqlRunStore(), lineage, self.events))
+        self.training = training.TrainingService(
+            door, training.Ports(database, SqlRunStore(), lineage, self.events, SqlImportStore())
+        )
         self.evidence = evidence.EvidenceService(
             door,
             evidence.Ports(
@@ -232,6 +257,9 @@ class ControlPlane:
                 (self.keys.attestation.public_key(),),
             ),
         )  # fmt: skip
+        self.waivers = waiver_service(
+            door, database, self.blobs, self.evidence, lineage, self.keys, self.settings.waiver_days
+        )
         stores = RolloutStores(SqlPlanStore(), SqlRolloutStore())
         self.rollouts = {name: RolloutService(database, stores, door, name) for name in ENVIRONMENTS}
         self.rollout = self.rollouts[PRODUCTION]
@@ -249,6 +277,7 @@ class ControlPlane:
                 self.signers,
                 {name: self.keys.of(name).public_key() for name in ENVIRONMENTS},
                 (self.keys.model.public_key(),),
+                self.waivers,
             ),
         )
         self._planes()
@@ -290,11 +319,16 @@ class ControlPlane:
         self.metrics.change(records.create)
         self.monitoring = MonitoringService(self.serving)
         self.incidents = IncidentService(self.database, SqlIncidentStore(), self.door)
+        self.parcels = Parcels(self.layout.home / "parcels", SystemClock())
+        self.external = external_models(
+            self.door, self.database, self.metrics, self.blobs, self.lineage, self.parcels,
+            (self.registry, self.definitions, self.incidents, journal),
+        )  # fmt: skip
         self.observer = observer.Observer(
-            observer.Ports(self.metrics, records, self.registry, self.definitions, self.incidents, self.clock)
+            observer.Ports(self.metrics, records, self.external, self.external, self.incidents, self.clock)
         )
         cursors = self.metrics.read(records.cursors)
-        self.tail = Tail(journal, cursors, self.observer, lambda: self.observer.judge(self.registry.serving))
+        self.tail = watching(journal, cursors, self.observer, self.external, self.registry)
         dead_man = DeadMan(self.tail, self.incidents, self.settings.evaluator_seconds)
         self.watch = Watch(self.serving, dead_man)
         self.journals = JournalService(
@@ -304,7 +338,7 @@ class ControlPlane:
             analyst.Ports(journal, self.observer, self.serving, self.tail, self.metrics, records, self.registry)
         )
         self.quality = quality.QualityService(
-            self.door, quality.Ports(self.metrics, records, self.registry, self.observer)
+            self.door, quality.Ports(self.metrics, records, self.external, self.observer, self.external.claim)
         )
         self.backtests = backtest.BacktestService(
             self.door,
@@ -326,8 +360,11 @@ class ControlPlane:
 
     def _flows(self) -> None:
         limits = {"memory_mb": self.settings.step_memory_mb, "seconds": self.settings.step_seconds}
+        shutil.rmtree(self.layout.scratch, ignore_errors=True)  # of a process that was killed: every step begins anew
         self.steps = ChildRunner(self.layout.scratch, **limits)
-        self.workflows = DbosWorkflows(self.layout.flows, self.events)
+        self.steps.sweep()
+        self.workflows = DbosWorkflows(self.layout.flows, self.events, partial(cancelled, self.door))
+        self.cancelling = CancelService(self.door, self.workflows, self.steps)
         staging = self._staging_flow()
         self.build = BuildFlow(
             Stages(
@@ -365,6 +402,8 @@ class ControlPlane:
         self.shipper = Shipper(self.journals, self.workflows, self.incidents)
         flow = BacktestFlow(self.backtests, self.steps, self.identity)
         self.workflows.register(monitoring_model.BACKTEST, flow.backtest)
+        self.adoption = self._adopted()
+        self.intake = self._intake()
         self.starts = StartService(
             starting.Ports(self.registry, self.rollout, self.definitions, self.workflows, self.clock)
         )
@@ -379,6 +418,26 @@ class ControlPlane:
                 clock=self.clock,
             )
         )
+
+    def _adopted(self) -> Adoption:
+        """What one may adopt alone."""
+        return Adoption(
+            Around(
+                self.parcels, self.external, self.layout.plane / "journal", self.layout.blobs, self.database, self.door, self.keys,
+                self.identity, self.lineage, self.definitions, self.data, self.registry, self.rollout, self.serving,
+                self.steps, self.workflows, self.clock,
+            )
+        )  # fmt: skip
+
+    def _intake(self) -> Intake:
+        return Intake(
+            IntakeAround(
+                self.settings, self.database, self.door, self.keys, self.blobs, self.identity, self.lineage, self.definitions,
+                self.data, self.evidence, self.registry, self.waivers, self.rollouts,
+                {STAGING: self.staging, PRODUCTION: self.serving}, self.incidents, self.probe, self.steps, self.workflows,
+                self.clock,
+            )
+        )  # fmt: skip
 
     def _environments(self) -> EnvironmentService:
         return EnvironmentService(
@@ -432,9 +491,10 @@ class ControlPlane:
             home=str(self.layout.home),
             clock=clock,
             door=self.door,
+            cancelling=self.cancelling,
         )
         monitored = monitoring_routes.Ports(
-            self.quality, self.incidents, self.backtests, flows, clock, self.decisions.check_model
+            self.quality, self.external, self.incidents, self.backtests, flows, clock, self.decisions.check_model
         )
         routers: list[APIRouter] = [
             identity_routes.build(self.identity, self.sessions, guard),
@@ -448,8 +508,12 @@ class ControlPlane:
             serving_routes.build(self.journals, guard),
             monitoring_routes.build(monitored, guard),
             loop_routes.build(loop, guard),
+            *self.intake.routers(guard, self.decisions),
+            *self.keeping.routers(guard),
+            monitoring_routes.external(monitored, guard),
+            *self.adoption.routers(guard),
         ]
-        return make_app([*routers, *more], guard)
+        return make_app([*routers, *more], guard, self.layout.home)
 
     def _known_of_predictions(self) -> why.Ports:
         return why.Ports(
@@ -486,12 +550,17 @@ class ControlPlane:
         return loop_routes.Record(found.id, found.model, found.digest, msgspec.to_builtins(found))
 
     def _first_principal(self) -> None:
-        """A new home gets one administrator: whoever owns the folder. Its token lies in the home, for its owner only."""
-        if self.identity.principals():
-            return
-        new = self.identity.grant(SYSTEM, Principal(OWNER, "person", ("platform-admin",)), 366, "first-principal")
-        self.layout.tokens.mkdir(exist_ok=True, mode=0o700)
-        keep_token(self.layout.tokens / OWNER, new.token)
+        """A new home gets one administrator: whoever owns the folder. Its token lies in the home, for its owner only.
+
+        The token is written down before it is granted and gets its name after it, at this start or the next.
+        """
+        promised = self.layout.tokens / f".{OWNER}.new"
+        if not self.identity.principals():
+            self.layout.tokens.mkdir(exist_ok=True, mode=0o700)
+            owner = Principal(OWNER, "person", ("platform-admin",))
+            self.identity.grant(SYSTEM, owner, 366, "first-principal", partial(keep_token, promised))
+        if promised.exists():
+            promised.replace(self.layout.tokens / OWNER)
 
 
 def take_lock(path: Path) -> int:
@@ -507,11 +576,23 @@ def take_lock(path: Path) -> int:
     return descriptor
 
 
+def check_database(database: Path, log: Path) -> None:
+    """Raises `Integrity` when a home has a published log and no database: it must not begin anew unnoticed."""
+    if (log / "checkpoint").exists() and not (database.exists() and database.stat().st_size):
+        raise Integrity(
+            f"{database.name} is missing or empty, and the audit log of this home is not",
+            hint=f"change nothing, copy the home as it is, and restore {database.name} from a backup",
+            code="database_missing",
+        )
+
+
 def keep_token(path: Path, token: str) -> None:
-    """Write a token that only its owner can read."""
+    """Write a token that only its owner can read; survives a power cut."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w", encoding="ascii") as f:
         f.write(token + "\n")
+        f.flush()
+        os.fsync(f.fileno())
 
 
 def runtime_digest() -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from http import HTTPStatus
+from pathlib import Path
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -10,10 +12,11 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from falaj.governance.identity.guard import PUBLIC, Guard
-from falaj.kernel.errors import FalajError, Invalid, NotFound
+from falaj.kernel.disk import refusal
+from falaj.kernel.errors import FalajError, Invalid, NotFound, Unavailable
 
 
-def make_app(routers: Sequence[APIRouter], guard: Guard) -> FastAPI:
+def make_app(routers: Sequence[APIRouter], guard: Guard, home: Path) -> FastAPI:
     """The application. Raises `Invalid` when a route declares no action: nothing unlisted is ever open."""
     app = FastAPI(title="Falaj", version="1", openapi_url=None, docs_url=None, redoc_url=None)
     open_routes = guard.router("", "health")
@@ -27,6 +30,7 @@ def make_app(routers: Sequence[APIRouter], guard: Guard) -> FastAPI:
     app.exception_handler(FalajError)(_falaj_error)
     app.exception_handler(RequestValidationError)(_validation_error)
     app.exception_handler(HTTPException)(_http_error)
+    app.exception_handler(Exception)(_fault(home))
     undeclared = guard.undeclared(app)
     if undeclared:
         raise Invalid(
@@ -41,17 +45,44 @@ def _falaj_error(_request: Request, error: FalajError) -> JSONResponse:
     return JSONResponse(error.as_dict(), status_code=error.status)
 
 
+def _fault(home: Path) -> Callable[[Request, Exception], JSONResponse]:
+    """What is left is an answer too: the disk's refusal in words, or a fault of ours, whose trace is in the log."""
+
+    def answer(_request: Request, error: Exception) -> JSONResponse:
+        told = refusal(error, home) or Unavailable(
+            f"the control plane failed at this: {type(error).__name__}",
+            hint="nothing was changed by what failed; the trace is in control-plane.log in the home's run folder",
+            code="control_plane_fault",
+        )
+        return JSONResponse(told.as_dict(), status_code=told.status)
+
+    return answer
+
+
 def _validation_error(_request: Request, error: RequestValidationError) -> JSONResponse:
     first = error.errors()[0] if error.errors() else {}
     place = ".".join(str(p) for p in first.get("loc", ())[1:])
+    if first.get("type") == "json_invalid":
+        why = f"the body is not JSON: {first.get('ctx', {}).get('error', '')} at character {place}"
+    else:
+        why = f"the request is not acceptable: {place}: {first.get('msg', '')}"
     told = Invalid(
-        f"the request is not acceptable: {place}: {first.get('msg', '')}",
+        why,
         hint="see the API reference for this route",
         code="bad_request",
     )
     return JSONResponse(told.as_dict(), status_code=told.status)
 
 
-def _http_error(_request: Request, error: HTTPException) -> JSONResponse:
+def _http_error(request: Request, error: HTTPException) -> JSONResponse:
+    cause = error.__cause__
+    if isinstance(cause, FalajError):
+        return _falaj_error(request, cause)
+    if error.status_code == HTTPStatus.BAD_REQUEST:  # FastAPI could not read the body
+        why = "it is nested too deeply" if isinstance(cause, RecursionError) else str(cause or error.detail)
+        unread = Invalid(
+            f"the body cannot be read: {why}"[:300], hint="see the API reference for this route", code="bad_request"
+        )
+        return JSONResponse(unread.as_dict(), status_code=error.status_code)
     told = NotFound(f"there is nothing here ({error.detail})", hint="check the path and the method", code="no_route")
     return JSONResponse(told.as_dict(), status_code=error.status_code)

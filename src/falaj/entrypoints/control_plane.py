@@ -29,12 +29,14 @@ from falaj.bootstrap.control_plane import ControlPlane
 from falaj.entrypoints.console import routes as console
 from falaj.entrypoints.console.home import ConsoleGuard, HomeReader, HomeSessions
 from falaj.entrypoints.console.security import LoopbackNames, SecurityHeaders
+from falaj.kernel.disk import refusal
 from falaj.kernel.errors import FalajError, Unavailable
-from falaj.kernel.log import configure
+from falaj.kernel.log import configure, logger
 from falaj.kernel.settings import Settings, load_settings
 
 
 def main() -> None:
+    """Serve a home: `falaj-control-plane --home … --project …`."""
     parser = argparse.ArgumentParser(prog="falaj-control-plane")
     parser.add_argument("--home", required=True)
     parser.add_argument("--project", required=True)
@@ -44,9 +46,12 @@ def main() -> None:
         settings = load_settings(os.environ, Path(arguments.project), home=arguments.home, project=arguments.project)
         configure("control-plane", settings.log_level)
         run(settings, private=arguments.private)
-    except FalajError as e:
-        say(e.as_dict())
-        sys.exit(e.exit_code)
+    except Exception as e:  # whoever started this process waits for an answer, whatever it is
+        told = _why(e, Path(arguments.home))
+        if told is not e:
+            logger(__name__).error("home_not_opened", exc_info=e)
+        say(told.as_dict())
+        sys.exit(told.exit_code)
 
 
 def run(settings: Settings, *, private: bool) -> None:
@@ -59,7 +64,11 @@ def run(settings: Settings, *, private: bool) -> None:
 
     @asynccontextmanager
     async def lifespan(_app: Any) -> AsyncIterator[None]:
-        plane.start()
+        try:
+            plane.start()
+        except Exception as e:  # whoever started this process waits for an answer; the server then ends
+            say(_why(e, settings.home).as_dict())
+            raise
         if not private:
             plane.layout.run.mkdir(exist_ok=True, mode=0o700)
             address.write_bytes(msgspec.json.encode({"url": url, "pid": os.getpid()}))
@@ -154,8 +163,21 @@ def _listen_again(settings: Settings, address: Path) -> socket.socket:
 
 
 def _stop_with_parent(server: _Server) -> None:
-    sys.stdin.buffer.read()
+    while os.read(0, 4096):  # not sys.stdin: a thread that waits there would be in the way of the process's end
+        pass
     server.end()
+
+
+def _why(error: Exception, home: Path) -> FalajError:
+    """Why a home cannot be served, for whoever started this process."""
+    if isinstance(error, FalajError):
+        return error
+    said = next(iter(str(error).splitlines()), "")
+    return refusal(error, home) or Unavailable(
+        f"the home cannot be opened: {type(error).__name__}: {said}"[:500],
+        hint=f"the trace is in {home / 'run' / 'control-plane.log'}; compare the home with a backup",
+        code="home_not_opened",
+    )
 
 
 if __name__ == "__main__":

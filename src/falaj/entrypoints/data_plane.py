@@ -12,18 +12,20 @@ from __future__ import annotations
 import argparse
 import os
 import pkgutil
+import signal
 import socket
 import sys
+import threading
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from granian import Granian
 from granian.constants import HTTPModes, Interfaces
 from granian.log import LogLevels
 
 from falaj.kernel.errors import FalajError, Invalid, Unavailable
+from falaj.lifecycle.serving.plane.supervisor import Served, StopSignals, Supervisor, give_back
 
 # Named, not imported: the supervisor stays small, only workers load the runtime.
 _APPLICATION = "falaj.bootstrap.data_plane:application"
@@ -34,10 +36,13 @@ _DRAIN_SECONDS = 30
 
 def load(fields: dict[str, Any]) -> Any:
     """The application, built in the worker's process."""
-    return pkgutil.resolve_name(_APPLICATION)(pkgutil.resolve_name(_OPTIONS)(**fields))
+    signals = StopSignals()
+    give_back()
+    return Served(pkgutil.resolve_name(_APPLICATION)(pkgutil.resolve_name(_OPTIONS)(**fields)), signals)
 
 
 def arguments(argv: Sequence[str]) -> argparse.Namespace:
+    """The command line, with `FALAJ_PLANE_*` as defaults."""
     environ = os.environ
     parser = argparse.ArgumentParser(prog="falaj-data-plane", description="Serve admitted models.")
     for flag, name, text in (
@@ -51,6 +56,7 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--port", type=int, default=environ.get("FALAJ_PLANE_PORT", "0"), help="0 takes a free one")
     parser.add_argument("--workers", type=int, default=environ.get("FALAJ_PLANE_WORKERS", "1"))
     parser.add_argument("--log-level", default=environ.get("FALAJ_LOG_LEVEL", "info"))
+    parser.add_argument("--with-parent", action="store_true", help="end when standard input closes")
     return parser.parse_args(argv)
 
 
@@ -82,7 +88,7 @@ def free_port(host: str, port: int) -> int:
 
 
 def serve(options: argparse.Namespace) -> None:
-    """Run until SIGTERM or SIGINT; a worker that dies is replaced at once."""
+    """Run until SIGTERM or SIGINT; a worker that dies is replaced (`plane.supervisor`)."""
     host = check_host(options.host)
     port = free_port(host, options.port)
     shown = f"[{host}]" if ":" in host else host
@@ -94,7 +100,8 @@ def serve(options: argparse.Namespace) -> None:
         "address": f"http://{shown}:{port}",
         "log_level": options.log_level,
     }
-    server = Granian(
+    server = Supervisor(
+        fields["folder"],
         target="falaj",
         address=host,
         port=port,
@@ -102,15 +109,23 @@ def serve(options: argparse.Namespace) -> None:
         workers=max(1, options.workers),
         http=HTTPModes.http1,
         websockets=False,
-        respawn_failed_workers=True,
-        respawn_interval=0.1,
         workers_kill_timeout=_DRAIN_SECONDS,
         log_level=LogLevels.warning,
     )
-    server.serve(target_loader=partial(load, fields), wrap_loader=False)
+    if options.with_parent:
+        threading.Thread(target=_end_with_parent, daemon=True).start()
+    server.serve(partial(load, fields))
+
+
+def _end_with_parent() -> None:
+    """Stop when whoever started this process is gone: its end of standard input closes, whatever killed it."""
+    while os.read(0, 1024):
+        pass
+    os.killpg(os.getpgrp(), signal.SIGTERM)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Serve admitted models; exits with the error's own status when it cannot start."""
     try:
         serve(arguments(sys.argv[1:] if argv is None else argv))
     except FalajError as e:

@@ -7,9 +7,11 @@ workspace. When standard input closes, the parent is gone and this process ends 
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import queue
 import resource
+import signal
 import sys
 import tempfile
 import threading
@@ -20,6 +22,7 @@ from typing import Any, BinaryIO
 import msgspec
 
 from falaj.bootstrap.step import perform
+from falaj.kernel.disk import refusal
 from falaj.kernel.errors import FalajError, Unavailable
 from falaj.workflow.steps import StepTask
 
@@ -30,20 +33,27 @@ class LineReporter:
     def __init__(self, out: BinaryIO) -> None:
         self._out = out
         self._lock = threading.Lock()
+        self._process = os.getpid()
 
     def send(self, message: dict[str, Any]) -> None:
+        """Write one message as a line of JSON; a copy of this process, which project code may have forked, stays silent."""
+        if os.getpid() != self._process:
+            return
         with self._lock:
             self._out.write(msgspec.json.encode(message) + b"\n")
             self._out.flush()
 
     def progress(self, text: str, done: int = 0, total: int = 0) -> None:
+        """How far the step has come."""
         self.send({"type": "progress", "text": text, "done": done, "total": total})
 
     def metric(self, key: str, value: float, step: int) -> None:
+        """A point of a learning curve."""
         self.send({"type": "metric", "key": key, "value": value, "step": step})
 
 
 def main() -> None:
+    """Do the steps that come in on standard input, one after another, until it closes."""
     reporter = LineReporter(os.fdopen(os.dup(1), "wb"))
     os.dup2(2, 1)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -62,23 +72,36 @@ def _do(task: StepTask, reporter: LineReporter) -> None:
         value = perform(task, reporter)
         reporter.send({"type": "result", "value": value, "peak_mb": _peak_mb()})
     except FalajError as e:
-        traceback.print_exc()
+        _trace()
         reporter.send({"type": "error", "error": e.as_dict()})
-    except Exception as e:  # whatever goes wrong must reach the parent as an answer, not as silence
-        traceback.print_exc()
-        error = Unavailable(
-            f"the step failed: {type(e).__name__}: {e}"[:1000],
+    except (Exception, SystemExit, KeyboardInterrupt) as e:  # whatever goes wrong must reach the parent as an answer
+        _trace()
+        error = refusal(e, Path(task.workspace)) or Unavailable(
+            f"the step failed: {type(e).__name__}",
             hint="the trace is in the details; mend the project's code, or report it if the trace ends in falaj's",
             code="step_failed",
-            details={"trace": traceback.format_exc()[-4000:]},
+            details={"trace": traceback.format_exc()[-4000:], "shown": [f"{type(e).__name__}: {e}"[:300]]},
         )
         reporter.send({"type": "error", "error": error.as_dict()})
 
 
+def _trace() -> None:
+    """Write the trace to the step's log, if there is room for it."""
+    with contextlib.suppress(OSError):
+        traceback.print_exc()
+        sys.stderr.flush()
+
+
 def _receive(tasks: queue.SimpleQueue[bytes]) -> None:
-    """Hand on what the parent asks; its end is this process's end."""
-    for line in sys.stdin.buffer:
-        tasks.put(line)
+    """Hand on what the parent asks; its end is the end of this process and of its group.
+
+    It reads past `sys.stdin`, whose lock would be held while this process ends: Python waits a second for that, and aborts.
+    """
+    with io.FileIO(0, closefd=False) as unbuffered, io.BufferedReader(unbuffered) as lines:
+        for line in lines:
+            tasks.put(line)
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
     os._exit(1)
 
 

@@ -36,6 +36,8 @@ operations = Table(
 
 
 class Authoriser(Protocol):
+    """Whoever decides what is allowed."""
+
     def decide(self, question: Question) -> Decision:
         """Decide; an error in any rule is a denial."""
         ...
@@ -58,6 +60,8 @@ class Event(msgspec.Struct, frozen=True):
 
 
 class Auditor(Protocol):
+    """Whoever writes down what was done."""
+
     def record(self, tx: Tx, event: Event) -> int:
         """Append within the transaction and return the entry's index."""
         ...
@@ -156,6 +160,13 @@ class Door:
         except FalajError as e:
             self.refuse(intent, e)
             raise
+
+    def result(self, operation_id: str) -> Any | None:
+        """What an operation returned, if it was done; None otherwise."""
+        found = self._database.read(
+            lambda tx: tx.execute(select(operations.c.result).where(operations.c.operation_id == operation_id)).first()
+        )
+        return None if found is None else msgspec.json.decode(found.result)
 
     def _record(self, intent: Intent, outcome: str, detail: dict[str, Any]) -> None:
         self._database.change(lambda tx: self._auditor.record(tx, self._event(intent, outcome, detail)))

@@ -6,5 +6,8 @@
 `clock`    the one clock; nothing else reads the time
 `access`   Principal, Action, Resource, Question, Decision
 `settings` FALAJ_* and falaj.toml, read once, then frozen
+`names`    what things may be called
+`faults`   what project code did wrong
+`disk`     what it means when a disk refuses
 `log`      structured logs to standard error
 """

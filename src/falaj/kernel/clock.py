@@ -19,6 +19,8 @@ from falaj.kernel.errors import Integrity
 
 
 class Clock(Protocol):
+    """Where the time comes from: nothing else asks the machine for it."""
+
     def now(self) -> datetime:
         """The present moment, in UTC, with its zone."""
         ...
@@ -28,6 +30,7 @@ class SystemClock:
     """The machine's own time."""
 
     def now(self) -> datetime:
+        """The machine's time."""
         return datetime.now(UTC)
 
 
@@ -54,6 +57,7 @@ class HomeClock:
         self._looking = threading.Lock()
 
     def now(self) -> datetime:
+        """The home's time: the machine's own, or the one that a replay set."""
         machine = time.time()
         if not 0 <= machine - self._checked < 0.05:
             with self._looking:

@@ -30,7 +30,11 @@ def sha256_file(path: Path) -> str:
 def parse_digest(text: str) -> str:
     """Return `text` if it is a digest; raise `Invalid` otherwise."""
     if not _DIGEST.match(text):
-        raise Invalid(f"{text[:80]!r} is not a digest", hint="a digest is 'sha256:' and 64 lower-case hex digits")
+        raise Invalid(
+            f"{text[:80]!r} is not a digest",
+            hint="a digest is 'sha256:' and 64 lower-case hex digits",
+            code="bad_digest",
+        )
     return text
 
 
@@ -67,10 +71,15 @@ def manifest(root: Path) -> tuple[FileEntry, ...]:
             raise Invalid(
                 f"{path.name} is not a regular file",
                 hint="a model holds regular files only; copy what a link points to",
+                code="not_a_regular_file",
             )
         name = path.relative_to(root).as_posix()
         if not name.isprintable():
-            raise Invalid(f"{name!a} cannot name a file of a model", hint="rename it with printable characters")
+            raise Invalid(
+                f"{name!a} cannot name a file of a model",
+                hint="rename it with printable characters",
+                code="bad_file_name",
+            )
         entries.append(FileEntry(name, path.stat().st_size, sha256_file(path)))
     return tuple(sorted(entries))
 

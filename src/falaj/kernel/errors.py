@@ -19,19 +19,20 @@ from typing import Any, ClassVar
 class FalajError(Exception):
     """The base of all errors raised on purpose.
 
-    `code` is stable and names the error in documentation and in `--json`.
-    `details` holds JSON-able facts for machines.
+    `code` is stable and names the error in `--json`, in the log and in `falaj errors`; where an error is raised it is a
+    literal, so that the reference can be made from the code. `details` holds JSON-able facts for machines.
     """
 
     kind: ClassVar[str] = "error"
     status: ClassVar[int] = 500
     exit_code: ClassVar[int] = 1
+    received = False  # whether a server said it: what it finds invalid is refused input, not wrong usage
 
-    def __init__(self, message: str, *, hint: str, code: str = "", details: dict[str, Any] | None = None) -> None:
+    def __init__(self, message: str, *, hint: str, code: str, details: dict[str, Any] | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
-        self.code = code or self.kind
+        self.code = code
         self.details = details or {}
 
     def as_dict(self) -> dict[str, Any]:
@@ -46,18 +47,26 @@ class FalajError(Exception):
 
 
 class NotFound(FalajError):
+    """There is no such thing."""
+
     kind, status = "not_found", 404
 
 
 class Conflict(FalajError):
+    """It is not in the state that this needs."""
+
     kind, status = "conflict", 409
 
 
 class Invalid(FalajError):
+    """The input is not acceptable."""
+
     kind, status = "invalid", 422
 
 
 class Denied(FalajError):
+    """A rule, a gate or a policy says no."""
+
     kind, status = "denied", 403
 
 
@@ -68,10 +77,14 @@ class Unauthenticated(Denied):
 
 
 class Unavailable(FalajError):
+    """It cannot be reached or is busy."""
+
     kind, status, exit_code = "unavailable", 503, 3
 
 
 class Integrity(FalajError):
+    """Bytes are not what they were signed to be."""
+
     kind, status, exit_code = "integrity", 500, 4
 
 
@@ -81,9 +94,11 @@ KINDS: dict[str, type[FalajError]] = {c.kind: c for c in (NotFound, Conflict, In
 def from_dict(body: dict[str, Any]) -> FalajError:
     """Rebuild an error from `as_dict`; an unknown kind becomes `Unavailable`, never a success."""
     kind = KINDS.get(str(body.get("kind")), Unavailable)
-    return kind(
+    error = kind(
         str(body.get("error") or "the server answered with an error that it did not explain"),
         hint=str(body.get("hint") or "look at the server's log in the home's run folder"),
-        code=str(body.get("code") or ""),
+        code=str(body.get("code") or "unexplained"),
         details=dict(body.get("details") or {}),
     )
+    error.received = True
+    return error

@@ -45,6 +45,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How many people other than the author must approve a version for production."""
     staging_approvals: int = 0
     """How many people other than the author must approve a version for staging."""
+    waiver_days: int = 180
+    """How long a waiver of what an imported version is missing may last at most, in days."""
     step_memory_mb: int = 4096
     """Resident memory at which a step process is stopped."""
     step_seconds: int = 3600
@@ -63,21 +65,38 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             )
         for name in ("port", "plane_port"):
             if not 0 <= getattr(self, name) <= 65535:
-                raise Invalid(f"{name} must be 0 to 65535", hint=f"set FALAJ_{name.upper()} to a port, or 0 for any")
+                raise Invalid(
+                    f"{name} must be 0 to 65535",
+                    hint=f"set FALAJ_{name.upper()} to a port, or 0 for any",
+                    code="bad_setting",
+                )
+        if self.server and not self.server.startswith(("http://", "https://")):
+            raise Invalid(
+                f"{self.server[:80]!r} is no address of a control plane",
+                hint="write it like http://127.0.0.1:8080 (--server, FALAJ_SERVER), or unset it to use the home's own",
+                code="bad_setting",
+            )
         if self.log_level not in LEVELS:
             raise Invalid(
-                f"there is no log level {self.log_level!r}", hint=f"set FALAJ_LOG_LEVEL to one of {', '.join(LEVELS)}"
+                f"there is no log level {self.log_level!r}",
+                hint=f"set FALAJ_LOG_LEVEL to one of {', '.join(LEVELS)}",
+                code="bad_setting",
             )
         for name, least in (
             ("plane_workers", 1),
             ("approvals", 1),
             ("staging_approvals", 0),
+            ("waiver_days", 1),
             ("step_memory_mb", 256),
             ("step_seconds", 1),
             ("evaluator_seconds", 1),
         ):
             if getattr(self, name) < least:
-                raise Invalid(f"{name} must be at least {least}", hint=f"set FALAJ_{name.upper()} to {least} or more")
+                raise Invalid(
+                    f"{name} must be at least {least}",
+                    hint=f"set FALAJ_{name.upper()} to {least} or more",
+                    code="bad_setting",
+                )
 
 
 def load_settings(environ: Mapping[str, str], folder: Path, **overrides: Any) -> Settings:
@@ -103,8 +122,12 @@ def load_settings(environ: Mapping[str, str], folder: Path, **overrides: Any) ->
     try:
         settings = msgspec.convert(values, Settings, strict=False, dec_hook=_path)
     except msgspec.ValidationError as e:
+        why, _, place = str(e).partition(" - at `$.")
+        name = place.rstrip("`")
         raise Invalid(
-            f"a setting is wrong: {e}", hint="see the settings reference in docs/reference", code="bad_setting"
+            f"FALAJ_{name.upper()} ({name} in falaj.toml) is wrong: {why}" if name else f"a setting is wrong: {why}",
+            hint="correct or unset it; docs/reference/settings.md lists every setting with its type and default",
+            code="bad_setting",
         ) from e
     return msgspec.structs.replace(
         settings, home=(folder / settings.home).resolve(), project=(folder / settings.project).resolve()

@@ -30,6 +30,7 @@ class Counts(msgspec.Struct, frozen=True):
 
     @property
     def total(self) -> int:
+        """How many values were counted."""
         return sum(self.counts)
 
     @property

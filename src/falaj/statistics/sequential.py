@@ -41,6 +41,8 @@ _RICH = 1e300  # far beyond any 1/alpha; infinity would travel as null
 
 
 class Arm(enum.StrEnum):
+    """Whose value it is."""
+
     STABLE = "stable"
     CHALLENGER = "challenger"
 
@@ -61,6 +63,7 @@ class Tally(msgspec.Struct, frozen=True):
 
     @property
     def mean(self) -> float | None:
+        """Their mean; None of no values."""
         return self.total / self.n if self.n else None
 
     def __add__(self, other: Tally) -> Tally:

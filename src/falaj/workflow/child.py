@@ -25,15 +25,21 @@ from typing import Any
 import msgspec
 
 from falaj.kernel.errors import Denied, Unavailable, from_dict
+from falaj.workflow import processes
 from falaj.workflow.steps import StepResult, StepTask
 
 _LINE = 16 << 20  # the longest event line, bytes
 _KEPT_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "TZ", "SSL_CERT_FILE")
 _WATCH_SECONDS = 0.25
+_GARBLED = "garbled"
 _END_SECONDS = 5.0  # for a killed process to be gone
 _IDLE_AT_MOST = 3  # processes that wait for a task
 _TASKS_AT_MOST = 100  # of one process: what project code leaks ends with it
 _RESIDENT_AT_MOST = 600.0  # MB; a larger process is not kept
+_LOG_AT_MOST = 16 << 20  # bytes of a log on disk; of a longer one the beginning stays and what comes now
+_LOG_HEAD = 1 << 20
+_TAIL = 4000  # bytes of a log that are told
+_LINES = 6  # lines of it that a person is shown
 
 
 class _Child:
@@ -42,6 +48,7 @@ class _Child:
     def __init__(self, process: asyncio.subprocess.Process, project: str) -> None:
         self.process = process
         self.project = project
+        self.workspaces: set[str] = set()  # of all its tasks
         self.tasks = 0
         self.loop = asyncio.get_running_loop()
         self.expiry: asyncio.TimerHandle | None = None
@@ -68,35 +75,61 @@ class ChildRunner:
         self._idle_seconds = idle_seconds
         self._running: set[int] = set()  # process ids, of those that wait too
         self._idle: list[_Child] = []
+        self._flows: dict[int, str] = {}  # process id → the flow whose step it does
+        self._stopped: set[str] = set()  # flows that shall have no further step
 
     def workspace(self, flow_id: str, step: str) -> Path:
+        """An empty folder for one step of a flow."""
         path = self._folder / _safe(flow_id) / _safe(step)
         shutil.rmtree(path, ignore_errors=True)
         path.mkdir(parents=True, mode=0o700)
         return path
 
     def clean(self, flow_id: str) -> None:
+        """Remove the folders of a flow's steps."""
         shutil.rmtree(self._folder / _safe(flow_id), ignore_errors=True)
 
-    def stop(self) -> None:
-        """End every child; used when the parent stops in order."""
-        for pid in list(self._running):
+    def end(self, flow_id: str) -> None:
+        """End the step of a flow that is under way, and let no further one of it begin."""
+        flow = _safe(flow_id)
+        self._stopped.add(flow)
+        for pid in [p for p, of in list(self._flows.items()) if of == flow]:
             _kill(pid)
 
+    def stop(self) -> None:
+        """End every child and what they started; used when the parent stops in order."""
+        for pid in list(self._running):
+            _kill(pid)
+        self.sweep()
+
+    def sweep(self) -> None:
+        """End every process that works in this runner's folder: what an earlier parent's steps left running, too."""
+        processes.kill_working_in(f"{self._folder}{os.sep}")
+
     async def run(self, task: StepTask, on_event: Callable[[dict[str, Any]], None]) -> StepResult:
+        """Do a step in a child process. Raises what the step raised, `Unavailable` when the child dies or passes a
+        limit.
+        """
         started = time.perf_counter()
         log = Path(task.workspace) / f"{task.kind}.log"
         child = self._waiting(task) or await self._start(task, log)
         process = child.process
+        child.workspaces.add(task.workspace)
+        self._flows[process.pid] = Path(task.workspace).parent.name
+        if self._flows[process.pid] in self._stopped:  # it was stopped before there was a process to end
+            _kill(process.pid)
         self._running.add(process.pid)
-        watch, last = asyncio.create_task(self._watch(process.pid)), {}
+        watch, last, status = asyncio.create_task(self._watch(process.pid, task, log)), {}, None
         try:
             last = await self._converse(process, task, on_event)
+            status = process.returncode
             if task.fresh and process.stdin is not None:
                 process.stdin.close()
-                await process.wait()
+                with contextlib.suppress(TimeoutError):  # a thread that project code left may go on for ever
+                    await asyncio.wait_for(process.wait(), _END_SECONDS)
         finally:
             watch.cancel()
+            self._flows.pop(process.pid, None)
             if last.get("type") == "result" and not watch.done():
                 await self._keep(child, task)
             else:
@@ -106,7 +139,7 @@ class ChildRunner:
         if last.get("type") == "error":
             raise from_dict(last["error"])
         if last.get("type") != "result":
-            raise _died(task.kind, process.returncode, log)
+            raise _died(task.kind, status, log)
         return StepResult(last["value"], time.perf_counter() - started, float(last["peak_mb"]))
 
     async def _start(self, task: StepTask, log: Path) -> _Child:
@@ -135,7 +168,7 @@ class ChildRunner:
             task.fresh
             or child.tasks >= _TASKS_AT_MOST
             or len(self._idle) >= _IDLE_AT_MOST
-            or _resident_mb(pid) > _RESIDENT_AT_MOST
+            or processes.resident_mb(pid) > _RESIDENT_AT_MOST
         ):
             await self._end(child)
             return
@@ -151,6 +184,8 @@ class ChildRunner:
         _kill(child.process.pid)
         with contextlib.suppress(TimeoutError):  # a cancelled step's process is gone when this returns
             await asyncio.wait_for(child.process.wait(), _END_SECONDS)
+        for workspace in child.workspaces:  # what left its process group, or outlived it
+            await asyncio.to_thread(processes.kill_working_in, f"{workspace}\0")
         self._running.discard(child.process.pid)
 
     async def _converse(
@@ -162,32 +197,34 @@ class ChildRunner:
             process.stdin.write(msgspec.json.encode(task) + b"\n")
             await process.stdin.drain()
         while event := await _event(process.stdout):
-            if event.get("type") in ("result", "error"):
+            if event.get("type") in ("result", "error", _GARBLED):
                 return event
             on_event(event)
         await process.wait()
         return {}
 
-    async def _watch(self, pid: int) -> str:
-        """End the child when it takes too much memory or time; returns which."""
-        deadline = time.monotonic() + self._seconds
+    async def _watch(self, pid: int, task: StepTask, log: Path) -> str:
+        """End the child when it takes too much memory or time; returns which. Keep its log short."""
+        seconds = min(self._seconds, task.seconds or self._seconds)
+        deadline = time.monotonic() + seconds
         while True:
             await asyncio.sleep(_WATCH_SECONDS)
+            _shorten(log)
             if time.monotonic() > deadline:
                 _kill(pid)
-                return f"it ran longer than {self._seconds} s"
-            if _resident_mb(pid) > self._memory_mb:
+                return f"it ran longer than {seconds} s"
+            if processes.memory_mb(pid, self._memory_mb) > self._memory_mb:
                 _kill(pid)
                 return f"it took more than {self._memory_mb} MB of memory"
 
 
 async def _event(lines: asyncio.StreamReader) -> dict[str, Any]:
-    """The next event; empty at the end, and for what no step process says: it then counts as dead."""
+    """The next event; empty at the end. What no step process says is garbled: the child then counts as dead."""
     try:
         line = await lines.readline()
         return msgspec.json.decode(line, type=dict[str, Any]) if line else {}
     except (ValueError, msgspec.MsgspecError):
-        return {}
+        return {"type": _GARBLED}
 
 
 def _environment(workspace: Path) -> dict[str, str]:
@@ -195,13 +232,23 @@ def _environment(workspace: Path) -> dict[str, str]:
     return {**kept, "HOME": str(workspace), "TMPDIR": str(workspace), "OMP_NUM_THREADS": str(os.cpu_count() or 1)}
 
 
-def _resident_mb(pid: int) -> float:
-    """Resident memory in MB; 0 where the system does not tell (then the limit does not hold)."""
+def _shorten(log: Path) -> None:
+    """Cut a log that has grown too long: its beginning stays, and what comes from now on follows it."""
+    with contextlib.suppress(OSError):  # whoever prints may also have taken the file away
+        if log.stat().st_size > _LOG_AT_MOST:
+            os.truncate(log, _LOG_HEAD)
+            with log.open("ab") as f:  # as the child writes: at the end, wherever that is
+                f.write(b"\n[... too much was printed: what stood here was dropped ...]\n")
+
+
+def _tail(log: Path) -> str:
+    """The end of a log; it is never read whole."""
     try:
-        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    except (OSError, IndexError, ValueError):
-        return 0.0
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+        with log.open("rb") as f:
+            f.seek(max(0, log.stat().st_size - _TAIL))
+            return f.read(_TAIL).decode("utf-8", "replace")
+    except OSError:
+        return ""
 
 
 def _kill(pid: int) -> None:
@@ -216,18 +263,29 @@ def _safe(name: str) -> str:
 
 
 def _stopped(kind: str, why: str) -> Denied:
-    return Denied(
-        f"the {kind} step was stopped: {why}",
-        hint="use less data or a smaller model, or raise FALAJ_STEP_MEMORY_MB / FALAJ_STEP_SECONDS",
-        code="step_limit",
-    )
+    hint = "use less data or a smaller model, or raise FALAJ_STEP_MEMORY_MB / FALAJ_STEP_SECONDS"
+    if kind == "describe":
+        hint = "importing the project declares things and nothing else: move what works or waits into functions"
+    return Denied(f"the {kind} step was stopped: {why}", hint=hint, code="step_limit")
 
 
 def _died(kind: str, status: int | None, log: Path) -> Unavailable:
-    tail = log.read_text("utf-8", "replace")[-2000:] if log.exists() else ""
+    """Why a step process ended without an answer; `status` None: it lives, but said what no step says."""
+    tail = _tail(log)
+    again = "run it again, and report it if it dies again"
+    if status is None:
+        how, hint = "it broke its channel to the control plane", "let the code write to descriptors only that it opened"
+    elif status < 0:
+        name = signal.strsignal(-status) or "unknown"
+        how = f"it was ended by signal {-status} ({name})"
+        hint = {
+            9: f"if the machine ran short of memory (`dmesg` tells), use less data; else {again}",
+            11: "a native library crashed: the end of the log may say which; try another version of it",
+        }.get(-status, again)
+    else:
+        how = f"it ended with exit status {status} before it had answered"
+        hint = "let the code return or raise; os._exit ends the step"
+    shown = [line[:200] for line in tail.splitlines()[-_LINES:] if line.strip()]
     return Unavailable(
-        f"the {kind} step died (exit status {status})",
-        hint="the end of its log is in the details; run it again, and report it if it dies again",
-        code="step_died",
-        details={"log": tail},
+        f"the {kind} step died: {how}", hint=hint, code="step_died", details={"log": tail[-2000:], "shown": shown}
     )

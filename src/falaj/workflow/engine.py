@@ -12,26 +12,34 @@ import inspect
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer, SetWorkflowID
+from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer, PortableWorkflowError, SetWorkflowID
 
+from falaj.kernel.clock import iso
+from falaj.kernel.disk import refusal
 from falaj.kernel.errors import FalajError, NotFound, Unavailable, from_dict
 from falaj.kernel.log import logger
 from falaj.workflow.events import EventLog
-from falaj.workflow.flow import Flow, FlowState, Payload, Work
+from falaj.workflow.flow import Cancelled, Flow, FlowState, Payload, Work
 
 FLOW_SHAPE = "2"
+_CANCELLED = "flow_cancelled"
+_KEPT = 256  # ends of flows that are kept in memory
 _log = logger(__name__)
 
 
 class DbosWorkflows:
     """The embedded engine: one per process, on `flows.db`."""
 
-    def __init__(self, database: Path, events: EventLog) -> None:
+    def __init__(self, database: Path, events: EventLog, cancelled: Cancelled = lambda _flow: None) -> None:
         self._events = events
+        self._cancelled = cancelled
+        self._home = database.parent
         self._flows: dict[str, Callable[..., Any]] = {}
+        self._ended: dict[str, Payload] = {}  # what came of flows in this process, if it could not be written down
         self._closing = threading.Event()
         config: DBOSConfig = {
             "name": "falaj",
@@ -47,7 +55,8 @@ class DbosWorkflows:
         """Make a flow known; before `launch`."""
 
         async def body(payload: Payload) -> Payload:
-            run = _Run(str(DBOS.workflow_id), self._events, self._closing)
+            run = _Run(str(DBOS.workflow_id), self._events, self._closing, self._home)
+            run.cancelled = self._cancelled
             try:
                 result = {"value": await flow(run, payload)}
             except FalajError as e:
@@ -56,10 +65,25 @@ class DbosWorkflows:
                 result = {"error": e.as_dict()}
             except asyncio.CancelledError as e:
                 raise _Stopping from e
-            self._events.append(run.id, {"type": "end", **result})
+            except Exception as e:  # on a full disk the engine cannot write its progress down; else it is a fault
+                told = refusal(e, self._home)
+                if told is None:
+                    raise
+                told.hint = f"{told.hint}; flow {run.id} is carried on when the control plane starts next"
+                self._end(run.id, {"error": told.as_dict()})
+                raise _Stopping from e  # not a failure of the flow
+            self._end(run.id, result)
             return result
 
         self._flows[name] = DBOS.workflow(name=name)(body)
+
+    def _end(self, flow_id: str, result: Payload) -> None:
+        """Keep what came of a flow and tell whoever waits for it."""
+        while len(self._ended) >= _KEPT:
+            self._ended.pop(next(iter(self._ended)))
+        self._ended[flow_id] = result
+        self._events.append(flow_id, {"type": "end", **result})
+        self._events.stir()
 
     def launch(self) -> None:
         """Open the database and carry on what was under way."""
@@ -71,30 +95,45 @@ class DbosWorkflows:
         DBOS.destroy(workflow_completion_timeout_sec=0)
 
     def start(self, name: str, flow_id: str, payload: Payload) -> None:
+        """Start a flow under an id; again does nothing."""
         with SetWorkflowID(flow_id):
             DBOS.start_workflow(self._flows[name], payload)
 
     def state(self, flow_id: str, after: int = 0, wait: float = 0.0) -> FlowState:
+        """How a flow stands, with its events after number `after`, waiting up to `wait` seconds for one. Raises
+        `NotFound`.
+        """
         if DBOS.get_workflow_status(flow_id) is None:  # before waiting for what will never come
             raise _no_flow(flow_id)
-        events = self._events.wait(flow_id, after, wait)
+        events = self._events.wait(flow_id, after, 0.0 if flow_id in self._ended else wait)
         status = DBOS.get_workflow_status(flow_id)
         if status is None:
             raise _no_flow(flow_id)
         deadline = time.monotonic() + 5
         # The `end` event comes a moment before the engine has written the result down.
-        while (
-            status.status == "PENDING" and any(e.get("type") == "end" for e in events) and time.monotonic() < deadline
-        ):
+        while status.status == "PENDING" and flow_id in self._ended and time.monotonic() < deadline:
             time.sleep(0.005)
             status = DBOS.get_workflow_status(flow_id) or status
-        if status.status in ("PENDING", "ENQUEUED", "DELAYED"):
-            return FlowState(flow_id, status.name, "running", events=events)
         output = status.output if status.status == "SUCCESS" and isinstance(status.output, dict) else {}
+        if status.status in ("PENDING", "ENQUEUED", "DELAYED"):
+            if flow_id not in self._ended:
+                return FlowState(flow_id, status.name, "running", events=events)
+            output = self._ended[flow_id]
         if "value" in output:
             return FlowState(flow_id, status.name, "done", result=output["value"], events=events)
         error = output.get("error") or _unexplained(status.status, status.error).as_dict()
         return FlowState(flow_id, status.name, "failed", error=error, events=events)
+
+    def running(self) -> tuple[FlowState, ...]:
+        """The flows that have not ended, oldest first."""
+        found = DBOS.list_workflows(
+            status=["PENDING", "ENQUEUED", "DELAYED"], load_input=False, load_output=False, limit=200
+        )
+        return tuple(
+            FlowState(f.workflow_id, f.name, "running", started_at=_moment(f.created_at))
+            for f in found
+            if f.workflow_id not in self._ended
+        )
 
 
 class _Stopping(BaseException):
@@ -104,33 +143,58 @@ class _Stopping(BaseException):
 class _Run:
     """A `FlowRun` over DBOS."""
 
-    def __init__(self, flow_id: str, events: EventLog, closing: threading.Event) -> None:
+    def __init__(self, flow_id: str, events: EventLog, closing: threading.Event, home: Path) -> None:
         self.id = flow_id
+        self._home = home
         self._events = events
         self._closing = closing
+        self.cancelled: Cancelled = lambda _flow: None
+        self._stopping = False  # the flow was told that it is cancelled, and ends
 
     async def step(self, name: str, work: Work) -> Any:
         async def body() -> dict[str, Any]:
+            if order := self._order():
+                return {"error": order.as_dict()}
             try:
                 value = await work() if inspect.iscoroutinefunction(work) else await asyncio.to_thread(work)
                 value = await value if inspect.isawaitable(value) else value
             except FalajError as e:
                 if self._closing.is_set():
                     raise asyncio.CancelledError from e  # it may come from the stop: never kept as the step's result
-                return {"error": e.as_dict()}
+                return {"error": (self._order() or e).as_dict()}
+            except OSError as e:
+                told = refusal(e, self._home)
+                if told is None or self._closing.is_set():
+                    raise
+                return {"error": told.as_dict()}
             return {"value": value}
 
-        outcome = await DBOS.run_step_async({"name": name}, body)
+        try:
+            outcome = await DBOS.run_step_async({"name": name}, body)
+        except PortableWorkflowError as e:  # what the engine kept as the step's own failure: the flow may clear up
+            told = refusal(e, self._home)
+            if told is None:
+                raise
+            raise told from e
         if "error" in outcome:
+            self._stopping = self._stopping or outcome["error"].get("code") == _CANCELLED
             raise from_dict(outcome["error"])
         return outcome["value"]
+
+    def _order(self) -> FalajError | None:
+        """The order to stop, until a step has raised it: the steps after that are the flow's own clearing up."""
+        return None if self._stopping else self.cancelled(self.id)
 
     def emit(self, event: dict[str, Any]) -> None:
         self._events.append(self.id, event)
 
 
+def _moment(ms: int | None) -> str:
+    return iso(datetime.fromtimestamp((ms or 0) / 1000, UTC))
+
+
 def _no_flow(flow_id: str) -> NotFound:
-    return NotFound(f"there is no flow {flow_id}", hint="the id was printed when it was started")
+    return NotFound(f"there is no flow {flow_id}", hint="the id was printed when it was started", code="no_such_flow")
 
 
 def _unexplained(status: str, error: object) -> FalajError:

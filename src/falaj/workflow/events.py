@@ -46,6 +46,7 @@ class EventLog:
         self._flows: OrderedDict[str, list[dict[str, Any]]] = OrderedDict()
         self._changed = threading.Condition()
         self._closed = False
+        self._stirred = 0
         database.change(metadata.create_all)
 
     def append(self, flow: str, event: dict[str, Any]) -> None:
@@ -68,8 +69,17 @@ class EventLog:
     def wait(self, flow: str, after: int, seconds: float) -> tuple[dict[str, Any], ...]:
         """Events after number `after`; waits up to `seconds` for the first."""
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or len(self._load(flow)) > after, timeout=seconds)
+            began = self._stirred
+            self._changed.wait_for(
+                lambda: self._closed or self._stirred > began or len(self._load(flow)) > after, timeout=seconds
+            )
             return tuple(self._load(flow)[after:])
+
+    def stir(self) -> None:
+        """Let those who wait look again, also when the news could not be kept."""
+        with self._changed:
+            self._stirred += 1
+            self._changed.notify_all()
 
     def close(self) -> None:
         """Let nobody wait any longer: the process is about to end."""

@@ -12,6 +12,8 @@ from typing import Any, Protocol
 
 import msgspec
 
+from falaj.kernel.errors import FalajError
+
 Payload = dict[str, Any]
 Work = Callable[[], Any] | Callable[[], Awaitable[Any]]
 
@@ -34,7 +36,7 @@ Flow = Callable[[FlowRun, Payload], Awaitable[Payload]]
 
 
 class FlowState(msgspec.Struct, frozen=True):
-    """Where a flow stands. `error` is a `FalajError` as JSON."""
+    """Where a flow stands. `error` is a `FalajError` as JSON; `started_at` is by the machine's clock."""
 
     id: str
     name: str
@@ -42,6 +44,7 @@ class FlowState(msgspec.Struct, frozen=True):
     result: dict[str, Any] | None = None
     error: dict[str, Any] | None = None
     events: tuple[dict[str, Any], ...] = ()
+    started_at: str = ""
 
 
 class Workflows(Protocol):
@@ -54,6 +57,14 @@ class Workflows(Protocol):
     def state(self, flow_id: str, after: int = 0, wait: float = 0.0) -> FlowState:
         """Where it stands, with the events after number `after`; waits up to `wait` seconds for news."""
         ...
+
+    def running(self) -> tuple[FlowState, ...]:
+        """The flows that have not ended, oldest first."""
+        ...
+
+
+Cancelled = Callable[[str], FalajError | None]
+"""What a flow's step is to raise, if somebody ordered this flow to stop."""
 
 
 def operation(run: FlowRun, step: str) -> str:

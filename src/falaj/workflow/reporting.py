@@ -6,6 +6,8 @@ from typing import Protocol
 
 
 class Reporter(Protocol):
+    """What a step tells while it works."""
+
     def progress(self, text: str, done: int = 0, total: int = 0) -> None:
         """Say what is going on; `total` 0 means that the end is not known."""
         ...

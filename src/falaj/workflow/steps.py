@@ -23,6 +23,7 @@ class StepTask(msgspec.Struct, frozen=True):
     project: str = ""
     secrets: dict[str, str] = {}
     fresh: bool = True
+    seconds: int = 0  # how long it may take, if that is less than what every step may
 
 
 class StepResult(msgspec.Struct, frozen=True):
@@ -42,6 +43,10 @@ class StepRunner(Protocol):
 
     def workspace(self, flow_id: str, step: str) -> Path:
         """An empty private folder for one step; what an earlier try left there is removed."""
+        ...
+
+    def end(self, flow_id: str) -> None:
+        """End the step of a flow that is under way, and let no further one of it begin."""
         ...
 
     def clean(self, flow_id: str) -> None:

@@ -144,7 +144,7 @@ def test_what_a_version_would_have_answered(up: Facts) -> None:
     rows = [msgspec.json.decode(ROW) | {"sched_hour": hour} for hour in (6.0, 14.0, 21.0)]
     asked = shell.done("predict", MODEL, "--data", "-", stdin=msgspec.json.encode(rows).decode())
     prediction = asked["parameters"]["prediction_id"]
-    assert shell.refused("backtest", FIRST)["code"] == "no_labels"
+    assert shell.refused("backtest", FIRST)["code"] == "no_labels_yet"
     labels = msgspec.json.encode([{"prediction": f"{prediction}/{n}", "value": n % 2} for n in range(3)]).decode()
     until = time.monotonic() + 20
     while shell.done("labels", "push", MODEL, "--data", "-", stdin=labels)["accepted"] < 3:
@@ -158,7 +158,7 @@ def test_what_a_version_would_have_answered(up: Facts) -> None:
     told = shell("backtest", FIRST)
     assert told.code == 0 and "roc_auc ↑" in told.out and "recomputed equals recorded" in told.out, told
     assert shell.refused("backtest", "late-flight@99")["code"] == "no_such_version"
-    assert shell.refused("backtest", MODEL)["kind"] == "invalid"
+    assert shell.refused("backtest", MODEL, code=2)["kind"] == "invalid"
     assert shell.refused("backtest", FIRST, "--from", "2999-01-01")["code"] == "no_predictions"
 
 
@@ -205,7 +205,7 @@ def test_environments(up: Facts) -> None:
     assert [m["second"]["alias"] for m in found["models"]] == [FIRST] * (newest["alias"] != FIRST)
     assert "policy" in shell("env", "diff", "staging", "production").out
     assert shell.done("env", "down") == {"environment": "staging", "data_plane": "stopped"}
-    assert shell.refused("env", "up", "dev")["code"] == "no_plane"
+    assert shell.refused("env", "up", "dev", code=2)["code"] == "environment_without_plane"
     told = shell("evidence", "show", FIRST).out
     assert "in dev, staging, production; rehearsed with 200 requests (holdout), none failed" in told
     assert "dev, staging, production" in shell("versions", MODEL).out
@@ -278,7 +278,7 @@ def test_down_ends_everything_and_the_home_still_works(up: Facts) -> None:
     assert shell.done("down") == stopped
     assert gone(shell.folder)
     assert shell.done("down") == {"data_plane": "was not running", "control_plane": "was not running"}
-    assert shell.refused("console")["code"] == "not_running"
+    assert shell.refused("console")["code"] == "control_plane_not_running"
 
 
 def test_ctrl_c_ends_a_training_without_a_server_and_leaves_nothing(alone: Facts) -> None:

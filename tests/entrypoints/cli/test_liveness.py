@@ -86,7 +86,7 @@ def test_a_data_plane_that_hangs_is_told_and_can_be_stopped(shell: Shell) -> Non
     os.killpg(pid, signal.SIGSTOP)
     try:
         error = shell.refused("up", code=3)
-        assert error["code"] == "does_not_answer" and str(pid) in error["error"]
+        assert error["code"] == "plane_does_not_answer" and str(pid) in error["error"]
     finally:
         os.killpg(pid, signal.SIGCONT)
     assert shell.done("down")["data_plane"] == "stopped"

@@ -20,7 +20,7 @@ from tests.entrypoints.cli.shell import Shell
     ids=" ".join,
 )
 def test_a_look_from_the_wrong_folder_makes_no_home(tmp_path: Path, command: tuple[str, ...]) -> None:
-    error = Shell(tmp_path).refused(*command)
+    error = Shell(tmp_path).refused(*command, code=2)
     assert error["code"] == "no_home" and "falaj init" in error["hint"] and "--home" in error["hint"]
     assert list(tmp_path.iterdir()) == []
 

@@ -38,7 +38,7 @@ def test_help_loads_no_library_that_it_does_not_need(tmp_path: Path, arguments: 
     assert {m.partition(".")[0] for m in modules} & HEAVY == set()
     assert {m for m in modules if m.startswith("falaj.")} == {
         "falaj.entrypoints", "falaj.entrypoints.cli", "falaj.entrypoints.cli.app", "falaj.entrypoints.cli.render",
-        "falaj.kernel", "falaj.kernel.digests", "falaj.kernel.errors",
+        "falaj.entrypoints.cli.interrupt", "falaj.kernel", "falaj.kernel.digests", "falaj.kernel.disk", "falaj.kernel.errors",
     }  # fmt: skip
 
 
@@ -68,12 +68,12 @@ def test_a_terminal_that_wants_no_colour_gets_none(tmp_path: Path) -> None:
 def test_a_wrong_setting_is_refused_in_words(tmp_path: Path) -> None:
     for environment in ({"FALAJ_APPROVALS": "0"}, {"FALAJ_PORT": "many"}, {"FALAJ_HOST": "192.0.2.1"}):
         ended = Shell(tmp_path, **environment)("status", "--json")
-        assert ended.code == 1 and ended.json["kind"] == "invalid" and ended.json["hint"]
+        assert ended.code == 2 and ended.json["kind"] == "invalid" and ended.json["hint"]
         assert not (tmp_path / ".falaj").exists()
 
 
 def test_a_folder_without_a_project_says_what_to_do(tmp_path: Path) -> None:
-    error = Shell(tmp_path).refused("plan")
+    error = Shell(tmp_path).refused("plan", code=2)
     assert error["code"] == "no_project" and "falaj init" in error["hint"]
     assert not (tmp_path / ".falaj").exists()
 

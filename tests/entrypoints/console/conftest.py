@@ -371,20 +371,22 @@ class Home:
         self.reads.append("model")
         if name not in (self.model_page.name, "taxi-out-minutes"):
             raise NotFound(
-                f"there is no model {name}", hint="see the overview for the models there are", code="no_model"
+                f"there is no model {name}", hint="see the overview for the models there are", code="no_such_model"
             )
         return self.model_page
 
     def evidence(self, name: str, reference: str) -> v.EvidencePage:
         self.reads.append("evidence")
         if reference not in self.evidence_pages:
-            raise NotFound(f"there is no version {name}@{reference}", hint="see the model's page for its versions")
+            raise NotFound(
+                f"there is no version {name}@{reference}", hint="see the model's page", code="no_such_version"
+            )
         return self.evidence_pages[reference]
 
     def run(self, run_id: str) -> v.RunPage:
         self.reads.append("run")
         if run_id != self.run_page.run.id:
-            raise NotFound(f"there is no run {run_id}", hint="see the model's page for its runs")
+            raise NotFound(f"there is no run {run_id}", hint="see the model's page for its runs", code="no_such_run")
         return self.run_page
 
     def rollout(self, viewer: Principal, name: str) -> s.RolloutPage:
@@ -393,7 +395,9 @@ class Home:
 
     def order(self, viewer: Principal, name: str, rollout: str, what: str) -> None:
         if rollout != "rol_1":
-            raise Conflict("that rollout does not run any more", hint="look at the page again", code="another_rollout")
+            raise Conflict(
+                "that rollout does not run any more", hint="look at the page again", code="rollout_not_running"
+            )
         self.orders.append((viewer.name, name, rollout, what))
 
     def drift(self, name: str, window: str) -> s.DriftPage:

@@ -198,7 +198,7 @@ def test_a_rollout_is_steered_by_its_own_page_only(console: Any) -> None:
         assert ask(console, "POST", "/models/flight-delay/rollout", headers=OURS, data=fields).status_code == 422
     stale = {"order": "abort", "rollout": "rol_0"}
     answer = ask(console, "POST", "/models/flight-delay/rollout", headers=OURS, data=stale)
-    assert answer.status_code == 409 and "another_rollout" in answer.text and "Next step" in answer.text
+    assert answer.status_code == 409 and "rollout_not_running" in answer.text and "Next step" in answer.text
     assert len(console.home.orders) == 2
 
 

@@ -309,7 +309,7 @@ def test_audit_filters_and_parts(console: Any) -> None:
 @pytest.mark.parametrize("query", ["before=-1", "before=x", "principal=" + "y" * 301])
 def test_unreadable_queries_are_explained(console: Any, query: str) -> None:
     answer = get(console, "/audit?" + query)
-    assert answer.status_code == 422 and "unreadable_input" in answer.text and "Next step" in answer.text
+    assert answer.status_code == 422 and "bad_page_input" in answer.text and "Next step" in answer.text
 
 
 def test_every_sentence_is_in_the_table_and_every_entry_is_used() -> None:

@@ -195,7 +195,7 @@ class TestRollout:
     def test_an_order_is_taken_for_the_rollout_that_was_seen(self, built: Built) -> None:
         browser = visitor(built.app, built.plane, "omar")
         stale = browser.post(PAGE, **order("abort", "rol_0"))
-        assert stale.status_code == 409 and "another_rollout" in stale.text
+        assert stale.status_code == 409 and "rollout_not_running" in stale.text
         done = browser.post(PAGE, **order("abort"))
         assert (done.status_code, done.headers["location"]) == (303, PAGE)
         assert built.plane.rollout.rollout("rol_1").order == "abort"

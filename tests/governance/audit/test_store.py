@@ -42,7 +42,7 @@ def test_an_undone_change_leaves_no_gap(log: Log) -> None:
 
     def undone(tx: Tx) -> None:
         assert log.service.record(tx, log.event(99)) == 2
-        raise Conflict("no", hint="none")
+        raise Conflict("no", hint="none", code="no")
 
     with pytest.raises(Conflict):
         log.database.change(undone)

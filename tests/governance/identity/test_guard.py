@@ -1,17 +1,18 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any
 
 import httpx
 import pytest
-from fastapi import APIRouter, FastAPI, WebSocket
+from fastapi import APIRouter, FastAPI, Request, WebSocket
 from fastapi.responses import PlainTextResponse
 from starlette.applications import Starlette
 from starlette.routing import Mount, Route
 
 from falaj.bootstrap.web import make_app
-from falaj.governance.identity.guard import PUBLIC, Guard, actor, declare
+from falaj.governance.identity.guard import PUBLIC, Guard, actor, declare, flow_id
 from falaj.kernel.access import Action, Principal
 from falaj.kernel.errors import Invalid
 from tests.governance.support import ADMIN, Desk
@@ -189,3 +190,21 @@ def test_the_route_knows_who_asks(desk: Desk, guard: Guard) -> None:
         return {"name": actor(request).name}
 
     assert (("GET", "/api/me") in guard.declared) and me is not None
+
+
+def test_a_request_that_is_repeated_under_its_key_means_the_same_flow(desk: Desk) -> None:
+    now = desk.clock.now()
+
+    def flow(path: str = "/api/v1/models/m/builds", who: str = "ada", key: str = "") -> str:
+        headers = [(b"idempotency-key", key.encode())] if key else []
+        request = Request({"type": "http", "method": "POST", "path": path, "headers": headers, "query_string": b""})
+        request.state.principal = Principal(who, "person", ())
+        return flow_id(request, "bld", now)
+
+    first = flow(key="7f0c")
+    assert first == flow(key="7f0c") and re.fullmatch(r"bld_[0-9a-hjkmnp-tv-z]{26}", first)
+    others = {flow(key="7f0d"), flow(who="bob", key="7f0c"), flow(path="/api/v1/models/n/builds", key="7f0c")}
+    assert len({first, *others, flow(), flow()}) == 6
+    with pytest.raises(Invalid) as refused:
+        flow(key="k" * 201)
+    assert refused.value.code == "bad_idempotency_key"

@@ -13,7 +13,7 @@ from falaj.kernel.access import SYSTEM, Action, Decision, Principal, Question, R
 from falaj.kernel.errors import Invalid
 
 POLICY = CedarAuthoriser(default_policy(), actions())
-SPECIAL = {"changes.approve", "training.start"}  # forbidden without facts about their resource
+SPECIAL = {"changes.approve", "training.start", "serving.score"}  # forbidden without facts about their resource
 ALLOWED = {
     "viewer": {"read"},
     "data-scientist": {"read", "engineering", "inference"},
@@ -127,10 +127,13 @@ def test_an_author_that_is_missing_or_no_principal_denies(author: Any) -> None:
         ({"purpose": None, "purposes": [None]}, False),
     ],
 )
-def test_training_needs_a_purpose_that_every_source_allows(attributes: dict[str, Any], allowed: bool) -> None:
+@pytest.mark.parametrize("action", ["training.start", "serving.score"])
+def test_training_and_scoring_need_a_purpose_that_every_source_allows(
+    action: str, attributes: dict[str, Any], allowed: bool
+) -> None:
     for role in ("data-scientist", "ml-engineer", "platform-admin"):
-        assert ask((role,), "training.start", attributes).allowed == allowed
-    assert not ask(("viewer",), "training.start", attributes).allowed
+        assert ask((role,), action, attributes).allowed == allowed
+    assert not ask(("viewer",), action, attributes).allowed
 
 
 @pytest.mark.parametrize(

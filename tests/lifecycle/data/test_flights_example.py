@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
-import sys
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import polars as pl
@@ -17,6 +15,7 @@ from falaj.authoring.describe import source_spec
 from falaj.lifecycle.data.model import IngestOutcome, IngestTask
 from falaj.lifecycle.data.steps.ingest import describe_source, ingest
 from falaj.storage.lake import delta
+from tests import scripts
 
 FOLDER = Path(__file__).parents[3] / "examples" / "flights"
 VIEWS = ("airport_weather", "carrier_delay", "airport_delay", "aircraft_facts")
@@ -32,25 +31,16 @@ class Quiet:
     def metric(self, key: str, value: float, step: int) -> None: ...
 
 
-def module(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    found = importlib.util.module_from_spec(spec)
-    sys.modules[name] = found
-    spec.loader.exec_module(found)
-    return found
-
-
 @pytest.fixture(scope="module")
 def project() -> Iterator[Any]:
-    yield module("flights")
-    del sys.modules["flights"]
+    with scripts.loaded(FOLDER / "flights.py") as module:
+        yield module
 
 
 @pytest.fixture(scope="module")
 def prepare_data() -> Iterator[Any]:
-    yield module("prepare_data")
-    del sys.modules["prepare_data"]
+    with scripts.loaded(FOLDER / "prepare_data.py") as module:
+        yield module
 
 
 @pytest.fixture(scope="module")

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
-import sys
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+
+from tests.scripts import loaded
 
 SCRIPT = Path(__file__).parents[3] / "examples" / "flights" / "prepare_data.py"
 TABLES = ("flights", "weather")
@@ -27,13 +27,8 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def script() -> Iterator[Any]:
-    spec = importlib.util.spec_from_file_location("prepare_record", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module: ModuleType = importlib.util.module_from_spec(spec)
-    sys.modules["prepare_record"] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["prepare_record"]
+    with loaded(SCRIPT) as module:
+        yield module
 
 
 @pytest.fixture(scope="module")

@@ -271,7 +271,7 @@ def cut_parquet() -> bytes:
         ("csv", HEADER + GOOD + "1,2,3,4,5,6\n", "bad_csv", "line 4"),
         ("csv", HEADER.replace("id", "_row,id") + "1,1,2,2013-01-01T10:00:00Z,a\n", "taken_column", "_row"),
         ("parquet", cut_parquet(), "bad_parquet", "Parquet"),
-        ("parquet", b"id,at\n1,2\n", "bad_parquet", "Parquet"),
+        ("parquet", b"id,at\n1,2\n", "wrong_format", "Parquet"),
         ("json", b'{"id": 1}\n{"id": \n', "bad_json", "line 2"),
         ("json", b'[{"id": 1}, 2]', "bad_json", "list of objects"),
         ("json", b'{"id": 1}\n', "missing_columns", "distance"),
@@ -370,4 +370,4 @@ def test_a_source_describes_itself_before_any_row_is_read(tmp_path: Path) -> Non
     assert dict(stored(tmp_path, outcome).schema) == found
     with pytest.raises(Invalid) as caught:
         describe_source(spec, None, None)
-    assert caught.value.code == "no_contract"
+    assert caught.value.code == "source_without_contract"

@@ -174,9 +174,9 @@ def test_only_the_named_version_is_read_and_doing_it_again_changes_nothing(tmp_p
 def test_a_view_without_code_or_data_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     version = filled(tmp_path, [("a", 0, 1.0, "p")])
     for what, transforms, code in (
-        (task(tmp_path, version, T0), {}, "no_view"),
-        (task(tmp_path, -1, T0), {"v": rolling}, "no_data"),
-        (msgspec.structs.replace(task(tmp_path, 0, T0), tables={}), {"v": rolling}, "no_data"),
+        (task(tmp_path, version, T0), {}, "no_such_view"),
+        (task(tmp_path, -1, T0), {"v": rolling}, "no_source_data"),
+        (msgspec.structs.replace(task(tmp_path, 0, T0), tables={}), {"v": rolling}, "no_source_data"),
     ):
         with pytest.raises(Invalid) as caught:
             materialize(what, transforms, Quiet())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,8 @@ from typing import Any
 
 import msgspec
 import pytest
+
+from tests.scripts import loaded
 
 PROOF = Path(__file__).parents[3] / "proofs" / "loop.py"
 GOOD: dict[str, dict[str, Any]] = {
@@ -26,15 +27,8 @@ GOOD: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def proof() -> Iterator[ModuleType]:
-    path = list(sys.path)
-    spec = importlib.util.spec_from_file_location("loop_proof", PROOF)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["loop_proof"] = module
-    spec.loader.exec_module(module)
-    yield module
-    sys.path[:] = path
-    del sys.modules["loop_proof"]
+    with loaded(PROOF) as module:
+        yield module
 
 
 def event(kind: str, subject: str, **detail: Any) -> dict[str, Any]:

@@ -29,7 +29,9 @@ def test_the_status_says_how_the_log_is(home: House, monkeypatch: pytest.MonkeyP
     home.plane.publisher.publish()
     audit = api.get("/api/v1/status").json()["audit"]
     assert audit["failure"] == "" and 0 < audit["signed"] <= audit["size"] == home.plane.audit.size()
-    failure = Unavailable("the audit folder cannot be written: no space left", hint="make room")
+    failure = Unavailable(
+        "the audit folder cannot be written: no space left", hint="make room", code="audit_not_written"
+    )
     monkeypatch.setattr(Publisher, "failure", property(lambda _: failure))
     assert "cannot be written" in api.get("/api/v1/status").json()["audit"]["failure"]
 

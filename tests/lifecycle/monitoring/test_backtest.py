@@ -284,7 +284,7 @@ def test_a_period_that_cannot_be_measured_says_why(office: Office) -> None:
     one = f"{MODEL}@1"
     days = ("2024-04-03", "2024-05-03", "2024-06-03")
     april, may, _ = office.write(*((one, day, flights(n)) for n, day in enumerate(days)))
-    assert refused(office, one).code == "no_labels"
+    assert refused(office, one).code == "no_labels_yet"
     office.label(april, *[1.0] * 20)
     office.label(may, *late(1).astype(float))
     first, second, third = (p.figures for p in office.backtest(one).periods)
@@ -307,7 +307,7 @@ def forget(office: Office) -> None:
 
 @pytest.mark.parametrize(
     ("change", "code"),
-    [(swap("label"), "not_comparable"), (swap("classes"), "not_comparable"), (swap("task"), "not_comparable"), (forget, "no_contract")],
+    [(swap("label"), "not_comparable"), (swap("classes"), "not_comparable"), (swap("task"), "not_comparable"), (forget, "model_contract_missing")],
 )  # fmt: skip
 def test_versions_that_mean_something_else_are_not_compared(
     office: Office, change: Callable[[Office], None], code: str
@@ -335,7 +335,7 @@ def test_other_bytes_are_not_run(office: Office) -> None:
     (office.root / f"{MODEL}@1" / "model.onnx").write_bytes(flight_graph(9.0))
     with pytest.raises(FalajError) as caught:
         run(task, Silent())
-    assert (caught.value.kind, caught.value.code) == ("integrity", "model_changed")
+    assert (caught.value.kind, caught.value.code) == ("integrity", "files_differ")
 
 
 def test_what_it_may_have_learnt_from_and_other_views_are_told(office: Office) -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -36,6 +35,7 @@ from falaj.lifecycle.training.model import QUANTILES, FeatureProfile, Input, Mod
 from falaj.lifecycle.training.steps.profile import feature_profile
 from falaj.lifecycle.training.steps.profile import numbers as numbers_of
 from falaj.statistics.distances import PARTS_A_DAY
+from tests.scripts import loaded
 
 PROOF = Path(__file__).resolve().parents[3] / "proofs" / "drift.py"
 POLICY = MonitorPolicy(features=1)
@@ -230,7 +230,7 @@ def test_windows_of_other_versions_or_references_are_refused() -> None:
     mine = window("m", REFERENCE, 0, 1)
     with pytest.raises(Invalid) as e:
         mine + window("another", REFERENCE, 0, 1)
-    assert e.value.code == "other_version"
+    assert e.value.code == "other_model_version"
     for attempt in (
         lambda: mine + window("m", other, 0, 1),
         lambda: mine.add(other, 0, rows(3, 1), scores(3, 1)),
@@ -408,12 +408,9 @@ def test_counts_of_the_profile_leave_no_slack() -> None:
 
 
 @pytest.fixture(scope="module")
-def proof() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("drift_proof", PROOF)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def proof() -> Iterator[ModuleType]:
+    with loaded(PROOF) as module:
+        yield module
 
 
 def test_the_proof_holds_on_a_sample() -> None:

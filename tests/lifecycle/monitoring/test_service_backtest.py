@@ -62,7 +62,7 @@ def test_from_the_question_to_the_answer(traffic: Traffic) -> None:
     assert (traffic.entry().outcome, traffic.entry().detail["code"]) == ("refused", "no_predictions")
 
     shipped = traffic.ask(3)
-    assert traffic.result(traffic.second)["code"] == "no_labels"
+    assert traffic.result(traffic.second)["code"] == "no_labels_yet"
     home.plane.journals.rotate(home.author)
     eventually(lambda: shipped[2:28] in {s.segment for s in home.plane.journals.segments()}, "it is shipped")
     later = traffic.ask(2)
@@ -98,7 +98,7 @@ def test_who_may_ask_and_for_what(traffic: Traffic) -> None:
         traffic.start(traffic.first, by="year"),
     ]
     assert [(e.status_code, e.json()["code"]) for e in ends] == [
-        (422, "empty_range"), (422, "no_moment"), (422, "no_moment"), (422, "no_period"),
+        (422, "empty_range"), (422, "bad_moment"), (422, "bad_moment"), (422, "bad_period"),
     ]  # fmt: skip
     api = traffic.home.api("engineer")
     missing = api.post(f"/api/v1/models/{MODEL}/versions/99/backtests", {})

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from falaj.kernel.clock import SystemClock
+from falaj.kernel.errors import Integrity
 from falaj.lifecycle.monitoring.tail import Tail
 from falaj.lifecycle.serving.plane.journal import Journal, Prediction
 from tests.lifecycle.serving.plane.fleet import eventually
@@ -135,3 +136,19 @@ def test_after_the_end_nobody_is_kept_waiting(looks: Looks) -> None:
     looks.go.release()
     ending.result(20)
     assert looks.tail.catch_up(3600) is False
+
+
+def test_a_damaged_segment_hides_nothing_but_itself(tmp_path: Path) -> None:
+    write(tmp_path, "a", "b")
+    write(tmp_path, "c", "d")
+    first, _ = sorted(tmp_path.glob("*.seg"))
+    data = bytearray(first.read_bytes())
+    data[20] ^= 1
+    first.write_bytes(data)
+    seen: list[str] = []
+    tail = Tail(tmp_path, {}, lambda batch, _segment, _end: seen.extend(r.model for r in batch), lambda: None)
+    for _ in range(2):
+        with pytest.raises(Integrity):
+            tail.look()
+        assert seen == ["c", "d"]
+    assert tail.looks == 0

@@ -227,6 +227,7 @@ def test_no_route_deletes_or_overwrites_a_version(home: House) -> None:
     assert {m for m, _ in touching} <= {"GET", "POST"}
     assert {p for m, p in touching if m == "POST"} == {
         "/api/v1/models/{model}/builds",
+        "/api/v1/models/{model}/imports",
         "/api/v1/models/{model}/labels",
         "/api/v1/models/{model}/rollback",
         "/api/v1/models/{model}/rollouts/orders",
@@ -236,6 +237,9 @@ def test_no_route_deletes_or_overwrites_a_version(home: House) -> None:
         "/api/v1/models/{model}/versions/{number}/promotions",
         "/api/v1/models/{model}/versions/{number}/rejections",
         "/api/v1/models/{model}/versions/{number}/rollouts",
+        "/api/v1/models/{model}/versions/{number}/waivers",
+        "/api/v1/models/{model}/versions/{number}/waivers/revocations",
+        "/api/v1/models/{model}/versions/{number}/waivers/signatures",
     }
     assert {p for m, p in home.plane.guard.declared if m == "DELETE"} == {"/api/v1/tokens/{token_id}"}
 

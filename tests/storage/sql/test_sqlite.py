@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import IntegrityError, OperationalError
 
-from falaj.kernel.errors import Conflict, Unavailable
+from falaj.kernel.errors import Conflict, Integrity, Unavailable
 from falaj.storage.sql.sqlite import SqliteDatabase
 
 INSERT = text("INSERT INTO t VALUES (:x)")
@@ -275,7 +275,7 @@ def test_the_writer_outlives_whatever_a_change_raises(database: SqliteDatabase, 
 
 def test_a_file_that_is_no_database_is_refused_with_advice(tmp_path: Path) -> None:
     (tmp_path / "falaj.db").write_bytes(b"something else entirely" * 100)
-    with pytest.raises(Unavailable, match="not a database") as refused:
+    with pytest.raises(Integrity, match="not a database") as refused:
         SqliteDatabase(tmp_path / "falaj.db")
     assert refused.value.hint
 

@@ -5,14 +5,26 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+
+if __name__ == "__main__" or os.path.basename(sys.argv[0]) == "falaj":  # noqa: PTH119 - pathlib takes a while to import
+    # While the imports below take their time, Ctrl-C ends the program without a trace; `main` takes over from here.
+    signal.signal(signal.SIGINT, lambda _signal, _frame: os._exit(130))
+
+import contextlib
 from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
 
 from cyclopts import App, CycloptsError
 
 import falaj
 from falaj.entrypoints.cli import render
-from falaj.kernel.errors import FalajError
+from falaj.entrypoints.cli.interrupt import Interrupted
+from falaj.kernel.disk import refusal
+from falaj.kernel.errors import FalajError, Invalid
 
 _HERE = "falaj.entrypoints.cli"
 COMMANDS = {
@@ -22,6 +34,7 @@ COMMANDS = {
     "status": ("commands.home:status", "Show what runs, what serves, and whether it is well."),
     "down": ("commands.home:down", "Stop both planes; what is in flight is finished first."),
     "console": ("commands.home:console", "Print a one-time link into the console; it works for ten minutes."),
+    "clock": ("commands.clock:clock", "Show the home's clock, or set it to a time of recorded data."),
     "token": ("commands.home:token_app", "Who may act, and with which token."),
     "plan": ("commands.build:plan", "Show what applying the project would change."),
     "apply": ("commands.build:apply", "Make the project's definition the one that holds."),
@@ -31,14 +44,21 @@ COMMANDS = {
     "train": ("commands.build:train", "Train, convert, measure, sign; ends in a registered version, or in a refusal with its reason."),
     "versions": ("commands.look:versions", "List a model's versions: state, environments, digest, author, and why it was refused."),
     "evidence": ("commands.look:evidence_app", "What speaks for a version."),
+    "flow": ("commands.flows:flow_app", "What is under way: loads, trainings, rehearsals, rollouts."),
     "runs": ("commands.look:runs_app", "Training runs."),
     "lineage": ("commands.look:lineage", "Show what something was made from."),
+    "import": ("commands.importing:import_app", "Bring in a model that exists already (ONNX, MLflow); what is not known of it is shown as missing."),
+    "waiver": ("commands.importing:waiver_app", "What an imported version is missing, waived by two people for a time."),
     "approve": ("commands.govern:approve", "Approve a version on its evidence. The last approval that it needs starts its release, or its rollout in steps."),
     "promote": ("commands.govern:promote", "Carry a version on to staging: admission, then a rehearsal with real requests. Production is entered by approval."),
     "env": ("commands.environments:env_app", "dev, staging and production: what each holds, and how two differ."),
     "reject": ("commands.govern:reject", "Reject a version for good."),
     "admit": ("commands.govern:admit", "Sign an admission of a version to an environment, if everything that it needs is there."),
     "audit": ("commands.govern:audit_app", "The log of everything that anyone did."),
+    "backup": ("commands.keeping:backup", "Back the home up while it runs: one moment of everything, signed. Private keys and tokens are not in it."),
+    "restore": ("commands.keeping:restore", "Make a home of a backup and its keys, in a new folder. Every byte is verified before it is one."),
+    "keys": ("commands.keeping:keys_app", "The home's private keys: which there are, and how they survive a lost disk."),
+    "doctor": ("commands.doctor:doctor", "Say what is wrong with a home, and how to mend it. Works when nothing starts."),
     "why": ("commands.follow:why", "Show why a prediction is as it is: inputs, features and their age, version, approvals, data, label, drift."),
     "loop": ("commands.follow:loop_app", "Where each model stands in the loop."),
     "journal": ("commands.follow:journal_app", "The record of everything that was predicted."),
@@ -48,7 +68,12 @@ COMMANDS = {
     "backtest": ("commands.backtest:backtest", "Let a version answer the recorded requests, and show its quality by the labels beside that of what was answered."),
     "incidents": ("commands.traffic:incidents_app", "What is not as it should be."),
     "labels": ("commands.traffic:labels_app", "What became true of predictions."),
+    "external": ("commands.external:external_app", "Models that somebody else serves: watched, not governed."),
+    "predictions": ("commands.external:predictions_app", "What somebody else's endpoint answered."),
+    "gates": ("commands.gates:gates_app", "Gates alone, for a model that was trained elsewhere."),
+    "score": ("commands.score:score", "Score a whole table with an admitted version, each row with its features as they were known at its time."),
     "predict": ("commands.serve:predict", "Predict, with the features looked up by their keys. Starts a data plane for the moment if none runs."),
+    "errors": ("commands.errors:errors", "Explain an error by its code: what has happened, why Falaj refuses, what to do. Without a code: list them all."),
 }  # fmt: skip
 """Every command: where it is, and what it does in one line. A command's module is imported when it is
 called, so `falaj --help` answers without the libraries that the others need."""
@@ -66,21 +91,50 @@ for _name, (_where, _help) in COMMANDS.items():
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console script. Ends the process with the exit code."""
+    if signal.getsignal(signal.SIGINT) not in (signal.SIG_IGN, signal.default_int_handler):
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    as_json = "--json" in (arguments if arguments is not None else sys.argv)
     try:
         app(list(arguments) if arguments is not None else None, exit_on_error=False, print_error=True)
     except CycloptsError:
         sys.exit(2)
     except FalajError as e:
-        _tell(e, as_json="--json" in (arguments if arguments is not None else sys.argv))
-        sys.exit(e.exit_code)
-    except KeyboardInterrupt:
-        sys.stderr.write(
-            "interrupted: what was committed stays; a flow that is under way is carried on while a control plane runs\n"
-        )
+        _end(e, as_json)
+    except KeyboardInterrupt as e:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # it ends now; once more changes nothing
+        with contextlib.suppress(OSError):
+            sys.stderr.write(_left(e) + "\n")
+            sys.stderr.flush()
         sys.exit(130)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)
+    except OSError as e:
+        told = refusal(e, Path.cwd())
+        if told is None:
+            raise
+        _end(told, as_json)
+
+
+def _left(interrupt: KeyboardInterrupt) -> str:
+    """What Ctrl-C leaves, in a line: what goes on, and how to see it and to stop it."""
+    if not isinstance(interrupt, Interrupted) and isinstance(interrupt.__context__, Interrupted):
+        interrupt = interrupt.__context__  # a second one came while the first was cleared up after
+    if not isinstance(interrupt, Interrupted):
+        return "interrupted: what was confirmed is kept, the rest was not done; `falaj status` shows what runs"
+    flow = interrupt.flow
+    goes_on = (
+        f"flow {flow} rests, and is carried on when a command needs the control plane, or by `falaj up`"
+        if interrupt.moment
+        else f"flow {flow} goes on in the control plane"
+    )
+    return f"interrupted: {goes_on}; see it: `falaj flow list`, stop it: `falaj flow cancel {flow}`"
+
+
+def _end(error: FalajError, as_json: bool) -> NoReturn:
+    """Say what went wrong and end: with 2 for what the command line itself found wrong, else as the error says."""
+    _tell(error, as_json)
+    sys.exit(2 if isinstance(error, Invalid) and not error.received else error.exit_code)
 
 
 def _tell(error: FalajError, as_json: bool) -> None:
@@ -89,7 +143,10 @@ def _tell(error: FalajError, as_json: bool) -> None:
         return
     word = "refused" if error.kind == "denied" else error.kind.replace("_", " ")
     render.err.print(f"[bold red]{word}[/] {render.plain(error.message)}")
+    for shown in error.details.get("shown", ()):  # what only whoever asks is to see: rows, a trace
+        render.err.print(f"  {render.plain(str(shown))}")
     render.err.print(f"[dim]next:[/] {render.plain(error.hint)}")
+    render.err.print(f"[dim]more: falaj errors {render.plain(error.code)}[/]")
 
 
 if __name__ == "__main__":

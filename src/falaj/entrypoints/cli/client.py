@@ -7,6 +7,7 @@ takes the home's lock, answers on a loopback port, and ends when this process en
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -16,8 +17,10 @@ from typing import Any
 import httpx
 import msgspec
 
+from falaj.entrypoints.cli.interrupt import Interrupted
 from falaj.kernel import locks
-from falaj.kernel.errors import Unauthenticated, Unavailable, from_dict
+from falaj.kernel.disk import refusal
+from falaj.kernel.errors import Invalid, Unauthenticated, Unavailable, from_dict
 from falaj.kernel.settings import Settings
 
 _WAIT = 20.0  # seconds that one request for a flow's events may take
@@ -31,25 +34,60 @@ class Address(msgspec.Struct, frozen=True):
 
 
 class Client:
-    """Asks a control plane. Raises the `FalajError` that it answers."""
+    """Asks a control plane, which may be there for this command's moment only. Raises the `FalajError` that it answers."""
 
-    def __init__(self, url: str, token: str) -> None:
+    def __init__(self, url: str, token: str, *, moment: bool = False) -> None:
         self.url = url
+        self.moment = moment
         self._http = httpx.Client(
             base_url=url, timeout=httpx.Timeout(120.0), headers={"Authorization": f"Bearer {token}"}
         )
 
     def get(self, path: str, **params: Any) -> Any:
+        """GET; returns the decoded answer. Raises what the server refused with, `Unavailable` when it is not there."""
         return self._ask("GET", path, params=params)
 
     def post(self, path: str, body: Any = None) -> Any:
+        """POST with a JSON body; otherwise as `get`."""
         return self._ask("POST", path, json=body if body is not None else {})
 
+    def upload(self, path: str, data: bytes) -> Any:
+        """POST bytes as they are; otherwise as `get`."""
+        return self._ask("POST", path, content=data, headers={"Content-Type": "application/octet-stream"})
+
     def delete(self, path: str) -> Any:
+        """DELETE; otherwise as `get`."""
         return self._ask("DELETE", path)
 
+    def hand_over(self, table: Path) -> dict[str, Any]:
+        """Send a file; the parcel that it becomes."""
+        with table.open("rb") as f:
+            parcel: dict[str, Any] = self._ask("POST", "/api/v1/tables", content=iter(lambda: f.read(1 << 20), b""))
+        return parcel
+
+    def fetch(self, name: str, to: Path) -> None:
+        """Write a parcel's bytes to a file."""
+        try:
+            with self._http.stream("GET", f"/api/v1/tables/{name}") as answer, to.open("wb") as f:
+                if not answer.is_success:
+                    raise _error(answer.status_code, answer.read())
+                for chunk in answer.iter_bytes():
+                    f.write(chunk)
+        except httpx.TransportError as e:
+            raise Unavailable(
+                f"the control plane at {self.url} broke off: {e}",
+                hint="see `falaj status`, then do it again",
+                code="server_unreachable",
+            ) from e
+
     def follow(self, flow: str, on_event: Callable[[dict[str, Any]], None]) -> Any:
-        """Wait for a flow; returns its result, raises its error."""
+        """Wait for a flow; returns its result, raises its error, and `Interrupted` for Ctrl-C: the flow is not stopped."""
+        try:
+            return self._follow(flow, on_event)
+        except KeyboardInterrupt:
+            raise Interrupted(flow, moment=self.moment) from None
+
+    def _follow(self, flow: str, on_event: Callable[[dict[str, Any]], None]) -> Any:
         after = 0
         while True:
             state = self.get(f"/api/v1/flows/{flow}", after=after, wait=_WAIT)
@@ -62,6 +100,7 @@ class Client:
                 raise from_dict(state["error"] or {})
 
     def close(self) -> None:
+        """Let go of the connections."""
         self._http.close()
 
     def _ask(self, method: str, path: str, **options: Any) -> Any:
@@ -73,7 +112,7 @@ class Client:
                 hint="see `falaj status`, or start it: `falaj up`",
                 code="server_unreachable",
             ) from e
-        if answer.status_code >= 400:
+        if not answer.is_success:
             raise _error(answer.status_code, answer.content)
         return msgspec.json.decode(answer.content) if answer.content else None
 
@@ -97,7 +136,7 @@ def connect(settings: Settings) -> Iterator[Client]:
             client.close()
         return
     with _private_control_plane(settings) as url:
-        client = Client(url, token_of(settings))
+        client = Client(url, token_of(settings), moment=True)
         try:
             yield client
         finally:
@@ -114,24 +153,39 @@ def running_control_plane(home: Path) -> Address | None:
     except (OSError, msgspec.DecodeError):
         return None
     lock = home / "lock"
-    return address if locks.held(lock) and locks.holder(lock) == address.pid else None
+    if not locks.held(lock) or locks.holder(lock) != address.pid:
+        return None
+    return address if _lives(address.pid) else None
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 @contextlib.contextmanager
 def _private_control_plane(settings: Settings) -> Iterator[str]:
-    process = subprocess.Popen(
-        control_plane_command(settings, "--private"),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=open_log(settings.home, "control-plane"),
-        start_new_session=True,  # Ctrl-C is for this process, which then lets the other finish what it commits
-    )
+    with open_log(settings.home, "control-plane") as log:
+        process = subprocess.Popen(
+            control_plane_command(settings, "--private"),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            start_new_session=True,  # Ctrl-C is for this process, which then lets the other finish what it commits
+        )
     try:
         yield await_address(process)
     finally:
         if process.stdin:
             process.stdin.close()
         process.wait(30)
+        if process.stdout:
+            process.stdout.close()
 
 
 def control_plane_command(settings: Settings, *flags: str) -> list[str]:
@@ -158,7 +212,7 @@ def await_address(process: subprocess.Popen[bytes]) -> str:
         else Unavailable(
             "the control plane did not start",
             hint="see control-plane.log in the home's run folder",
-            code="did_not_start",
+            code="control_plane_did_not_start",
         )
     )
 
@@ -166,8 +220,16 @@ def await_address(process: subprocess.Popen[bytes]) -> str:
 def open_log(home: Path, name: str) -> Any:
     """A log file in the home's run folder, opened for appending; the caller's child keeps it."""
     folder = home / "run"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return (folder / f"{name}.log").open("ab")
+    try:
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder.mkdir(exist_ok=True, mode=0o700)
+        return (folder / f"{name}.log").open("ab")
+    except OSError as e:
+        raise refusal(e, home) or Invalid(
+            f"{home} cannot be a home: {(e.strerror or str(e)).lower()}",
+            hint="name another folder: --home FOLDER (FALAJ_HOME)",
+            code="bad_home_path",
+        ) from e
 
 
 def token_path(home: Path, principal: str) -> Path:
@@ -178,14 +240,27 @@ def token_path(home: Path, principal: str) -> Path:
 def token_of(settings: Settings) -> str:
     """The token to act with: given, or kept in the home for the principal. Raises `Unauthenticated`."""
     if settings.token:
+        if not (settings.token.isascii() and settings.token.isprintable()):
+            raise Unauthenticated(
+                "FALAJ_TOKEN is no token: it has characters that none has",
+                hint="copy it again as `falaj token create` showed it",
+                code="malformed_token",
+            )
         return settings.token
+    if "/" in settings.principal or not settings.principal.strip(". "):
+        raise Invalid(
+            f"{settings.principal[:80]!r} cannot name a principal",
+            hint="name one whose token lies in this home: --as NAME (FALAJ_PRINCIPAL)",
+            code="bad_principal_name",
+        )
     path = token_path(settings.home, settings.principal)
     try:
         return path.read_text("ascii").strip()
     except OSError as e:
+        kept = ", ".join(sorted(p.name for p in path.parent.glob("*") if p.is_file())) or "none"
         raise Unauthenticated(
-            f"there is no token for {settings.principal} in this home",
-            hint="set FALAJ_TOKEN, or let an administrator run `falaj token create NAME --role ROLE --keep`",
+            f"there is no token for {settings.principal[:80]} in this home",
+            hint=f"there is {kept}; set FALAJ_TOKEN, or let an administrator run `falaj token create NAME --role ROLE --keep`",
             code="no_token",
         ) from e
 

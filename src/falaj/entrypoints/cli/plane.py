@@ -43,9 +43,15 @@ def start_plane(settings: Settings, environment: str = PRODUCTION) -> str:
         raise Unavailable(
             f"the data plane (pid {last.pid}) lives, and does not answer",
             hint="stop it, then start it: `falaj down`, `falaj up`",
-            code="does_not_answer",
+            code="plane_does_not_answer",
         )
     wanted = settings.plane_port if environment == PRODUCTION else 0
+    if wanted and _taken(wanted):
+        raise Unavailable(
+            f"port {wanted} is taken by another program",
+            hint="set FALAJ_PLANE_PORT to a free one, or to 0 for any",
+            code="port_taken",
+        )
     process = _start(settings, wanted or _kept_port(settings, environment), environment)
     folder = settings.home / "run"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -26,7 +26,7 @@ _LEAST = 24  # columns that the last one gets, however narrow the terminal is
 _MOMENT = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d):\d\d(?:\.\d+)?Z\Z")
 _STYLE = {
     "done": "green", "Successful": "green", "serving": "green", "approved": "green", "loaded": "green", "awaiting approval": "yellow", "registered": "yellow",
-    "Failed": "red", "Error": "red", "Inconclusive": "yellow", "refused": "red", "denied": "red", "rejected": "red",
+    "Failed": "red", "Error": "red", "Inconclusive": "yellow", "Missing": "yellow", "refused": "red", "denied": "red", "rejected": "red",
 }  # fmt: skip
 
 
@@ -43,6 +43,11 @@ def plain(text: str) -> str:
 def line(text: str) -> None:
     """A line of text; what it holds is never taken for markup."""
     out.print(plain(text))
+
+
+def paragraph(text: str) -> None:
+    """Sentences, broken between words at the terminal's width or at 100 columns."""
+    out.print(Text(text), soft_wrap=False, width=min(out.width, 100))
 
 
 def styled(value: object) -> str:
@@ -93,6 +98,7 @@ class Steps:
         self._task = progress.add_task("starting", total=None) if progress else None
 
     def __call__(self, event: dict[str, Any]) -> None:
+        """Show one event of the flow."""
         if self._progress is None or self._task is None or event.get("type") != "progress":
             return
         total = event.get("total") or None

@@ -27,6 +27,7 @@ def write_project(below: Path, name: str) -> Path:
         raise Invalid(
             f"{name[:60]!r} cannot name a project",
             hint="use a lower-case letter, then up to 40 lower-case letters, digits and '_': it names a Python module too",
+            code="bad_project_name",
         )
     folder = below / name
     if folder.exists() and any(folder.iterdir()):

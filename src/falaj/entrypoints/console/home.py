@@ -68,6 +68,7 @@ class HomeReader:
         self._watch = WatchReader(plane, self._log)
 
     def frame(self) -> Frame:
+        """What every page shows around itself."""
         p = self._p
         applied, moved = p.definitions.newest(), replay_of(p.layout.home)
         return Frame(
@@ -78,6 +79,7 @@ class HomeReader:
         )
 
     def overview(self, viewer: Principal) -> Overview:
+        """What serves, and whether it is well."""
         health = self._p.monitoring.plane()
         names, incidents = self._models(), self._watch.open_incidents()
         served = [self._served(name, health, [i for i in incidents if i.model == name]) for name in sorted(names)]
@@ -89,9 +91,11 @@ class HomeReader:
             refusals=self._log.refusals(viewer, RECENT, names),
             checkpoint=self._log.checkpoint(),
             incidents=len(incidents),
+            watched=self._watch.watched(),
         )
 
     def model(self, viewer: Principal, name: str) -> ModelPage:
+        """One model: its channel, versions and runs. Raises `NotFound`."""
         p = self._p
         self._check_model(name)
         versions, runs, plan = self._versions(name), p.training.runs(name), p.rollout.plan(name)
@@ -110,6 +114,7 @@ class HomeReader:
         )
 
     def evidence(self, name: str, reference: str) -> EvidencePage:
+        """What speaks for one version, and against it. Raises `NotFound`."""
         version = self._found(name, reference)
         gates = self._gates(version)
         newest: dict[str, AdmissionFact] = {}
@@ -128,6 +133,7 @@ class HomeReader:
         )
 
     def run(self, run_id: str) -> RunPage:
+        """One training run with its learning curves. Raises `NotFound`."""
         p = self._p
         run = p.training.run(run_id)
         plan = p.rollout.plan(run.model)
@@ -145,29 +151,36 @@ class HomeReader:
         )
 
     def rollout(self, viewer: Principal, name: str) -> RolloutPage:
+        """A model's rollouts, the running one drawn. Raises `NotFound`."""
         self._check_model(name)
         return self._watch.rollout(viewer, name)
 
     def order(self, viewer: Principal, name: str, rollout: str, what: str) -> None:
+        """Pause, resume, promote or abort a rollout. Raises `NotFound`, `Denied`, `Conflict`."""
         self._check_model(name)
         self._watch.order(viewer, name, rollout, what)
 
     def drift(self, name: str, window: str) -> DriftPage:
+        """A model's windows, one of them by feature. Raises `NotFound`."""
         self._check_model(name)
         return self._watch.drift(name, window)
 
     def incidents(self, viewer: Principal) -> IncidentsPage:
+        """What is not as it should be, and what was."""
         return self._watch.incidents(viewer, self._models())
 
     def resolve(self, viewer: Principal, incident: str) -> None:
+        """Resolve an incident. Raises `NotFound`, `Denied`."""
         self._watch.resolve(viewer, incident)
 
     def audit(self, viewer: Principal, query: AuditQuery) -> AuditPage:
+        """A page of the audit log."""
         page = self._log.page(viewer, query)
         people = sorted({SYSTEM.name, *(p.name for p in self._p.identity.principals())})
         return msgspec.structs.replace(page, principals=tuple(people), actions=ACTION_NAMES)
 
     def verify(self) -> VerifyReport:
+        """Check the whole log from its bytes."""
         return self._log.verify()
 
     # what several pages need
@@ -229,6 +242,7 @@ class HomeReader:
             weight=route.weight if route else None,
             environments=self._p.registry.let_in(version.digest),
             rehearsal=self._rehearsal(version),
+            lacking=self._p.registry.lacking(version),
         )
 
     def _rehearsal(self, version: ModelVersion) -> RehearsalFact | None:
@@ -382,15 +396,18 @@ class HomeSessions:
         self._p = plane
 
     def principal(self, request: Request) -> Principal | None:
+        """Who asks; None without a session, or when every token of theirs was revoked."""
         found = self._p.sessions.principal(request.cookies.get(COOKIE, ""))
         if found is None or all(t.principal != found.name for t in self._p.identity.known_tokens()):
             return None
         return found
 
     def login(self, code: str) -> str:
+        """A cookie for a one-time code. Raises `Unauthenticated`."""
         return self._p.sessions.open(code)
 
     def logout(self, cookie: str) -> None:
+        """End the session of a cookie."""
         self._p.sessions.close(cookie)
 
 
@@ -401,6 +418,7 @@ class ConsoleGuard:
         self._door = door
 
     def page(self, action: Action) -> Callable[[Request], None]:
+        """The dependency that runs before a page of this action."""
         def check(request: Request) -> None:
             name = next(iter(request.path_params.values()), "*")
             self._door.check(Intent(request.state.principal, action, Resource(action.resource, str(name))))

@@ -45,6 +45,7 @@ _WAIT = (
     "open",
     "awaiting approval",
     "Inconclusive",
+    "Missing",
     "attention",
     "behind",
     "waiting",

@@ -105,7 +105,7 @@ def _route_class(pages: Pages) -> type[APIRoute]:
                     broken = FalajError(
                         pages.words("problem.unexpected"),
                         hint=pages.words("problem.unexpected.hint"),
-                        code="unexpected",
+                        code="internal_error",
                     )
                     return pages.problem(request, broken)
 
@@ -117,7 +117,7 @@ def _route_class(pages: Pages) -> type[APIRoute]:
 def _unreadable(pages: Pages, error: RequestValidationError) -> Invalid:
     fields = ", ".join(str(e["loc"][-1]) for e in error.errors())
     return Invalid(
-        pages.words("problem.input", field=fields), hint=pages.words("problem.input.hint"), code="unreadable_input"
+        pages.words("problem.input", field=fields), hint=pages.words("problem.input.hint"), code="bad_page_input"
     )
 
 

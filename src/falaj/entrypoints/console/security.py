@@ -51,6 +51,7 @@ class SecurityHeaders:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, with the headers."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -82,6 +83,7 @@ class LoopbackNames:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, if the request names this machine."""
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return

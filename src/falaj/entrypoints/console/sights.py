@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from falaj.entrypoints.console.views import Curve
+from falaj.entrypoints.console.views import Curve, Watched
 from falaj.lifecycle.evidence.model import Verdict
 
 
@@ -176,6 +176,7 @@ class DriftPage(msgspec.Struct, frozen=True):
     trends: tuple[Curve, ...] = ()
     since: str = ""
     unit: str = ""
+    watched: Watched | None = None  # for a model that somebody else serves
 
 
 class Followed(msgspec.Struct, frozen=True):

@@ -8,6 +8,7 @@ import msgspec
 
 from falaj.kernel.digests import FileEntry
 from falaj.lifecycle.evidence.model import Finding, Verdict
+from falaj.lifecycle.registry.waiver import Lacking
 from falaj.lifecycle.training.model import ModelContract, Run
 
 
@@ -109,6 +110,20 @@ class Checkpoint(msgspec.Struct, frozen=True):
     signed_at: str
 
 
+class Watched(msgspec.Struct, frozen=True):
+    """A model that somebody else serves: watched, not governed. `claims` is what its endpoint calls its versions."""
+
+    model: str
+    task: str
+    served_by: str
+    heard_at: str
+    silent: bool
+    claims: tuple[str, ...]
+    windows: int = 0
+    verdict: str = ""
+    incidents: int = 0
+
+
 class Overview(msgspec.Struct, frozen=True):
     """`/`: what is in production and is it well. `incidents` counts all that are open."""
 
@@ -118,6 +133,7 @@ class Overview(msgspec.Struct, frozen=True):
     refusals: tuple[Refusal, ...] = ()
     checkpoint: Checkpoint | None = None
     incidents: int = 0
+    watched: tuple[Watched, ...] = ()
 
 
 class Approval(msgspec.Struct, frozen=True):
@@ -164,6 +180,7 @@ class Version(msgspec.Struct, frozen=True):
     weight: int | None = None
     environments: tuple[str, ...] = ()
     rehearsal: RehearsalFact | None = None
+    lacking: Lacking | None = None  # of an imported version: what is not known of it
 
 
 class StageFact(msgspec.Struct, frozen=True):

@@ -22,7 +22,7 @@ from falaj.entrypoints.console.sights import (
     RolloutPage,
     Trouble,
 )
-from falaj.entrypoints.console.views import Curve, Line
+from falaj.entrypoints.console.views import Curve, Line, Watched
 from falaj.governance.door import Intent
 from falaj.kernel.access import SYSTEM, Action, Principal, Resource
 from falaj.kernel.clock import iso, parse_iso
@@ -47,6 +47,7 @@ class WatchReader:
     # rollout
 
     def rollout(self, viewer: Principal, model: str) -> RolloutPage:
+        """A model's rollouts, the running or else the newest one drawn."""
         found = self._p.rollout.rollouts(model)
         names = self._names(model)
         shown = next((r for r in found if not r.ended), found[0] if found else None)
@@ -66,7 +67,7 @@ class WatchReader:
             raise Conflict(
                 f"the rollout {rollout[:60]} of {model} does not run any more",
                 hint="look at the page again: it shows what runs now",
-                code="another_rollout",
+                code="rollout_not_running",
             )
         self._p.rollout.order(viewer, model, what)
 
@@ -121,7 +122,7 @@ class WatchReader:
                 hint="the page on drift lists the windows that there are",
                 code="no_such_window",
             )
-        policy = self._p.definitions.monitor(model)
+        policy = self._p.external.monitor(model)
         report = reports.get(selected.key) if selected else None
         unit, since, trends = _trends(panes[::-1])
         return DriftPage(
@@ -132,7 +133,29 @@ class WatchReader:
             trends=trends,
             since=since,
             unit=unit,
+            watched=next((w for w in self.watched() if w.model == model), None),
         )
+
+    def watched(self) -> tuple[Watched, ...]:
+        """The models that somebody else serves, each with its newest window."""
+        found = []
+        incidents = self.open_incidents()
+        for told in self._p.external.all():
+            name, views = told["name"], self._p.quality.windows(told["name"])
+            found.append(
+                Watched(
+                    model=name,
+                    task=told["task"],
+                    served_by=told["served_by"],
+                    heard_at=told["heard_at"],
+                    silent=told["silent"],
+                    claims=tuple(told["claims"]),
+                    windows=len(views),
+                    verdict=views[-1].verdict if views else "",
+                    incidents=sum(i.model == name for i in incidents),
+                )
+            )
+        return tuple(found)
 
     def newest_window(self, model: str, digest: str) -> tuple[str, str, DriftReport] | None:
         """The newest window of a version, if it can be judged: when it begins and ends, and the report."""
@@ -159,6 +182,7 @@ class WatchReader:
         return [i for i in self._p.incidents.all() if i.state != "resolved"]
 
     def resolve(self, viewer: Principal, incident: str) -> None:
+        """Resolve an incident. Raises `NotFound`, `Denied`."""
         self._p.incidents.resolve(viewer, incident)
 
     def _trouble(
@@ -204,7 +228,10 @@ class WatchReader:
 
     def _names(self, model: str) -> dict[str, Named]:
         versions = self._p.registry.versions(model)
-        return {v.digest: Named(v.alias, v.digest, v.alias.rpartition("@")[2], v.state) for v in versions}
+        claimed = {
+            w.digest: Named(w.claims or "–", w.digest) for w in self._p.quality.windows(model) if w.claims is not None
+        }
+        return claimed | {v.digest: Named(v.alias, v.digest, v.alias.rpartition("@")[2], v.state) for v in versions}
 
 
 def _named(names: dict[str, Named], digest: str) -> Named:

@@ -92,7 +92,7 @@ def inclusion_proof(nodes: Nodes, index: int, size: int) -> tuple[bytes, ...]:
     """PATH(index, D[size]): what leads from leaf `index` to the root of the first `size` leaves."""
     if not 0 <= index < size:
         raise Invalid(
-            f"entry {index} is not in a tree of {size}", hint="ask for an index below the size", code="audit_proof"
+            f"entry {index} is not in a tree of {size}", hint="ask for an index below the size", code="no_such_proof"
         )
     proof: list[bytes] = []
     start, end = 0, size
@@ -113,7 +113,7 @@ def consistency_proof(nodes: Nodes, old: int, new: int) -> tuple[bytes, ...]:
         raise Invalid(
             f"there is no consistency proof from {old} to {new}",
             hint="the sizes must satisfy 0 < old ≤ new; the first tree that one sees needs no proof",
-            code="audit_proof",
+            code="no_such_proof",
         )
     proof: list[bytes] = []
     start, end, whole = 0, new, True

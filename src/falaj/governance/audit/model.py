@@ -73,11 +73,15 @@ class Conditions(msgspec.Struct, frozen=True):
 
     def __post_init__(self) -> None:
         if not 1 <= self.limit <= MAX_FOUND:
-            raise Invalid(f"limit must be 1 to {MAX_FOUND}", hint="turn the page with before_index", code="audit_limit")
+            raise Invalid(
+                f"limit must be 1 to {MAX_FOUND}", hint="turn the page with before_index", code="bad_audit_limit"
+            )
         for name in ("since", "until"):
             moment = getattr(self, name)
             if moment is not None and moment.tzinfo is None:
-                raise Invalid(f"{name} has no time zone", hint="end the time with Z or an offset", code="audit_time")
+                raise Invalid(
+                    f"{name} has no time zone", hint="end the time with Z or an offset", code="time_without_zone"
+                )
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -152,7 +156,7 @@ def fitted(entry: Entry) -> Entry:
         raise Invalid(
             f"the audit entry for {entry.action} cannot be written as JSON: {e}",
             hint="put only text, numbers, lists and tables into an event's detail",
-            code="audit_entry",
+            code="audit_detail_not_json",
         ) from e
 
 
@@ -170,7 +174,7 @@ def encode(entry: Entry) -> bytes:
         raise Invalid(
             f"an audit entry of {len(data)} bytes is larger than {MAX_ENTRY}",
             hint="refer to large detail by its digest",
-            code="audit_entry",
+            code="audit_entry_too_large",
         )
     return data
 
@@ -184,5 +188,7 @@ def decode(data: bytes) -> Entry:
     except (ValueError, msgspec.MsgspecError):
         pass  # the same refusal as for bytes that decode but are not canonical
     raise Integrity(
-        "these bytes are not an audit entry", hint="run `falaj audit verify` to see which entry", code="audit_entry"
+        "these bytes are not an audit entry",
+        hint="run `falaj audit verify` to see which entry",
+        code="audit_entry_broken",
     )

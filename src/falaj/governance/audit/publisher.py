@@ -11,6 +11,7 @@ publisher first works, and the rows of the last tile are hashed again at every p
 from __future__ import annotations
 
 import base64
+import errno
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from falaj.governance.audit.model import Published, Stored
 from falaj.governance.audit.ports import AuditStore
 from falaj.governance.audit.verify import CHECKPOINT, HEAD, VKEY, verify_database_entries
 from falaj.kernel.clock import Clock, iso
+from falaj.kernel.disk import refusal
 from falaj.kernel.errors import FalajError, Integrity, Unavailable
 from falaj.kernel.log import logger
 from falaj.storage.sql.database import Database, Tx
@@ -96,7 +98,8 @@ class Publisher:
         """Sign and write a checkpoint over everything committed; without new entries the last one is returned.
 
         Raises `Integrity` (nothing is signed) if the rows or the folder are not an extension of what was signed, and
-        `Unavailable` if the folder cannot be written; after that this process signs no more.
+        `Unavailable` if the folder cannot be written; after that this process signs no more, unless only room was
+        lacking: then it is tried again.
         """
         with self._lock:
             if self._broken is not None:
@@ -104,6 +107,11 @@ class Publisher:
             try:
                 published = self._publish()
             except OSError as e:
+                full = refusal(e, self.folder) if e.errno in (errno.ENOSPC, errno.EDQUOT) else None
+                if full is not None:  # each file is whole or absent: the next attempt begins from the bytes again
+                    self._signed = None
+                    self._failure = full
+                    raise full from e
                 # After a failed write or fsync nobody knows what is on the disk: only a fresh start looks again.
                 self._signed = None
                 self._broken = self._failure = Unavailable(

@@ -17,6 +17,7 @@ AUDIT_READ, AUDIT_VERIFY = ACTIONS
 
 
 def build(service: AuditService, door: Door, guard: Guard) -> APIRouter:
+    """The log over HTTP."""
     routes = guard.router("/api/v1/audit", "audit")
 
     @routes.get("", AUDIT_READ)

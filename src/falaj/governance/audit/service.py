@@ -114,6 +114,6 @@ def _believed(row: Stored) -> Entry:
         raise Integrity(
             f"entry {row.index} was changed in the database",
             hint="run `falaj audit verify` to see what differs",
-            code="audit_row",
+            code="audit_entry_changed",
         )
     return entry

@@ -69,7 +69,9 @@ def encode_entries(entries: Sequence[bytes]) -> bytes:
     """An entry bundle. Raises `Invalid` for an entry above 65,535 bytes."""
     if any(len(data) > MAX_BYTES for data in entries):
         raise Invalid(
-            f"an entry is above {MAX_BYTES} bytes", hint="refer to large detail by its digest", code="audit_entry"
+            f"an entry is above {MAX_BYTES} bytes",
+            hint="refer to large detail by its digest",
+            code="audit_entry_too_large",
         )
     return b"".join(len(data).to_bytes(2, "big") + data for data in entries)
 
@@ -89,7 +91,7 @@ def decode_entries(bundle: bytes) -> tuple[list[bytes], bool]:
 def split_hashes(tile: bytes) -> list[bytes]:
     """The hashes of a tile. Raises `Integrity` for a length that is not a multiple of 32."""
     if len(tile) % HASH_SIZE:
-        raise Integrity("a tile is cut off inside a hash", hint="restore the tile from a backup", code="audit_tile")
+        raise Integrity("a tile is cut off inside a hash", hint="restore the tile from a backup", code="audit_tile_cut")
     return [tile[i : i + HASH_SIZE] for i in range(0, len(tile), HASH_SIZE)]
 
 

@@ -9,6 +9,12 @@ from falaj.storage.sql.database import Tx
 
 
 class ApprovalStore(Protocol):
-    def add(self, tx: Tx, approval: Approval) -> None: ...
+    """Approvals and rejections as they were given."""
 
-    def of(self, tx: Tx, digest: str) -> list[Approval]: ...
+    def add(self, tx: Tx, approval: Approval) -> None:
+        """Write one down."""
+        ...
+
+    def of(self, tx: Tx, digest: str) -> list[Approval]:
+        """Those about a version, oldest first."""
+        ...

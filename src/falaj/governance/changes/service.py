@@ -15,6 +15,8 @@ from falaj.storage.sql.database import Database, Tx
 
 
 class ChangeService:
+    """Approvals and rejections, each by somebody, about a digest and its evidence."""
+
     def __init__(self, database: Database, store: ApprovalStore, door: Door) -> None:
         self._database = database
         self._store = store
@@ -24,7 +26,9 @@ class ChangeService:
         """Record a decision. Raises `Denied` for the author, `Conflict` for a second decision by the
         same person about the same evidence and environment, `Invalid` without a reason."""
         if not reason.strip() or len(reason) > 1000:
-            raise Invalid("a decision needs a reason of 1 to 1000 characters", hint="say why: --reason '…'")
+            raise Invalid(
+                "a decision needs a reason of 1 to 1000 characters", hint="say why: --reason '…'", code="no_reason"
+            )
         now = self._door.clock.now()
         approval = Approval(
             id=new_id("apr", now),
@@ -60,6 +64,7 @@ class ChangeService:
         return approval
 
     def of(self, digest: str) -> list[Approval]:
+        """What was decided about a version, oldest first."""
         return self._database.read(lambda tx: self._store.of(tx, digest))
 
     def counting(self, subject: Subject) -> list[Approval]:

@@ -6,22 +6,40 @@ A `Guard` makes routes; a route names its action, and there is no other way to m
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from datetime import datetime
 from typing import Any, Protocol
 
 from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi.routing import APIRoute
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount
+from starlette.types import Message
 
 from falaj.governance.door import Door, Intent
 from falaj.governance.identity.verify import bearer
 from falaj.kernel.access import Action, Principal, Resource
 from falaj.kernel.errors import Invalid
+from falaj.kernel.ids import id_of, new_id
 
+_LONGEST_KEY = 200
+MAX_BODY = 32 << 20
 PUBLIC = Action("public", "read", "Platform", "open to everyone: says nothing about anyone")
 
 
+class TooLarge(Invalid):
+    """More than is read of one request."""
+
+    status = 413
+
+
 class Authenticator(Protocol):
-    def authenticate(self, token: str) -> Principal: ...
+    """Knows whom a token stands for."""
+
+    def authenticate(self, token: str) -> Principal:
+        """Raises `Unauthenticated`."""
+        ...
 
 
 class Guard:
@@ -34,14 +52,22 @@ class Guard:
         self.declared: dict[tuple[str, str], Action] = {}
 
     def router(self, prefix: str, tag: str) -> GuardedRouter:
+        """A router below `prefix` whose routes cannot be declared without an action."""
         return GuardedRouter(self, prefix, tag)
+
+    def identify(self, request: Request) -> Principal:
+        """Who is asking, remembered with the request. Raises `Unauthenticated`."""
+        principal: Principal | None = getattr(request.state, "principal", None)
+        if principal is None:
+            principal = self._authenticator.authenticate(bearer(request.headers.get("authorization", "")))
+            request.state.principal = principal
+        return principal
 
     def before(self, action: Action) -> Callable[[Request], None]:
         """The dependency that runs before a route of this action."""
 
         def check(request: Request) -> None:
-            principal = self._authenticator.authenticate(bearer(request.headers.get("authorization", "")))
-            request.state.principal = principal
+            principal = self.identify(request)
             if action.group in ("read", "audit"):
                 name = next(iter(request.path_params.values()), "*")
                 self._door.check(Intent(principal, action, Resource(action.resource, str(name))))
@@ -64,15 +90,18 @@ class GuardedRouter:
     def __init__(self, guard: Guard, prefix: str, tag: str) -> None:
         self._guard = guard
         self._prefix = prefix
-        self.router = APIRouter(prefix=prefix, tags=[tag])
+        self.router = APIRouter(prefix=prefix, tags=[tag], route_class=_known_first(guard))
 
     def get(self, path: str, action: Action, **options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        """A GET route that needs `action`."""
         return self._route("GET", path, action, options)
 
     def post(self, path: str, action: Action, **options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        """A POST route that needs `action`."""
         return self._route("POST", path, action, options)
 
     def delete(self, path: str, action: Action, **options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        """A DELETE route that needs `action`."""
         return self._route("DELETE", path, action, options)
 
     def _route(
@@ -90,11 +119,50 @@ class GuardedRouter:
         return add
 
 
+def _known_first(guard: Guard) -> type[APIRoute]:
+    """Routes that read no body before they know who sends it, and no more of one than they can use."""
+
+    class Known(APIRoute):
+        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+            handle = super().get_route_handler()
+            if getattr(self.endpoint, "__falaj_action__", None) is PUBLIC:
+                return handle
+
+            async def known(request: Request) -> Response:
+                await run_in_threadpool(guard.identify, request)
+                return await handle(_limited(request) if self.body_field is not None else request)
+
+            return known
+
+    return Known
+
+
+def _limited(request: Request) -> Request:
+    """The request; reading it raises `TooLarge` once its body is larger than is ever needed."""
+    size = 0
+
+    async def receive() -> Message:
+        nonlocal size
+        message = await request.receive()
+        size += len(message.get("body", b""))
+        if size > MAX_BODY:
+            raise TooLarge(
+                f"the body is larger than {MAX_BODY >> 20} MiB", hint="send it in several requests", code="too_large"
+            )
+        return message
+
+    return Request(request.scope, receive)
+
+
 def declare(endpoint: Callable[..., Any], action: Action) -> None:
     """Mark an endpoint with its action. An endpoint serves one action only."""
     earlier = getattr(endpoint, "__falaj_action__", action)
     if earlier != action:
-        raise Invalid(f"{endpoint.__name__} already declares {earlier.name}", hint="write a second endpoint")
+        raise Invalid(
+            f"{endpoint.__name__} already declares {earlier.name}",
+            hint="write a second endpoint",
+            code="action_declared_twice",
+        )
     endpoint.__falaj_action__ = action  # type: ignore[attr-defined]
 
 
@@ -102,6 +170,22 @@ def actor(request: Request) -> Principal:
     """Who is asking; only behind a guarded route."""
     principal: Principal = request.state.principal
     return principal
+
+
+def flow_id(request: Request, prefix: str, now: datetime) -> str:
+    """The id of the flow that a request starts.
+
+    Whoever got no answer may ask again with the same `Idempotency-Key`: the same flow is meant then, and none is
+    started beside it. Keys are each principal's own, for one path. Raises `Invalid` for one above 200 characters.
+    """
+    key = request.headers.get("idempotency-key", "")
+    if len(key) > _LONGEST_KEY:
+        raise Invalid(
+            f"the Idempotency-Key has {len(key)} characters",
+            hint=f"use up to {_LONGEST_KEY}: a UUID will do",
+            code="bad_idempotency_key",
+        )
+    return id_of(prefix, actor(request).name, request.url.path, key) if key else new_id(prefix, now)
 
 
 def _walk(routes: list[BaseRoute], prefix: str) -> list[tuple[str, set[str], BaseRoute]]:

@@ -25,7 +25,12 @@ def check_principal(name: str, roles: tuple[str, ...]) -> None:
         raise Invalid(
             f"{name[:64]!r} cannot name a principal",
             hint="use 1 to 64 lower-case letters, digits, '.', '_', '@' and '-'; 'falaj' is the platform itself",
+            code="bad_principal_name",
         )
     unknown = sorted(set(roles) - set(ROLES))
     if unknown or not roles:
-        raise Invalid(f"no such role: {', '.join(unknown) or '(none given)'}", hint=f"use some of {', '.join(ROLES)}")
+        raise Invalid(
+            f"no such role: {', '.join(unknown) or '(none given)'}",
+            hint=f"use some of {', '.join(ROLES)}",
+            code="no_such_role",
+        )

@@ -10,19 +10,31 @@ from falaj.storage.sql.database import Tx
 
 
 class Principals(Protocol):
+    """Who there is."""
+
     def principal(self, name: str) -> Principal:
         """Who is called that now, with the roles that hold now. Raises `NotFound`."""
         ...
 
 
 class IdentityStore(Protocol):
-    def principal(self, tx: Tx, name: str) -> Principal | None: ...
+    """Principals with their roles, and their tokens as keyed hashes."""
 
-    def principals(self, tx: Tx) -> list[Principal]: ...
+    def principal(self, tx: Tx, name: str) -> Principal | None:
+        """One principal; None when there is none of this name."""
+        ...
 
-    def put_principal(self, tx: Tx, principal: Principal, at: str) -> None: ...
+    def principals(self, tx: Tx) -> list[Principal]:
+        """All principals, by name."""
+        ...
 
-    def put_token(self, tx: Tx, token: KnownToken, at: str) -> None: ...
+    def put_principal(self, tx: Tx, principal: Principal, at: str) -> None:
+        """Add a principal, or replace its roles."""
+        ...
+
+    def put_token(self, tx: Tx, token: KnownToken, at: str) -> None:
+        """Add a token."""
+        ...
 
     def revoke(self, tx: Tx, token_id: str, at: str) -> bool:
         """Whether there was such a token that was not revoked yet."""

@@ -24,6 +24,7 @@ class Grant(BaseModel):
 
 
 def build(identity: IdentityService, sessions: SessionService, guard: Guard) -> APIRouter:
+    """Tokens, principals and console links over HTTP."""
     routes = guard.router("/api/v1", "identity")
 
     @routes.get("/tokens", IDENTITY_READ)

@@ -50,6 +50,7 @@ class IdentityService:
         self._listeners.append(listener)
 
     def refresh(self) -> None:
+        """Take in tokens that were granted or revoked."""
         self._verifier = TokenVerifier(self.known_tokens(), self._pepper)
 
     def authenticate(self, token: str) -> Principal:
@@ -57,30 +58,47 @@ class IdentityService:
         return self._verifier.verify(token, self._door.clock.now())
 
     def principal(self, name: str) -> Principal:
+        """Who is called that now. Raises `NotFound`."""
         if name == SYSTEM.name:
             return SYSTEM
         found = self._database.read(lambda tx: self._store.principal(tx, name))
         if found is None:
             raise NotFound(
-                f"there is no principal {name}", hint="see `falaj token list`, or create one: `falaj token create`"
+                f"there is no principal {name}",
+                hint="see `falaj token list`, or create one: `falaj token create`",
+                code="no_such_principal",
             )
         return found
 
     def principals(self) -> list[Principal]:
+        """Everybody, by name."""
         return self._database.read(self._store.principals)
 
     def known_tokens(self) -> list[KnownToken]:
+        """Tokens that are not revoked, as keyed hashes with their principals."""
         return self._database.read(self._store.live_tokens)
 
-    def grant(self, actor: Principal, principal: Principal, days: int, operation_id: str = "") -> NewToken:
+    def grant(
+        self,
+        actor: Principal,
+        principal: Principal,
+        days: int,
+        operation_id: str = "",
+        keep: Callable[[str], None] | None = None,
+    ) -> NewToken:
         """Create the principal or change its roles, and give it a token that lasts `days`.
 
+        `keep` is handed the token before it is granted: a crash after that must not leave one that nobody knows.
         Raises `Conflict` when the operation was done before: its token was shown then and is not kept.
         """
         check_principal(principal.name, principal.roles)
         if not 1 <= days <= MAX_DAYS:
-            raise Invalid(f"a token cannot last {days} days", hint=f"choose 1 to {MAX_DAYS} days")
+            raise Invalid(
+                f"a token cannot last {days} days", hint=f"choose 1 to {MAX_DAYS} days", code="bad_token_days"
+            )
         identifier, token = make_token()
+        if keep is not None:
+            keep(token)
         now = self._door.clock.now()
         known = KnownToken(
             id=identifier,
@@ -113,7 +131,9 @@ class IdentityService:
 
         def do(tx: Tx) -> Done[None]:
             if not self._store.revoke(tx, token_id, iso(self._door.clock.now())):
-                raise NotFound(f"there is no live token {token_id[:40]}", hint="see `falaj token list`")
+                raise NotFound(
+                    f"there is no live token {token_id[:40]}", hint="see `falaj token list`", code="no_such_token"
+                )
             return Done(None)
 
         self._door.change(Intent(actor, IDENTITY_REVOKE, Resource("Account", token_id)), do)
@@ -170,5 +190,6 @@ class SessionService:
         return self._identity.principal(name)
 
     def close(self, cookie: str) -> None:
+        """End a session; one that is unknown is no error."""
         with self._lock:
             self._cookies.pop(cookie, None)

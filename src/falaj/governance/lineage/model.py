@@ -17,11 +17,15 @@ ACTIONS = (LINEAGE_READ,)
 
 
 class Node(msgspec.Struct, frozen=True, order=True):
+    """A thing by its kind and its id, such as `model_version` and a digest."""
+
     kind: str
     id: str
 
 
 class Edge(msgspec.Struct, frozen=True, order=True):
+    """`child` was made from `parent`."""
+
     child: Node
     parent: Node
 

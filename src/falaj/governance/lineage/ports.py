@@ -9,8 +9,16 @@ from falaj.storage.sql.database import Tx
 
 
 class LineageStore(Protocol):
-    def add(self, tx: Tx, edges: list[Edge], at: str) -> None: ...
+    """Edges from what something was made of to what was made."""
 
-    def parents(self, tx: Tx, node: Node) -> list[Edge]: ...
+    def add(self, tx: Tx, edges: list[Edge], at: str) -> None:
+        """Add edges; one that is there is left alone."""
+        ...
 
-    def children(self, tx: Tx, node: Node) -> list[Edge]: ...
+    def parents(self, tx: Tx, node: Node) -> list[Edge]:
+        """The edges that lead to a node."""
+        ...
+
+    def children(self, tx: Tx, node: Node) -> list[Edge]:
+        """The edges that lead away from a node."""
+        ...

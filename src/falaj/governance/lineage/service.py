@@ -9,6 +9,8 @@ from falaj.storage.sql.database import Database, Tx
 
 
 class LineageService:
+    """Who came from what, in both directions."""
+
     def __init__(self, database: Database, store: LineageStore, clock: Clock) -> None:
         self._database = database
         self._store = store

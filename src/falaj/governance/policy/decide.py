@@ -43,6 +43,9 @@ class EnvironmentAuthoriser:
         self._own = {name: CedarAuthoriser(environment_policy(name), actions) for name in ENVIRONMENTS}
 
     def decide(self, question: Question) -> Decision:
+        """Decide by the policy of the environment that the resource is in; an environment that is not known is a
+        denial.
+        """
         if "environment" not in question.resource.attributes:
             return self._default.decide(question)
         name = question.resource.attributes["environment"]
@@ -60,14 +63,24 @@ class CedarAuthoriser:
         self._actions: dict[str, Action] = {}
         for action in actions:
             if self._actions.setdefault(action.name, action) != action:
-                raise Invalid(f"{action.name} is declared twice, and differently", hint="declare it in one stage")
+                raise Invalid(
+                    f"{action.name} is declared twice, and differently",
+                    hint="declare it in one stage",
+                    code="action_declared_twice",
+                )
         unknown = sorted({a.group for a in self._actions.values()} - set(GROUPS))
         if unknown:
-            raise Invalid(f"no such action group: {', '.join(unknown)}", hint=f"use one of {', '.join(GROUPS)}")
+            raise Invalid(
+                f"no such action group: {', '.join(unknown)}",
+                hint=f"use one of {', '.join(GROUPS)}",
+                code="no_such_action_group",
+            )
         try:
             self._policies = cedarpy.PolicySet.from_str(policy)
         except ValueError as e:
-            raise Invalid(f"the policy cannot be parsed: {e}", hint="mend the Cedar text; nothing was changed") from e
+            raise Invalid(
+                f"the policy cannot be parsed: {e}", hint="mend the Cedar text; nothing was changed", code="bad_policy"
+            ) from e
         self._hints = _hints(policy)
         self._base = cedarpy.Entities.from_json_str(
             msgspec.json.encode([_entity("Action", a.name, [("Action", a.group)]) for a in self._actions.values()]
@@ -75,6 +88,7 @@ class CedarAuthoriser:
         )  # fmt: skip
 
     def decide(self, question: Question) -> Decision:
+        """Decide by the policy; an undeclared action and an error in any rule are denials."""
         if question.action not in self._actions:
             return Decision(False, errors=("undeclared action",), reason=f"{question.action} is not a declared action")
         principal, resource = question.principal, question.resource

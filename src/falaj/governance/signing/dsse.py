@@ -38,12 +38,16 @@ def load_public_key(pem: str) -> PublicKey:
     try:
         key = load_pem_public_key(pem.encode())
     except ValueError as e:
-        raise Integrity("a trusted key cannot be read", hint="restore the trust root from a backup") from e
+        raise Integrity(
+            "a trusted key cannot be read", hint="restore the trust root from a backup", code="trusted_key_unreadable"
+        ) from e
     if isinstance(key, Ed25519PublicKey) or (
         isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name == "secp256r1"
     ):
         return key
-    raise Integrity("a trusted key has an unsupported type", hint="use Ed25519 or ECDSA P-256 keys")
+    raise Integrity(
+        "a trusted key has an unsupported type", hint="use Ed25519 or ECDSA P-256 keys", code="trusted_key_unsupported"
+    )
 
 
 def verify_envelope(

@@ -31,10 +31,11 @@ from cryptography.hazmat.primitives.serialization import (
 
 from falaj.kernel.digests import sha256
 from falaj.kernel.environments import ENVIRONMENTS, home_of
-from falaj.kernel.errors import Integrity
+from falaj.kernel.errors import Denied, Integrity
 
 K = TypeVar("K")
 _SYMMETRIC = 32  # bytes
+_OTHERS = 0o077  # rights of the group and of everybody
 PrivateKey = Ed25519PrivateKey | ec.EllipticCurvePrivateKey | X25519PrivateKey
 
 
@@ -125,6 +126,7 @@ def _load(path: Path, kind: type[K]) -> K:
         raise _broken(path) from e
     if not isinstance(key, kind):
         raise _broken(path)
+    _check_private(path)
     return key
 
 
@@ -132,6 +134,7 @@ def _symmetric(path: Path) -> bytes:
     key = _secret(path)
     if len(key) != _SYMMETRIC:
         raise _broken(path)
+    _check_private(path)
     return key
 
 
@@ -140,6 +143,15 @@ def _secret(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as e:
         raise _broken(path) from e
+
+
+def _check_private(path: Path) -> None:
+    if path.stat().st_mode & _OTHERS:
+        raise Denied(
+            f"the key {path.name} could be read by others: it is used no more until it is private again",
+            hint=f"find out who may have read it, then `chmod 600 {path}`; a key that was copied must be replaced",
+            code="key_exposed",
+        )
 
 
 def _broken(path: Path) -> Integrity:

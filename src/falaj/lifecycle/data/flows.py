@@ -15,6 +15,8 @@ from falaj.workflow.steps import StepRunner, StepTask
 
 
 class DataFlows:
+    """Loading as a durable flow."""
+
     def __init__(self, service: DataService, steps: StepRunner, principals: Principals) -> None:
         self._service = service
         self._steps = steps

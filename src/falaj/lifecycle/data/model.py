@@ -9,7 +9,9 @@ from falaj.kernel.digests import digest_of
 
 DATA_READ = Action("data.read", "read", "Dataset", "see a dataset's versions and its quarantine counts")
 DATA_INGEST = Action("data.ingest", "engineering", "Dataset", "load new files of a source")
-ACTIONS = (DATA_READ, DATA_INGEST)
+TABLE_HAND_OVER = Action("data.hand_over", "inference", "Table", "hand a table over, to be worked on")
+TABLE_FETCH = Action("data.fetch_table", "inference", "Table", "fetch or take away one's own table")
+ACTIONS = (DATA_READ, DATA_INGEST, TABLE_HAND_OVER, TABLE_FETCH)
 INGEST = "ingest"
 """The name of the flow that loads a source, and of its step."""
 
@@ -48,12 +50,23 @@ class FileLoad(msgspec.Struct, frozen=True):
     quarantined: int
 
 
+class BadRow(msgspec.Struct, frozen=True):
+    """Where a row stands that went to quarantine, and the rule that it broke: never what is in it.
+
+    `row` is its number in the file, the first being 1.
+    """
+
+    file: str
+    row: int
+    reason: str
+
+
 class IngestTask(msgspec.Struct, frozen=True):
     """What a step process needs to load a source: one JSON object.
 
     `project` is the project's folder; `table` and `quarantine` are folders of Delta tables.
     `base_version` is the version that SQL names (-1: none yet), `known_files` the digests of the files
-    in it and in what was quarantined.
+    in it and in what was quarantined, and `known_paths` these digests by the names that the files had.
     """
 
     source: SourceSpec
@@ -63,6 +76,7 @@ class IngestTask(msgspec.Struct, frozen=True):
     operation_id: str
     base_version: int = -1
     known_files: tuple[str, ...] = ()
+    known_paths: dict[str, tuple[str, ...]] = {}
 
 
 class IngestOutcome(msgspec.Struct, frozen=True):
@@ -70,7 +84,7 @@ class IngestOutcome(msgspec.Struct, frozen=True):
 
     `rows` counts the whole version, `added` this load; added + quarantined is what the files held.
     `skipped` files were known already. With nothing new, `version` is the version before. The version
-    holds `base_version` and this load, nothing else.
+    holds `base_version` and this load, nothing else. `examples` are the first rows that were quarantined.
     """
 
     name: str
@@ -86,6 +100,7 @@ class IngestOutcome(msgspec.Struct, frozen=True):
     base_version: int = -1
     event_from: str = ""
     event_to: str = ""
+    examples: tuple[BadRow, ...] = ()
 
 
 class DatasetVersion(msgspec.Struct, frozen=True):

@@ -6,16 +6,20 @@ from typing import Any
 
 import msgspec
 from fastapi import APIRouter, Request
+from fastapi.responses import FileResponse
 
-from falaj.governance.identity.guard import Guard, actor
+from falaj.governance.door import Door, Intent
+from falaj.governance.identity.guard import Guard, actor, flow_id
+from falaj.kernel.access import Action, Resource
 from falaj.kernel.clock import Clock
-from falaj.kernel.ids import new_id
-from falaj.lifecycle.data.model import DATA_INGEST, DATA_READ, INGEST
+from falaj.lifecycle.data.model import DATA_INGEST, DATA_READ, INGEST, TABLE_FETCH, TABLE_HAND_OVER
 from falaj.lifecycle.data.service import DataService
+from falaj.storage.parcels import Parcels
 from falaj.workflow.flow import Workflows
 
 
 def build(service: DataService, flows: Workflows, guard: Guard, clock: Clock) -> APIRouter:
+    """Datasets over HTTP."""
     routes = guard.router("/api/v1/datasets", "data")
 
     @routes.get("", DATA_READ)
@@ -29,8 +33,37 @@ def build(service: DataService, flows: Workflows, guard: Guard, clock: Clock) ->
     @routes.post("/{name}/loads", DATA_INGEST, status_code=202)
     def ingest(name: str, request: Request) -> dict[str, str]:
         service.check_ingest(actor(request), name)
-        flow = new_id("ing", clock.now())
+        flow = flow_id(request, "ing", clock.now())
         flows.start(INGEST, flow, {"source": name, "actor": actor(request).name})
         return {"flow": flow}
+
+    return routes.router
+
+
+def tables(parcels: Parcels, door: Door, guard: Guard) -> APIRouter:
+    """Tables on their way: handed over by a caller, fetched and taken away by the same."""
+    routes = guard.router("/api/v1/tables", "data")
+
+    def check(request: Request, action: Action, name: str) -> str:
+        who = actor(request)
+        door.check(Intent(who, action, Resource("Table", name)))
+        return who.name
+
+    @routes.post("", TABLE_HAND_OVER, status_code=201)
+    async def hand_over(request: Request) -> dict[str, Any]:
+        parcel = await parcels.receive(check(request, TABLE_HAND_OVER, "*"), request.stream())
+        told: dict[str, Any] = msgspec.to_builtins(parcel)
+        return told
+
+    @routes.get("/{name}", TABLE_FETCH)
+    def fetch(name: str, request: Request) -> FileResponse:
+        return FileResponse(
+            parcels.path(check(request, TABLE_FETCH, name), name), media_type="application/octet-stream"
+        )
+
+    @routes.delete("/{name}", TABLE_FETCH)
+    def take_away(name: str, request: Request) -> dict[str, str]:
+        parcels.remove(check(request, TABLE_FETCH, name), name)
+        return {"name": name}
 
     return routes.router

@@ -30,6 +30,8 @@ class Ports(msgspec.Struct, frozen=True):
 
 
 class DataService:
+    """Versions of datasets, and what adds one."""
+
     def __init__(self, door: Door, ports: Ports) -> None:
         self._door = door
         self._p = ports
@@ -38,7 +40,11 @@ class DataService:
         """The newest version. Raises `NotFound` before the first load."""
         found = self._p.database.read(lambda tx: self._p.store.head(tx, name))
         if found is None:
-            raise NotFound(f"the dataset {name} has no version yet", hint=f"load it first: `falaj ingest {name}`")
+            raise NotFound(
+                f"the dataset {name} has no version yet",
+                hint=f"load it first: `falaj ingest {name}`",
+                code="no_dataset_version",
+            )
         return found
 
     def log(self, name: str) -> list[DatasetVersion]:
@@ -51,6 +57,7 @@ class DataService:
         return self._p.database.read(lambda tx: self._p.store.log(tx, name))
 
     def heads(self) -> list[DatasetVersion]:
+        """The newest version of each dataset, by name."""
         return self._p.database.read(self._p.store.heads)
 
     def table(self, name: str) -> Path:
@@ -75,6 +82,7 @@ class DataService:
             operation_id=operation_id,
             base_version=head.version if head else -1,
             known_files=tuple(known),
+            known_paths=self._p.database.read(lambda tx: self._p.store.known_paths(tx, name)),
         )
         return task, self._p.sources.code()
 
@@ -92,7 +100,8 @@ class DataService:
             operation_id=outcome.operation_id,
             created_at=iso(self._door.clock.now()),
         )
-        result = {**msgspec.to_builtins(version), "skipped": outcome.skipped}
+        more = {"skipped": outcome.skipped, "examples": msgspec.to_builtins(outcome.examples)}
+        result = {**msgspec.to_builtins(version), **more}
         if not outcome.files:
             return result
 

@@ -54,6 +54,15 @@ class SqlDatasetStore:
         query = select(ingested_files.c.sha256).where(ingested_files.c.name == name)
         return list(tx.execute(query.order_by(ingested_files.c.sha256)).scalars())
 
+    def known_paths(self, tx: Tx, name: str) -> dict[str, tuple[str, ...]]:
+        """The SHA-256 of every file that was loaded into it, by the name that the file had below the project."""
+        columns = ingested_files.c
+        query = select(columns.path, columns.sha256).where(columns.name == name)
+        found: dict[str, tuple[str, ...]] = {}
+        for path, sha256 in tx.execute(query.order_by(columns.path, columns.version)):
+            found[path] = (*found.get(path, ()), sha256)
+        return found
+
     def add(self, tx: Tx, version: DatasetVersion) -> None:
         values = msgspec.structs.asdict(version)
         values["reasons"] = msgspec.json.encode(version.reasons).decode()

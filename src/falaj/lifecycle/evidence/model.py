@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
 
 from falaj.kernel.access import Action
+from falaj.kernel.errors import Invalid
 from falaj.lifecycle.training.model import DatasetUse
 
 EVIDENCE_READ = Action("evidence.read", "read", "ModelVersion", "see a version's evidence")
@@ -21,10 +23,14 @@ ACTIONS = (EVIDENCE_READ, EVIDENCE_RECORD)
 
 
 class Verdict(enum.StrEnum):
-    """Ordered from best to worst; the worst of a set is the set's."""
+    """Ordered from best to worst; the worst of a set is the set's.
+
+    Missing is said of imported versions only: what cannot be known of them, and was not measured. It never passes.
+    """
 
     SUCCESSFUL = "Successful"
     INCONCLUSIVE = "Inconclusive"
+    MISSING = "Missing"
     FAILED = "Failed"
     ERROR = "Error"
 
@@ -138,10 +144,23 @@ def judge(gate: GateSpec, measurement: Measurement | None) -> Finding:
     return Finding(gate, measurement, Verdict.SUCCESSFUL if passed else Verdict.FAILED, reason)
 
 
-def findings(gates: tuple[GateSpec, ...], measurements: tuple[Measurement, ...]) -> tuple[Finding, ...]:
-    """Judge every gate; one that no measurement names was not measured, which is an Error."""
+def findings(
+    gates: tuple[GateSpec, ...], measurements: tuple[Measurement, ...], missing: Mapping[str, str] = MappingProxyType({})
+) -> tuple[Finding, ...]:
+    """Judge every gate; one that no measurement names was not measured, which is an Error.
+
+    `missing` says of an imported version which gates could not be measured, and why; one that was measured all the
+    same is judged.
+    """
     taken = {m.gate: m for m in measurements}
-    return tuple(judge(gate, taken.get(gate.name)) for gate in gates)
+
+    def found(gate: GateSpec) -> Finding:
+        why = missing.get(gate.name, "")
+        if why and gate.name not in taken:
+            return Finding(gate, Measurement(gate.name, None, problem=why), Verdict.MISSING, why)
+        return judge(gate, taken.get(gate.name))
+
+    return tuple(found(gate) for gate in gates)
 
 
 class BuildFacts(msgspec.Struct, frozen=True):
@@ -155,6 +174,21 @@ class BuildFacts(msgspec.Struct, frozen=True):
     as_of: str = ""
     run: str = ""
     params: dict[str, Any] = {}
+
+
+class Origin(msgspec.Struct, frozen=True):
+    """Where an imported version came from, in the place of `BuildFacts`. `source` is the digest of what was imported.
+
+    `claims` is what the source says of itself, which nobody checked; `unknown` what is not known of how it was made.
+    """
+
+    imported: str  # the import's id
+    uri: str
+    source: str
+    format: str
+    how: str
+    claims: dict[str, str] = {}
+    unknown: tuple[str, ...] = ()
 
 
 class Baseline(msgspec.Struct, frozen=True):
@@ -232,3 +266,78 @@ class Statement(msgspec.Struct, frozen=True):
     predicate_type: str
     envelope: str  # blob digest
     created_at: str
+
+
+class PredictionsTask(msgspec.Struct, frozen=True):
+    """Gates to measure on a table of predictions that somebody else's model made.
+
+    `label` is the column with what became true, `scores` those with the score: one, or one for each of `classes`.
+    `champion` are the same of the model that it is compared with, empty for none. `artifact` is the model's file: its
+    bytes are hashed and never read otherwise. With `sure`, a gate passes only if its whole 95 % interval does. `model`
+    names a model of the project whose gates, task and label count instead of those here.
+    """
+
+    predictions: str
+    format: str
+    gates: tuple[GateSpec, ...] = ()
+    task: str = ""
+    label: str = ""
+    scores: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+    positive: str = "true"
+    champion: tuple[str, ...] = ()
+    artifact: str = ""
+    model: str = ""
+    sure: bool = False
+    only: tuple[str, ...] = ()
+    resamples: int = 200
+    seed: int = 0
+
+
+class PredictionsOutcome(msgspec.Struct, frozen=True):
+    """The findings about a table of predictions; `subject` is the digest of what they are about, by `name`.
+
+    `unlabelled` rows have no label yet and are in no figure.
+    """
+
+    name: str
+    subject: str
+    predictions: str
+    rows: int
+    unlabelled: int
+    findings: tuple[Finding, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether there is a gate and every one is Successful."""
+        return bool(self.findings) and all(f.verdict is Verdict.SUCCESSFUL for f in self.findings)
+
+
+def asked_for(gates: Iterable[GateSpec], only: tuple[str, ...]) -> tuple[GateSpec, ...]:
+    """The gates that are asked for, by kind or by name; all where nothing is said. Raises `Invalid` for none."""
+    found = tuple(gates)
+    unknown = [o for o in only if not any(o in (g.kind, g.name) for g in found)]
+    if unknown or not found:
+        raise Invalid(
+            f"there is no gate {unknown[0][:60]!r}" if unknown else "there is no gate to check",
+            hint=f"there is {', '.join(g.name for g in found)}" if found else "write one: [[gate]]",
+            code="no_such_gate",
+        )
+    return tuple(g for g in found if not only or g.kind in only or g.name in only)
+
+
+def in_doubt(finding: Finding) -> Finding:
+    """Successful becomes Inconclusive where the 95 % interval has the limit inside, or there is none."""
+    gate, interval = finding.gate, finding.measurement.detail.get("interval_95")
+    if finding.verdict is not Verdict.SUCCESSFUL:
+        return finding
+    if not interval:
+        return msgspec.structs.replace(
+            finding, verdict=Verdict.INCONCLUSIVE, reason=f"{finding.reason}; too few rows for an interval"
+        )
+    low, high = interval
+    sure = (gate.at_least is None or low >= gate.at_least) and (gate.at_most is None or high <= gate.at_most)
+    if sure:
+        return finding
+    reason = f"{finding.reason}, but its 95 % interval is {low:.4g} to {high:.4g}"
+    return msgspec.structs.replace(finding, verdict=Verdict.INCONCLUSIVE, reason=reason)

@@ -10,17 +10,27 @@ from falaj.storage.sql.database import Tx
 
 
 class StatementStore(Protocol):
+    """Signed statements by the version that they are about."""
+
     def add(self, tx: Tx, digest: str, statements: list[Statement]) -> None:
         """Replace the set of statements about a version."""
         ...
 
-    def of(self, tx: Tx, digest: str) -> list[Statement]: ...
+    def of(self, tx: Tx, digest: str) -> list[Statement]:
+        """The statements about a version, in the order in which they were made."""
+        ...
 
 
 class Blobs(Protocol):
-    def put(self, plain: bytes) -> str: ...
+    """Bytes by their digest."""
 
-    def get(self, digest: str) -> bytes: ...
+    def put(self, plain: bytes) -> str:
+        """Keep bytes; returns their digest."""
+        ...
+
+    def get(self, digest: str) -> bytes:
+        """The bytes of a digest. Raises `NotFound`, `Integrity`."""
+        ...
 
 
 class Probe(NamedTuple):
@@ -31,6 +41,8 @@ class Probe(NamedTuple):
 
 
 class ServingProbe(Protocol):
+    """A way to have a candidate served before it may take traffic."""
+
     def serve(self, digest: str, name: str) -> AbstractContextManager[Probe]:
         """Serve an admitted candidate on a private loopback data plane while the context is open.
 

@@ -14,6 +14,7 @@ from falaj.lifecycle.evidence.service import EvidenceService
 
 
 def build(service: EvidenceService, guard: Guard) -> APIRouter:
+    """What speaks for a version, over HTTP."""
     routes = guard.router("/api/v1/evidence", "evidence")
 
     @routes.get("/{digest}", EVIDENCE_READ)

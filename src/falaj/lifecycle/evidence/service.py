@@ -22,13 +22,14 @@ from falaj.lifecycle.evidence.model import (
     Finding,
     GateSpec,
     Measurement,
+    Origin,
     Proven,
     Statement,
     Verdict,
     proven,
 )
 from falaj.lifecycle.evidence.ports import Blobs, Envelope, StatementStore
-from falaj.lifecycle.evidence.statements import PROVENANCE, TEST_RESULT, provenance, test_result
+from falaj.lifecycle.evidence.statements import IMPORTED, PROVENANCE, TEST_RESULT, imported, provenance, test_result
 from falaj.storage.sql.database import Database, Tx
 
 BUILDER = "https://falaj.dev/builder/control-plane/v1"
@@ -54,9 +55,12 @@ class Measured(msgspec.Struct, frozen=True):
     facts: BuildFacts
     started: str
     finished: str
+    origin: Origin | None = None  # of an imported version, in the place of `facts`
 
 
 class EvidenceService:
+    """Measurements become signed statements, and are read back with their signatures verified."""
+
     def __init__(self, door: Door, ports: Ports) -> None:
         self._door = door
         self._p = ports
@@ -69,15 +73,7 @@ class EvidenceService:
             envelope = self._sign(test_result(measured.alias, digest, finding))
             name = finding.gate.name
             statements.append(Statement(name, finding.verdict, finding.reason, TEST_RESULT, envelope, at))
-        build = provenance(
-            measured.alias,
-            digest,
-            measured.facts,
-            builder=BUILDER,
-            started=measured.started,
-            finished=measured.finished,
-        )
-        statements.append(Statement("build", Verdict.SUCCESSFUL, "how it was built", PROVENANCE, self._sign(build), at))
+        statements.append(self._made(measured, at))
         evidence = evidence_digest(statements)
 
         def do(tx: Tx) -> Done[str]:
@@ -132,6 +128,16 @@ class EvidenceService:
             if finding is not None:
                 held.append(finding)
         return proven(held, evidence_digest(filed))
+
+    def _made(self, measured: Measured, at: str) -> Statement:
+        """How the version was built; of an imported one, where it came from."""
+        when = {"started": measured.started, "finished": measured.finished}
+        if measured.origin is not None:
+            came = imported(measured.alias, measured.digest, measured.origin, **when)
+            reason = f"imported from {measured.origin.uri}, {measured.origin.source}"[:500]
+            return Statement("import", Verdict.SUCCESSFUL, reason, IMPORTED, self._sign(came), at)
+        build = provenance(measured.alias, measured.digest, measured.facts, builder=BUILDER, **when)
+        return Statement("build", Verdict.SUCCESSFUL, "how it was built", PROVENANCE, self._sign(build), at)
 
     def _sign(self, statement: dict[str, Any]) -> str:
         return self._p.blobs.put(canonical_json(self._p.signer.sign_statement(statement)))

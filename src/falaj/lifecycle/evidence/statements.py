@@ -11,16 +11,18 @@ from typing import Any
 import msgspec
 
 from falaj.kernel.digests import digest_of, parse_digest
-from falaj.lifecycle.evidence.model import BuildFacts, Finding, Verdict
+from falaj.lifecycle.evidence.model import BuildFacts, Finding, Origin, Verdict
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 TEST_RESULT = "https://in-toto.io/attestation/test-result/v0.1"
 PROVENANCE = "https://slsa.dev/provenance/v1"
+IMPORTED = "https://falaj.dev/predicates/import/v1"
 BUILD_TYPE = "https://falaj.dev/build/training/v1"
 
 _RESULTS = {
     Verdict.SUCCESSFUL: "PASSED",
     Verdict.INCONCLUSIVE: "WARNED",
+    Verdict.MISSING: "FAILED",
     Verdict.FAILED: "FAILED",
     Verdict.ERROR: "FAILED",
 }
@@ -40,7 +42,7 @@ def statement(model: str, digest: str, predicate_type: str, predicate: dict[str,
 def test_result(model: str, digest: str, finding: Finding) -> dict[str, Any]:
     """The statement of one gate.
 
-    An Error counts as FAILED: what could not be measured is not passed. `configuration` holds the
+    An Error counts as FAILED, and so does what is Missing: what was not measured is not passed. `configuration` holds the
     gate, and as a second descriptor the measurement with its detail, each under its own digest.
     """
     result = _RESULTS[finding.verdict]
@@ -97,6 +99,20 @@ def provenance(
         },
     }
     return statement(model, digest, PROVENANCE, predicate)
+
+
+def imported(model: str, digest: str, origin: Origin, *, started: str, finished: str) -> dict[str, Any]:
+    """The statement of where an imported version came from. It is no provenance: how it was built, nobody here knows."""
+    predicate = {
+        "source": {"uri": origin.uri, "digest": _digest_set(origin.source), "format": origin.format},
+        "conversion": origin.how,
+        "invocationId": origin.imported,
+        "claims": origin.claims,
+        "unknown": list(origin.unknown),
+        "startedOn": started,
+        "finishedOn": finished,
+    }
+    return statement(model, digest, IMPORTED, predicate)
 
 
 def _named(name: str, kind: str, digest: str) -> list[dict[str, Any]]:

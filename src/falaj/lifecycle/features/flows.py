@@ -15,6 +15,8 @@ from falaj.workflow.steps import StepRunner, StepTask
 
 
 class FeatureFlows:
+    """Filling the online store as a durable flow."""
+
     def __init__(self, service: FeatureService, steps: StepRunner, principals: Principals) -> None:
         self._service = service
         self._steps = steps

@@ -114,7 +114,11 @@ def seconds(text: str) -> int:
     """'90s', '15m', '2h', '7d' in seconds. Raises `Invalid` for anything else."""
     match = _DURATION.match(text)
     if not match:
-        raise Invalid(f"{text!r} is not a duration", hint="write a whole number and s, m, h or d, such as '2h'")
+        raise Invalid(
+            f"{text!r} is not a duration",
+            hint="write a whole number and s, m, h or d, such as '2h'",
+            code="bad_duration",
+        )
     return int(match[1]) * _UNIT[match[2]]
 
 

@@ -8,9 +8,8 @@ import msgspec
 from fastapi import APIRouter, Request
 from pydantic import BaseModel
 
-from falaj.governance.identity.guard import Guard, actor
+from falaj.governance.identity.guard import Guard, actor, flow_id
 from falaj.kernel.clock import Clock
-from falaj.kernel.ids import new_id
 from falaj.lifecycle.features.model import FEATURES_GET, FEATURES_MATERIALIZE, FEATURES_READ, MATERIALIZE
 from falaj.lifecycle.features.service import FeatureService
 from falaj.workflow.flow import Workflows
@@ -23,6 +22,7 @@ class When(BaseModel):
 
 
 def build(service: FeatureService, flows: Workflows, guard: Guard, clock: Clock) -> APIRouter:
+    """Views, their values and what fills them, over HTTP."""
     routes = guard.router("/api/v1/features", "features")
 
     @routes.get("", FEATURES_READ)
@@ -41,7 +41,7 @@ def build(service: FeatureService, flows: Workflows, guard: Guard, clock: Clock)
     @routes.post("/materializations", FEATURES_MATERIALIZE, status_code=202)
     def materialize(body: When, request: Request) -> dict[str, str]:
         as_of = service.check_materialize(actor(request), body.as_of)
-        flow = new_id("mat", clock.now())
+        flow = flow_id(request, "mat", clock.now())
         flows.start(MATERIALIZE, flow, {"as_of": as_of, "actor": actor(request).name})
         return {"flow": flow}
 

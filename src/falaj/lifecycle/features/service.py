@@ -39,12 +39,15 @@ class Ports(msgspec.Struct, frozen=True):
 
 
 class FeatureService:
+    """Feature views: filling the online store and reading it."""
+
     def __init__(self, door: Door, ports: Ports) -> None:
         self._door = door
         self._p = ports
         self._reading = threading.Lock()
 
     def views(self) -> tuple[ViewSpec, ...]:
+        """Every view of the applied project."""
         return self._p.views.views()
 
     def view(self, name: str) -> ViewSpec:
@@ -52,13 +55,17 @@ class FeatureService:
         found = next((v for v in self.views() if v.name == name), None)
         if found is None:
             names = ", ".join(v.name for v in self.views()) or "none"
-            raise NotFound(f"there is no feature view {name[:80]!r}", hint=f"the applied project has {names}")
+            raise NotFound(
+                f"there is no feature view {name[:80]!r}", hint=f"the applied project has {names}", code="no_such_view"
+            )
         return found
 
     def newest(self) -> list[Materialization]:
+        """The newest materialization of each view."""
         return self._p.database.read(self._p.store.newest)
 
     def log(self, view: str) -> list[Materialization]:
+        """A view's materializations, newest first. Raises `NotFound`."""
         self.view(view)
         return self._p.database.read(lambda tx: self._p.store.log(tx, view))
 
@@ -70,7 +77,9 @@ class FeatureService:
         try:
             return iso(parse_iso(as_of))
         except ValueError as e:
-            raise Invalid(f"{as_of[:60]!r} is not a moment: {e}", hint="write it like 2013-04-01T00:00:00Z") from e
+            raise Invalid(
+                f"{as_of[:60]!r} is not a moment: {e}", hint="write it like 2013-04-01T00:00:00Z", code="bad_moment"
+            ) from e
 
     def plan(self, as_of: str, operation_id: str) -> tuple[MaterializeTask, str]:
         """What a step process shall compute, and the folder of the code that it runs."""
@@ -109,6 +118,18 @@ class FeatureService:
         """Audit that a materialisation was refused."""
         self._door.refuse(self._intent(actor, operation_id), error)
 
+    def copy_online(self, folder: Path) -> bool:
+        """Copy the online store, as it is at one moment, into an empty folder; False when nothing was materialised."""
+        if not (self._p.online / "data.mdb").is_file():
+            return False
+        with self._reading:  # LMDB refuses to open one folder twice in a process
+            reader = OnlineReader(self._p.online)
+            try:
+                reader.copy(folder)
+            finally:
+                reader.close()
+        return True
+
     def get(self, actor: Principal, view: str, key: str) -> dict[str, Any]:
         """The online value of one key, with its age against the view's time to live."""
         spec = self.view(view)
@@ -121,7 +142,9 @@ class FeatureService:
                 reader.close()
         if found is None:
             raise NotFound(
-                f"{view} has no value for {key[:80]!r}", hint="materialise first: `falaj features materialize`"
+                f"{view} has no value for {key[:80]!r}",
+                hint="materialise first: `falaj features materialize`",
+                code="no_feature_value",
             )
         event_us, values = found
         age = self._door.clock.now().timestamp() - event_us / 1e6

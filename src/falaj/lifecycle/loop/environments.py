@@ -111,6 +111,8 @@ class Ports(msgspec.Struct, frozen=True):
 
 
 class EnvironmentService:
+    """What each environment holds, how two differ, and the way from one to the next."""
+
     def __init__(self, ports: Ports) -> None:
         self._p = ports
 

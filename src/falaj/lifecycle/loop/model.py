@@ -7,6 +7,8 @@ from typing import Any
 import msgspec
 
 from falaj.kernel.access import Action
+from falaj.kernel.errors import Invalid
+from falaj.kernel.names import check_column, check_name
 from falaj.lifecycle.data.model import SourceSpec
 from falaj.lifecycle.evidence.model import GateSpec
 from falaj.lifecycle.features.model import EntitySpec, ViewSpec
@@ -18,9 +20,10 @@ DEFINITION_READ = Action("loop.read_definition", "read", "Project", "see what is
 DEFINITION_APPLY = Action("loop.apply", "engineering", "Project", "make a project's definition the one that holds")
 BUILD = Action("loop.build", "engineering", "Model", "carry a model from data to a registered version")
 FLOW_READ = Action("loop.read_flow", "read", "Flow", "watch a flow")
+FLOW_CANCEL = Action("loop.cancel_flow", "engineering", "Flow", "stop a flow that is under way")
 CLOCK_SET = Action("loop.set_clock", "administration", "Platform", "move the home's clock to replay recorded data")
 STATUS_READ = Action("loop.read_status", "read", "Platform", "see how the platform is")
-ACTIONS = (DEFINITION_READ, DEFINITION_APPLY, BUILD, FLOW_READ, CLOCK_SET, STATUS_READ)
+ACTIONS = (DEFINITION_READ, DEFINITION_APPLY, BUILD, FLOW_READ, FLOW_CANCEL, CLOCK_SET, STATUS_READ)
 
 BUILD_FLOW, STAGING_FLOW, RELEASE_FLOW, ROLLOUT_FLOW = "build", "staging", "release", "rollout"
 
@@ -105,6 +108,23 @@ class Change(msgspec.Struct, frozen=True):
     name: str
     change: str  # added | removed | changed
     fields: tuple[str, ...] = ()
+
+
+def check_names(definition: ProjectDefinition) -> None:
+    """Hold a definition to the rules for names: it comes from a process that runs the project's own code. Raises `Invalid`."""
+    check_name("project", definition.name)
+    for kind, things in (
+        ("source", definition.sources), ("entity", definition.entities), ("feature view", definition.views), ("model", definition.models),
+    ):  # fmt: skip
+        names = [check_name(kind, thing.name) for thing in things]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise Invalid(f"{kind} {twice[0]} is there twice", hint="give each its own name", code="duplicate_name")
+    for column in (
+        *(c.name for v in definition.views for c in v.columns),
+        *(i.name for m in definition.models for i in m.inputs),
+    ):
+        check_column("feature", column)
 
 
 def changes(old: ProjectDefinition | None, new: ProjectDefinition) -> tuple[Change, ...]:

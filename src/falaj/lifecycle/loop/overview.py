@@ -100,6 +100,8 @@ class Ports(msgspec.Struct, frozen=True):
 
 
 class OverviewService:
+    """Where each model stands in the loop."""
+
     def __init__(self, ports: Ports) -> None:
         self._p = ports
 

@@ -11,26 +11,40 @@ from falaj.storage.sql.database import Tx
 
 
 class DefinitionStore(Protocol):
-    def newest(self, tx: Tx) -> Applied | None: ...
+    """Definitions that were applied."""
 
-    def log(self, tx: Tx) -> list[Applied]: ...
+    def newest(self, tx: Tx) -> Applied | None:
+        """The one that holds; None before the first."""
+        ...
 
-    def add(self, tx: Tx, applied: Applied) -> None: ...
+    def log(self, tx: Tx) -> list[Applied]:
+        """All of them, newest first."""
+        ...
+
+    def add(self, tx: Tx, applied: Applied) -> None:
+        """Write the next one down."""
+        ...
 
 
 class Builds(Protocol):
+    """Whether somebody may build."""
+
     def check(self, actor: Principal, model: str) -> None:
         """Authorise a build before it starts. Raises `Denied`, `NotFound`."""
         ...
 
 
 class Strategies(Protocol):
+    """How challengers get their traffic."""
+
     def strategy(self, name: str) -> Strategy | None:
         """How a challenger of this model gets its traffic; None: at once."""
         ...
 
 
 class Retrainings(Protocol):
+    """What drift sets off."""
+
     def next_of(self, model: str) -> tuple[bool, str]:
         """(whether drift starts a retraining of this model, when the next may start: empty for now, or for never)."""
         ...

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 from falaj.governance.audit.service import AuditService
 from falaj.governance.changes.model import APPROVE, REJECT
 from falaj.governance.door import Done, Door, Intent
-from falaj.governance.identity.guard import Guard, actor
+from falaj.governance.identity.guard import Guard, actor, flow_id
 from falaj.governance.lineage.model import LINEAGE_READ, Edge, Node
 from falaj.governance.lineage.service import LineageService
 from falaj.kernel.access import Principal, Resource
@@ -21,6 +21,7 @@ from falaj.kernel.clock import Clock, iso, parse_iso
 from falaj.kernel.environments import PRODUCTION, STAGING
 from falaj.kernel.errors import Invalid, NotFound
 from falaj.kernel.ids import new_id
+from falaj.lifecycle.loop.cancelling import CancelService
 from falaj.lifecycle.loop.environments import EnvironmentService
 from falaj.lifecycle.loop.model import (
     BUILD,
@@ -28,6 +29,7 @@ from falaj.lifecycle.loop.model import (
     CLOCK_SET,
     DEFINITION_APPLY,
     DEFINITION_READ,
+    FLOW_CANCEL,
     FLOW_READ,
     STATUS_READ,
     ProjectDefinition,
@@ -57,6 +59,9 @@ class Build(BaseModel):
 
     params: dict[str, Any] = {}
     as_of: str = ""
+
+
+_DESCRIBE_SECONDS = 90  # importing a project; less than a command line waits for an answer
 
 
 class Reason(BaseModel):
@@ -126,9 +131,11 @@ class Ports(msgspec.Struct, frozen=True):
     home: str
     clock: Clock
     door: Door
+    cancelling: CancelService
 
 
 def build(p: Ports, guard: Guard) -> APIRouter:
+    """What spans the stages, over HTTP."""
     router = APIRouter()
     for part in (
         _definitions(p, guard),
@@ -150,7 +157,8 @@ def _definitions(p: Ports, guard: Guard) -> APIRouter:
         _, folder = p.definitions.unpack(files)
         name = new_id("dsc", p.clock.now())
         try:
-            task = StepTask("describe", {}, str(p.steps.workspace(name, "describe")), str(folder))
+            place = str(p.steps.workspace(name, "describe"))
+            task = StepTask("describe", {}, place, str(folder), seconds=_DESCRIBE_SECONDS)
             result = await p.steps.run(task, lambda _event: None)
         finally:
             p.steps.clean(name)
@@ -173,11 +181,19 @@ def _definitions(p: Ports, guard: Guard) -> APIRouter:
     @routes.post("/models/{model}/builds", BUILD, status_code=202)
     def start(model: str, body: Build, request: Request) -> dict[str, str]:
         p.builds.check(actor(request), model)
-        flow = new_id("bld", p.clock.now())
+        flow = flow_id(request, "bld", p.clock.now())
         as_of = _moment(body.as_of) if body.as_of else iso(p.clock.now())
         payload = {"model": model, "params": body.params, "as_of": as_of, "actor": actor(request).name}
         p.flows.start(BUILD_FLOW, flow, payload)
         return {"flow": flow}
+
+    @routes.get("/flows", FLOW_READ)
+    def running() -> list[dict[str, Any]]:
+        return [{"id": f.id, "name": f.name, "started_at": f.started_at} for f in p.cancelling.running()]
+
+    @routes.post("/flows/{flow}/cancellation", FLOW_CANCEL)
+    def cancel(flow: str, body: Reason, request: Request) -> dict[str, Any]:
+        return p.cancelling.cancel(actor(request), flow, body.reason)
 
     @routes.get("/flows/{flow}", FLOW_READ)
     def watch(flow: str, after: int = 0, wait: Annotated[float, Query(ge=0, le=60)] = 0.0) -> dict[str, Any]:
@@ -313,8 +329,10 @@ def _root(p: Ports, name: str, reader: Principal) -> tuple[Node, tuple[Node, ...
         "file",
         "project",
         "materialization",
+        "scores",
+        "table",
     ):
-        return Node(kind, rest), ()
+        return _known(p, Node(kind, rest)), ()
     model, at, number = name.rpartition("@")
     if at:
         if model in p.registry.models() and number != "0":  # versions of models start at 1, those of datasets at 0
@@ -341,6 +359,7 @@ def _record(p: Ports, prediction: str) -> Record:
         raise NotFound(
             f"there is no prediction {prediction[:80]!r} in this home's journal",
             hint="the id is `prediction_id` in the answer's parameters",
+            code="prediction_not_found",
         )
     return found
 
@@ -353,4 +372,6 @@ def _moment(text: str) -> str:
     try:
         return iso(parse_iso(text))
     except ValueError as e:
-        raise Invalid(f"{text[:60]!r} is not a moment: {e}", hint="write it like 2013-04-01T00:00:00Z") from e
+        raise Invalid(
+            f"{text[:60]!r} is not a moment: {e}", hint="write it like 2013-04-01T00:00:00Z", code="bad_moment"
+        ) from e

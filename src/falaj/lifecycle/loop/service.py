@@ -27,6 +27,7 @@ from falaj.lifecycle.loop.model import (
     ModelDefinition,
     ProjectDefinition,
     changes,
+    check_names,
 )
 from falaj.lifecycle.loop.ports import DefinitionStore
 from falaj.lifecycle.loop.starting import StartService
@@ -58,10 +59,11 @@ class DefinitionService:
         bad = sorted(p for p in files if not _PATH.match(p))
         size = sum(len(text.encode()) for text in files.values())
         if bad or not files or len(files) > MAX_FILES or size > MAX_BYTES:
-            why = f"{bad[0][:80]!r} is not code" if bad else f"{len(files)} files of {size} bytes"
+            why = f"{bad[0][:80]!r} is no name that it takes" if bad else f"{len(files)} files of {size} bytes"
             raise Invalid(
                 f"the project cannot be taken: {why}",
-                hint=f"a project is falaj.toml and up to {MAX_FILES} Python files, {MAX_BYTES >> 20} MiB in all",
+                hint=f"a project is falaj.toml and up to {MAX_FILES} Python files, {MAX_BYTES >> 20} MiB in all; call files and "
+                "folders by letters from A to Z, digits, '.', '_' and '-'",
                 code="bad_project",
             )
         content = {path: text.encode() for path, text in files.items()}
@@ -79,6 +81,7 @@ class DefinitionService:
 
     def plan(self, new: ProjectDefinition) -> tuple[Change, ...]:
         """What applying `new` would change."""
+        check_names(new)
         applied = self.newest()
         return changes(applied.definition if applied else None, new)
 
@@ -109,6 +112,7 @@ class DefinitionService:
     # what the stages ask
 
     def newest(self) -> Applied | None:
+        """The definition that holds; None before the first."""
         return self._database.read(self._store.newest)
 
     def applied(self) -> Applied:
@@ -123,13 +127,16 @@ class DefinitionService:
         return found
 
     def definition(self) -> ProjectDefinition:
+        """What the applied project says. Raises `Conflict` when nothing is applied."""
         return self.applied().definition
 
     def source(self, name: str) -> SourceSpec:
-        return _named(self.definition().sources, "source", name)
+        """Raises `NotFound`."""
+        return _named(self.definition().sources, "source", name, "no_such_source")
 
     def model(self, name: str) -> ModelDefinition:
-        return _named(self.definition().models, "model", name)
+        """Raises `NotFound`."""
+        return _named(self.definition().models, "model", name, "no_such_model")
 
     def strategy(self, name: str) -> Strategy | None:
         """How a challenger of this model gets its traffic; None: at once, or the model is no longer defined."""
@@ -144,6 +151,7 @@ class DefinitionService:
         return found[0] if found else None
 
     def views(self) -> tuple[ViewSpec, ...]:
+        """Every feature view of the applied project."""
         return self.definition().views
 
     def code(self) -> str:
@@ -159,7 +167,7 @@ class DefinitionService:
         return str(folder)
 
 
-def _named(items: tuple[N, ...], what: str, name: str) -> N:
+def _named(items: tuple[N, ...], what: str, name: str, code: str) -> N:
     for item in items:
         if item.name == name:
             return item
@@ -167,7 +175,7 @@ def _named(items: tuple[N, ...], what: str, name: str) -> N:
     raise NotFound(
         f"the applied project has no {what} {name[:80]!r}",
         hint=f"it has {names}; after editing the project: `falaj apply`",
-        code=f"no_such_{what}",
+        code=code,
     )
 
 
@@ -217,7 +225,7 @@ class DecisionService:
         }
         if len(counting) < version.approvals or missing:
             return {**answer, "flow": "", "rollout": False}
-        self._registry.move(version.digest, "approved", "", actor.name, f"{approval.id}:approved")
+        self._registry.decide(version.digest, "approved", "", actor.name, f"{approval.id}:approved")
         flow = "" if hold else self._starts.after_approval(actor, version, approval.id.partition("_")[2])
         return {**answer, "flow": flow, "rollout": flow.startswith("rol_")}
 
@@ -226,7 +234,7 @@ class DecisionService:
         self._awaiting(version)
         subject = self._registry.subject(version)
         approval = self._given(actor, version, "rejected") or self._changes.decide(actor, subject, False, reason)
-        self._registry.move(
+        self._registry.decide(
             version.digest, "rejected", f"rejected by {actor.name}", actor.name, f"{approval.id}:rejected"
         )
         return {"approval": approval.id, "state": "rejected"}
@@ -243,6 +251,7 @@ class DecisionService:
 
     def roll_back(self, actor: Principal, model: str, reason: str) -> dict[str, Any]:
         """Give all traffic back to the version that served before. Raises `Conflict` when there is none."""
+        self.check_model(model)
         running = self._rollout.running(model)
         if running is not None:
             self._rollout.order(actor, model, "abort")
@@ -271,6 +280,7 @@ class DecisionService:
             )
 
     def decisions(self, digest: str) -> list[Approval]:
+        """What was decided about a version, oldest first."""
         return self._changes.of(digest)
 
     @staticmethod

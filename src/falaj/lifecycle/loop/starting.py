@@ -57,6 +57,8 @@ class Ports(msgspec.Struct, frozen=True):
 
 
 class StartService:
+    """A version's way into traffic: at once, or by a rollout."""
+
     def __init__(self, ports: Ports) -> None:
         self._p = ports
 
@@ -138,7 +140,11 @@ class StartService:
         """The model's own strategy with what the order says instead; None: at once."""
         own = self._p.strategies.strategy(model)
         if order.at_once and order.says_how:
-            raise Invalid("at once has no steps", hint="leave out --at-once, or --shadow, --canary and --requests")
+            raise Invalid(
+                "at once has no steps",
+                hint="leave out --at-once, or --shadow, --canary and --requests",
+                code="bad_strategy",
+            )
         if order.at_once or not order.says_how:
             return None if order.at_once else own
         base = own or Strategy()

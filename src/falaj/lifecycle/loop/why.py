@@ -108,6 +108,8 @@ class Ports(msgspec.Struct, frozen=True):
 
 
 class WhyService:
+    """One prediction, explained from its record back to its data."""
+
     def __init__(self, ports: Ports) -> None:
         self._p = ports
 
@@ -125,7 +127,10 @@ class WhyService:
             prediction=msgspec.to_builtins(record),
             row=row,
             features=looked_up(record, p.registry.contract(record.digest), row),
-            version={"alias": version.alias, **msgspec.to_builtins(version)},
+            version={
+                "alias": version.alias, **msgspec.to_builtins(version),
+                "imported": msgspec.to_builtins(p.registry.lacking(version)),
+            },
             traffic=traffic,
             run=run,
             datasets=tuple(self._dataset(n, v) for n, v in run.datasets.items()) if run else (),

@@ -129,6 +129,7 @@ class JournalAnalyst:
                 followed.offsets[path.name] = behind
                 if (
                     record.model == rollout.model
+                    and record.role != "batch"  # a scored table says nothing about traffic
                     and record.at >= since
                     and (until is None or record.at <= until)
                     and record.digest in (rollout.stable, rollout.challenger)

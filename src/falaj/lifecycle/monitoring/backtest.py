@@ -46,6 +46,8 @@ class Ports(msgspec.Struct, frozen=True):
 
 
 class BacktestService:
+    """What another version would have answered on recorded traffic."""
+
     def __init__(self, door: Door, ports: Ports) -> None:
         self._door = door
         self._p = ports
@@ -58,7 +60,7 @@ class BacktestService:
         found = self._p.registry.version(*version)
         self._door.check(self._intent(actor, found.alias))
         if by not in PERIODS:
-            raise Invalid(f"{by[:20]!r} is no period", hint=f"use one of {', '.join(PERIODS)}", code="no_period")
+            raise Invalid(f"{by[:20]!r} is no period", hint=f"use one of {', '.join(PERIODS)}", code="bad_period")
         start, end = _moment(since), _moment(until)
         if start is not None and end is not None and start >= end:
             raise Invalid(
@@ -165,5 +167,5 @@ def _moment(text: str) -> int | None:
         raise Invalid(
             f"{text[:60]!r} is neither a day nor a moment: {e}",
             hint="write it like 2013-04-01 or 2013-04-01T06:00:00Z",
-            code="no_moment",
+            code="bad_moment",
         ) from e

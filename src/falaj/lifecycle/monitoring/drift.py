@@ -148,7 +148,7 @@ class Window(msgspec.Struct, frozen=True):
             raise Invalid(
                 "windows of two model versions do not add up",
                 hint="add up the windows of each version",
-                code="other_version",
+                code="other_model_version",
             )
         self._check(other.reference)
         return Window(

@@ -19,9 +19,9 @@ class Health(msgspec.Struct, frozen=True):
     latency: tuple[int, ...] = _NONE
 
     def add(self, seconds: float, *, failed: bool) -> Health:
-        """With one more request: how long it took, and whether the version failed it."""
-        if failed:
-            return Health(self.requests + 1, self.errors + 1, self.latency)
+        """With one more request: how long it took (negative: nobody said), and whether the version failed it."""
+        if failed or seconds < 0:
+            return Health(self.requests + 1, self.errors + failed, self.latency)
         at = bisect_left(LATENCY_SECONDS, seconds)
         latency = tuple(n + (i == at) for i, n in enumerate(self.latency))
         return Health(self.requests + 1, self.errors, latency)

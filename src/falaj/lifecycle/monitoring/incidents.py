@@ -35,12 +35,19 @@ class IncidentService:
         return self._database.read(self._store.all)
 
     def open_of(self, model: str) -> list[Incident]:
+        """A model's incidents that are not resolved, oldest first."""
         return self._database.read(lambda tx: self._store.open(tx, model))
 
     def open(self, model: str, kind: str, digest: str, reason: str) -> Incident:
-        """The open incident of this kind; a new one is audited and told to whoever listens."""
+        """The open incident of this kind; a new one is audited and told to whoever listens.
+
+        It is told again when the very same trouble is opened again: whoever opened it may have ended before all had
+        heard. So what a listener does for an incident, it does once.
+        """
         earlier = next((i for i in self.open_of(model) if i.kind == kind), None)
         if earlier is not None:
+            if (earlier.digest, earlier.reason) == (digest, reason[:1000]):
+                self._tell(earlier)
             return earlier
         now = self._door.clock.now()
         incident = Incident(new_id("inc", now), model, kind, "open", digest, reason[:1000], iso(now))
@@ -51,9 +58,12 @@ class IncidentService:
 
         detail = {"incident": incident.id, "kind": kind, "digest": digest, "reason": incident.reason[:500]}
         self._door.change(Intent(SYSTEM, INCIDENT_OPEN, Resource("Incident", incident.id), detail=detail), do)
+        self._tell(incident)
+        return incident
+
+    def _tell(self, incident: Incident) -> None:
         for listener in self._listeners:
             listener(incident)
-        return incident
 
     def settle(self, model: str, kind: str) -> None:
         """The trouble is gone: resolve the open incidents of this kind."""
@@ -68,7 +78,11 @@ class IncidentService:
         def do(tx: Tx) -> Done[dict[str, Any]]:
             found = self._store.get(tx, incident_id)
             if found is None:
-                raise NotFound(f"there is no incident {incident_id[:60]}", hint="`falaj incidents list` shows them")
+                raise NotFound(
+                    f"there is no incident {incident_id[:60]}",
+                    hint="`falaj incidents list` shows them",
+                    code="no_such_incident",
+                )
             if found.state != "resolved":
                 self._store.close(tx, incident_id, "resolved", now)
                 found = msgspec.structs.replace(found, state="resolved", closed_at=now)

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from falaj.kernel.access import Action
+from falaj.kernel.errors import Invalid
+from falaj.lifecycle.monitoring.policy import MonitorPolicy
+from falaj.lifecycle.registry.model import check_name
 from falaj.lifecycle.serving.model import PlaneStatus
+from falaj.lifecycle.training.model import FEATURE_TYPES, TASKS
 
 HEALTH_READ = Action("monitoring.read", "read", "DataPlane", "see how what serves is doing")
 LABELS_PUSH = Action("monitoring.push_labels", "inference", "Model", "send what became true of predictions")
@@ -20,7 +26,13 @@ VERSION_BACKTEST = Action(
     "ModelVersion",
     "work out what a version would have answered on recorded traffic",
 )
+EXTERNAL_READ = Action("monitoring.read_external", "read", "ExternalModel", "see models that somebody else serves")
+EXTERNAL_DECLARE = Action(
+    "monitoring.declare_external", "engineering", "ExternalModel", "declare a model that somebody else serves"
+)
+PREDICTIONS_PUSH = Action("monitoring.push_predictions", "inference", "ExternalModel", "send what an endpoint answered")
 ACTIONS = (
+    EXTERNAL_READ, EXTERNAL_DECLARE, PREDICTIONS_PUSH,
     HEALTH_READ, LABELS_PUSH, DRIFT_READ, INCIDENT_READ, INCIDENT_OPEN, INCIDENT_CLOSE, INCIDENT_RESOLVE, VERSION_BACKTEST,
 )  # fmt: skip
 
@@ -152,6 +164,7 @@ class WindowView(msgspec.Struct, frozen=True):
     errors: int = 0
     p50_ms: float | None = None
     p99_ms: float | None = None
+    claims: str | None = None  # what an endpoint of somebody else calls its version; None for a version of this home
 
 
 BACKTEST_METRICS: dict[str, tuple[str, ...]] = {
@@ -276,3 +289,120 @@ class BacktestOutcome(msgspec.Struct, frozen=True):
     reproduced: Reproduced
     views_changed: tuple[str, ...]
     as_of: str = ""
+
+
+EXTERNAL = "external"
+"""The role of answers that somebody else's endpoint gave, and the name of the flow and step that freeze its reference."""
+SILENT = "silent"
+"""The kind of incident when nothing comes from a watched endpoint any more."""
+
+
+class ExternalModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A model that Falaj neither built nor serves, as it was declared: it is watched, not governed.
+
+    `inputs` are names and types (float, integer, boolean, category); `score` is the output that is judged: the
+    probability of the positive class, the value, or for multiclass the probabilities of `classes`. `at` is the
+    reference's column with each row's moment, for how unlike days are. An incident opens when nothing came for
+    `silent_after` windows.
+    """
+
+    name: str
+    task: str
+    score: str
+    inputs: dict[str, str]
+    classes: tuple[str, ...] = ()
+    label: str = ""
+    at: str = ""
+    served_by: str = ""
+    silent_after: int = 3
+    monitor: MonitorPolicy = MonitorPolicy()
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The reference's columns with the score: one, or one for each class."""
+        if self.task == "multiclass":
+            return tuple(f"{self.score}_{name}" for name in self.classes)
+        return (self.score,)
+
+
+def check_external(model: ExternalModel) -> ExternalModel:
+    """Return a declaration that can be followed. Raises `Invalid`."""
+    check_name(model.name)
+    wrong = ""
+    if model.task not in TASKS:
+        wrong = f"the task {model.task[:40]!r} does not exist; there is {', '.join(TASKS)}"
+    elif not model.inputs:
+        wrong = "it has no inputs"
+    elif odd := next((n for n, t in model.inputs.items() if t not in FEATURE_TYPES), ""):
+        wrong = f"{odd} has a type that does not exist; there is {', '.join(FEATURE_TYPES)}"
+    elif not model.score or model.score in model.inputs:
+        wrong = "it does not say which output is judged, or it is one of the inputs"
+    elif (model.task == "multiclass") != (len(model.classes) >= 2):
+        wrong = "multiclass needs its classes, two at least; no other task has any"
+    elif model.silent_after < 1 or model.monitor.window_seconds < 60:
+        wrong = "a window has a minute at least, and silent_after is 1 or more"
+    if wrong:
+        raise Invalid(
+            f"{model.name} cannot be watched: {wrong}",
+            hint="see docs/how-to/watch-somebody-elses-model.md",
+            code="wrong_external_model",
+        )
+    return model
+
+
+class ReferenceTask(msgspec.Struct, frozen=True):
+    """What a step process needs to freeze the reference of an external model: its table, and a folder to write to."""
+
+    model: ExternalModel
+    table: str
+    format: str
+    workspace: str
+
+
+class ReferenceOutcome(msgspec.Struct, frozen=True):
+    """A frozen reference: the table's digest and rows; contract and profile lie in the workspace."""
+
+    table: str
+    rows: int
+    days: int
+    contract: str
+    profile: str
+
+
+class Declared(msgspec.Struct, frozen=True):
+    """A declaration that holds or held, with its frozen reference; `digest` names both."""
+
+    model: ExternalModel
+    number: int
+    digest: str
+    contract: str  # blob digests
+    profile: str
+    table: str
+    rows: int
+    author: str
+    at: str
+
+
+class Claimed(msgspec.Struct, frozen=True):
+    """A version label that an endpoint's records carry: claimed, and nothing that anybody could verify.
+
+    `digest` stands for it among windows: of the declaration and the label, not of a model.
+    """
+
+    digest: str
+    name: str
+    number: int
+    claims: str
+    at: str
+
+
+class Pushed(msgspec.Struct, frozen=True):
+    """One answer of an endpoint, as it was sent."""
+
+    id: str
+    at: str
+    inputs: dict[str, Any]
+    outputs: dict[str, Any] = {}
+    latency_ms: float | None = None
+    error: str = ""
+    version: str = ""

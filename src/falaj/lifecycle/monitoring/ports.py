@@ -14,6 +14,8 @@ from falaj.storage.sql.database import Tx
 
 
 class DataPlane(Protocol):
+    """The production data plane, as its watch sees it."""
+
     def workers(self) -> list[PlaneStatus]:
         """What the live workers say of themselves."""
         ...
@@ -43,6 +45,8 @@ class Evaluator(Protocol):
 
 
 class Alarms(Protocol):
+    """Where trouble is reported."""
+
     def open(self, model: str, kind: str, digest: str, reason: str) -> object:
         """Open an incident, unless one of this kind is open."""
         ...
@@ -53,27 +57,53 @@ class Alarms(Protocol):
 
 
 class IncidentStore(Protocol):
-    def open(self, tx: Tx, model: str) -> list[Incident]: ...
+    """Rows of incidents."""
 
-    def all(self, tx: Tx) -> list[Incident]: ...
+    def open(self, tx: Tx, model: str) -> list[Incident]:
+        """The incidents of a model that are not resolved, oldest first."""
+        ...
 
-    def get(self, tx: Tx, incident_id: str) -> Incident | None: ...
+    def all(self, tx: Tx) -> list[Incident]:
+        """Every incident, newest first."""
+        ...
 
-    def add(self, tx: Tx, incident: Incident) -> None: ...
+    def get(self, tx: Tx, incident_id: str) -> Incident | None:
+        """One incident; None when there is none of this id."""
+        ...
 
-    def close(self, tx: Tx, incident_id: str, state: str, at: str) -> None: ...
+    def add(self, tx: Tx, incident: Incident) -> None:
+        """Write a new incident down."""
+        ...
+
+    def close(self, tx: Tx, incident_id: str, state: str, at: str) -> None:
+        """Give an incident its next state and the time of it (RFC 3339)."""
+        ...
 
 
 class RecordStore(Protocol):
-    def create(self, tx: Tx) -> None: ...
+    """What was answered, what became true of it, and the windows of both. Times are microseconds since 1970, UTC."""
 
-    def cursors(self, tx: Tx) -> dict[str, int]: ...
+    def create(self, tx: Tx) -> None:
+        """Make the tables, if they are missing."""
+        ...
 
-    def add_predictions(self, tx: Tx, rows: list[Scored], segment: str, offset: int) -> None: ...
+    def cursors(self, tx: Tx) -> dict[str, int]:
+        """How far each journal segment was read: its name → bytes."""
+        ...
 
-    def add_labels(self, tx: Tx, rows: list[Label]) -> None: ...
+    def add_predictions(self, tx: Tx, rows: list[Scored], segment: str, offset: int) -> None:
+        """Add scored rows and remember that their segment was read up to `offset` bytes; a row that is there is left
+        alone.
+        """
+        ...
 
-    def labels_of(self, tx: Tx, prediction: str) -> list[Label]: ...
+    def add_labels(self, tx: Tx, rows: list[Label]) -> None:
+        """Add labels; a later one for the same row replaces an earlier one."""
+        ...
+
+    def labels_of(self, tx: Tx, prediction: str) -> list[Label]:
+        """The labels of one prediction, by row."""
+        ...
 
     def arrivals(self, tx: Tx, model: str, after: int, limit: int) -> list[Arrival]:
         """The first labels of requests that came after number `after`, in the order in which they came."""
@@ -91,15 +121,29 @@ class RecordStore(Protocol):
         """Every label of a model as it is true now: prediction, row, value; while the transaction lasts."""
         ...
 
-    def known(self, tx: Tx, model: str, ids: list[str]) -> set[str]: ...
+    def known(self, tx: Tx, model: str, ids: list[str]) -> set[str]:
+        """Which of these prediction ids the model has answered."""
+        ...
 
-    def labelled(self, tx: Tx, model: str, digest: str, start_us: int, end_us: int) -> list[tuple[float, float]]: ...
+    def labelled(self, tx: Tx, model: str, digest: str, start_us: int, end_us: int) -> list[tuple[float, float]]:
+        """(score, label) of the rows that a version answered in [start_us, end_us) and whose label has come; no
+        shadows.
+        """
+        ...
 
-    def slots(self, tx: Tx, model: str, digests: list[str], span_us: tuple[int, int], width_us: int) -> list[Slot]: ...
+    def slots(self, tx: Tx, model: str, digests: list[str], span_us: tuple[int, int], width_us: int) -> list[Slot]:
+        """What these versions did from span_us[0] up to and with span_us[1], shadows included, by slots of
+        `width_us` microseconds.
+        """
+        ...
 
-    def put_window(self, tx: Tx, row: WindowRow) -> None: ...
+    def put_window(self, tx: Tx, row: WindowRow) -> None:
+        """Write a window down; it replaces the one of the same model, version and start."""
+        ...
 
-    def windows(self, tx: Tx, model: str) -> list[WindowRow]: ...
+    def windows(self, tx: Tx, model: str) -> list[WindowRow]:
+        """A model's windows, oldest first."""
+        ...
 
 
 class Versions(Protocol):
@@ -135,24 +179,32 @@ class Registry(Protocol):
 
 
 class Segments(Protocol):
+    """The sealed segments of the prediction journal."""
+
     def segments(self) -> list[JournalSegment]:
         """What was sealed and shipped, newest first."""
         ...
 
 
 class Runs(Protocol):
+    """Training runs, by id."""
+
     def run(self, run_id: str) -> Run:
         """The training run. Raises `NotFound`."""
         ...
 
 
 class Policies(Protocol):
+    """What the applied project asks of monitoring."""
+
     def monitor(self, model: str) -> MonitorPolicy | None:
         """What the applied project asks for this model; None when it no longer defines it."""
         ...
 
 
 class Incidents(Protocol):
+    """Opens incidents."""
+
     def open(self, model: str, kind: str, digest: str, reason: str) -> Incident:
         """The open incident of this kind, new or not."""
         ...

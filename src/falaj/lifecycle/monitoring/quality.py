@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,7 +14,7 @@ from falaj.kernel.clock import iso
 from falaj.kernel.digests import digest_of
 from falaj.kernel.errors import Invalid
 from falaj.lifecycle.monitoring.drift import DriftReport, Window
-from falaj.lifecycle.monitoring.model import LABELS_PUSH, Label, Slot, WindowView
+from falaj.lifecycle.monitoring.model import LABELS_PUSH, Claimed, Label, Slot, WindowView
 from falaj.lifecycle.monitoring.observer import Observer
 from falaj.lifecycle.monitoring.ports import RecordStore, Versions
 from falaj.lifecycle.serving.plane.journal import segment_of
@@ -28,9 +29,12 @@ class Ports(msgspec.Struct, frozen=True):
     store: RecordStore
     versions: Versions
     observer: Observer
+    claim: Callable[[str], Claimed | None]
 
 
 class QualityService:
+    """Labels as they come, and quality by window."""
+
     def __init__(self, door: Door, ports: Ports) -> None:
         self._door = door
         self._p = ports
@@ -81,6 +85,7 @@ class QualityService:
         task = self._p.versions.contract(live.digest).task
         metric, quality = measure(task, pairs)
         score = max((s.psi for s in report.score), default=0.0) if report else 0.0
+        claimed = self._p.claim(live.digest)
         return WindowView(
             model=model,
             digest=live.digest,
@@ -98,6 +103,7 @@ class QualityService:
             errors=live.health.errors,
             p50_ms=live.health.quantile_ms(0.5),
             p99_ms=live.health.quantile_ms(0.99),
+            claims=None if claimed is None else claimed.claims,
         )
 
 
@@ -115,7 +121,11 @@ def _parse(prediction: str) -> tuple[str, int]:
     identifier, _, row = prediction.partition("/")
     segment_of(identifier)
     if row and not (row.isascii() and row.isdigit()):
-        raise Invalid(f"{prediction[:80]!r} names no row", hint="write the prediction's id, and /row for a later row")
+        raise Invalid(
+            f"{prediction[:80]!r} names no row",
+            hint="write the prediction's id, and /row for a later row",
+            code="bad_prediction_id",
+        )
     return identifier, int(row or 0)
 
 

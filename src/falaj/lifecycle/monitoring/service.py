@@ -70,9 +70,11 @@ class Watch:
         self._thread = threading.Thread(target=self._run, name="plane-watch", daemon=True)
 
     def start(self) -> None:
+        """Begin to look, every second."""
         self._thread.start()
 
     def stop(self) -> None:
+        """End, and wait for the look that is under way."""
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join()

@@ -9,7 +9,7 @@ concluded from the order in which labels came can be concluded again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import msgspec
 from sqlalchemy import (
@@ -30,7 +30,17 @@ from sqlalchemy import (
     update,
 )
 
-from falaj.lifecycle.monitoring.model import Arrival, Incident, Label, Scored, Slot, WindowRow
+from falaj.lifecycle.monitoring.model import (
+    Arrival,
+    Claimed,
+    Declared,
+    ExternalModel,
+    Incident,
+    Label,
+    Scored,
+    Slot,
+    WindowRow,
+)
 from falaj.storage.sql.database import Tx
 from falaj.storage.sql.schema import metadata
 
@@ -45,6 +55,29 @@ incidents = Table(
     Column("reason", String, nullable=False),
     Column("opened_at", String, nullable=False),
     Column("closed_at", String, nullable=False),
+)
+external_models = Table(
+    "external_models",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("digest", String, nullable=False),
+    Column("model", String, nullable=False),
+    Column("contract", String, nullable=False),
+    Column("profile", String, nullable=False),
+    Column("source", String, nullable=False),
+    Column("rows", Integer, nullable=False),
+    Column("author", String, nullable=False),
+    Column("at", String, nullable=False),
+)
+external_claims = Table(
+    "external_claims",
+    metadata,
+    Column("digest", String, primary_key=True),
+    Column("name", String, nullable=False, index=True),
+    Column("number", Integer, nullable=False),
+    Column("claims", String, nullable=False),
+    Column("at", String, nullable=False),
 )
 records = MetaData()
 predictions = Table(
@@ -100,6 +133,19 @@ cursors = Table(
     records,
     Column("segment", String, primary_key=True),
     Column("offset", BigInteger, nullable=False),
+)
+external_ids = Table(
+    "external_ids",
+    records,
+    Column("model", String, primary_key=True),
+    Column("id", String, primary_key=True),
+    Column("prediction", String, nullable=False),
+)
+external_heard = Table(
+    "external_heard",
+    records,
+    Column("model", String, primary_key=True),
+    Column("at_us", BigInteger, nullable=False),
 )
 _p, _l, _f, _v = predictions.c, labels.c, first_labels.c, score_vectors.c
 _SOME = 500  # how many values one query names
@@ -220,3 +266,57 @@ class SqlRecordStore:
         """Oldest first."""
         query = select(windows).where(windows.c.model == model).order_by(windows.c.start_us, windows.c.digest)
         return [WindowRow(**r._mapping) for r in tx.execute(query)]
+
+
+class SqlExternalStore:
+    """Declarations and claimed labels in `falaj.db`; ids, and when something was heard last, in `metrics.db`."""
+
+    def declared(self, tx: Tx) -> list[Declared]:
+        """Every declaration, the newest of each model last."""
+        rows = tx.execute(select(external_models).order_by(external_models.c.name, external_models.c.number))
+        return [
+            Declared(
+                msgspec.json.decode(r.model, type=ExternalModel), r.number, r.digest, r.contract, r.profile, r.source,
+                r.rows, r.author, r.at,
+            )
+            for r in rows
+        ]  # fmt: skip
+
+    def claimed(self, tx: Tx) -> list[Claimed]:
+        """Every claimed label, the newest of each model last."""
+        rows = tx.execute(select(external_claims).order_by(external_claims.c.at, external_claims.c.digest))
+        return [Claimed(**r._mapping) for r in rows]
+
+    def add(self, tx: Tx, declared: Declared) -> None:
+        """Write a declaration down."""
+        body = msgspec.json.encode(declared.model).decode()
+        plain = {k: v for k, v in msgspec.structs.asdict(declared).items() if k not in ("model", "table")}
+        values = {"name": declared.model.name, "model": body, "source": declared.table, **plain}
+        tx.execute(insert(external_models).values(values))
+
+    def add_claim(self, tx: Tx, claimed: Claimed) -> None:
+        """Write a label down; one that is there stays."""
+        if tx.execute(select(external_claims.c.at).where(external_claims.c.digest == claimed.digest)).first() is None:
+            tx.execute(insert(external_claims).values(msgspec.structs.asdict(claimed)))
+
+    def predictions(self, tx: Tx, model: str, ids: Sequence[str]) -> dict[str, str]:
+        """The journal's id of each of the endpoint's ids that is known."""
+        c, found = external_ids.c, {}
+        for i in range(0, len(ids), _SOME):
+            query = select(c.id, c.prediction).where(c.model == model, c.id.in_(ids[i : i + _SOME]))
+            found.update({r.id: r.prediction for r in tx.execute(query)})
+        return found
+
+    def add_ids(self, tx: Tx, rows: Sequence[tuple[str, str, str]]) -> None:
+        """(model, the endpoint's id, the journal's); an id that is known keeps its first."""
+        given = [{"model": m, "id": i, "prediction": p} for m, i, p in rows]
+        if given:
+            tx.execute(insert(external_ids).prefix_with("OR IGNORE"), given)
+
+    def heard(self, tx: Tx) -> dict[str, int]:
+        """When something was heard of each model last, in µs since 1970."""
+        return {r.model: r.at_us for r in tx.execute(select(external_heard))}
+
+    def hear(self, tx: Tx, model: str, at_us: int) -> None:
+        """Something was heard."""
+        tx.execute(insert(external_heard).prefix_with("OR REPLACE"), [{"model": model, "at_us": at_us}])

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from falaj.kernel.errors import Integrity
 from falaj.kernel.log import logger
 from falaj.lifecycle.serving.plane.journal import SUFFIX, Prediction, records_from
 
@@ -45,9 +46,11 @@ class Tail:
         self.trouble = ""
 
     def start(self) -> None:
+        """Begin to look."""
         self._thread.start()
 
     def stop(self) -> None:
+        """End, wait for the look that is under way, and let nobody wait for another."""
         self._stopping.set()
         self._wake.set()
         with self._done:
@@ -83,11 +86,19 @@ class Tail:
             self._done.notify_all()
 
     def read(self) -> int:
-        """Read what has come since; returns the number of records."""
-        count = 0
+        """Read what has come since; returns the number of records.
+
+        Raises `Integrity` for a damaged segment, after the others were read: it hides nothing but itself.
+        """
+        count, damaged = 0, None
         for path in sorted(self._folder.glob(f"*{SUFFIX}")):
             if path.stat().st_size > self._cursors.get(path.name, 0):
-                count += self._segment(path)
+                try:
+                    count += self._segment(path)
+                except Integrity as e:
+                    damaged = damaged or e
+        if damaged is not None:
+            raise damaged
         return count
 
     def _segment(self, path: Path) -> int:
@@ -117,5 +128,6 @@ class Tail:
             try:
                 self.look()
             except Exception as e:  # one fault must not end all looking; the dead man tells when it stays
-                self.trouble = f"{type(e).__name__}: {e}"
-                _log.error("journal_tail_failed", error=self.trouble)
+                trouble, self.trouble = self.trouble, f"{type(e).__name__}: {e}"
+                if trouble != self.trouble:  # several times a second it would say nothing new
+                    _log.error("journal_tail_failed", error=self.trouble)

@@ -14,7 +14,10 @@ from falaj.kernel.clock import parse_iso
 from falaj.kernel.digests import FileEntry, short
 from falaj.kernel.environments import DEV, MEASUREMENT, PRODUCTION, STAGING
 from falaj.kernel.errors import Denied, FalajError, Invalid
+from falaj.kernel.names import NAME, NAME_RULE
 from falaj.lifecycle.evidence.model import Verdict, asks_champion
+from falaj.lifecycle.registry.waiver import NOTHING, WAIVER_ACTIONS, Standing, fits
+from falaj.lifecycle.training.foreign import is_import
 
 VERSION_READ = Action("registry.read", "read", "ModelVersion", "see versions, their files and their evidence")
 VERSION_PACKAGE = Action("registry.package", "system", "ModelVersion", "name and store a packaged model")
@@ -27,7 +30,7 @@ VERSION_REHEARSE = Action("registry.rehearse", "system", "ModelVersion", "sign h
 ENVIRONMENT_READ = Action("registry.read_environments", "read", "Environment", "see environments and how two differ")
 ACTIONS = (
     VERSION_READ, VERSION_PACKAGE, VERSION_REGISTER, VERSION_ADMIT, VERSION_ADMIT_FLOW, VERSION_MOVE, VERSION_PROMOTE,
-    VERSION_REHEARSE, ENVIRONMENT_READ,
+    VERSION_REHEARSE, ENVIRONMENT_READ, *WAIVER_ACTIONS,
 )  # fmt: skip
 
 STATES = (
@@ -45,7 +48,6 @@ SERVED = ("serving", "retired")
 CHAMPION_CHANGED = "champion_changed"
 NOT_STAGED = "not_staged"
 
-_NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,78}[a-z0-9])?\Z")
 _REFERENCE = re.compile(r"(?P<name>[^@]+)@(?P<number>[1-9]\d{0,8})\Z")
 
 
@@ -98,6 +100,11 @@ class ModelVersion(msgspec.Struct, frozen=True):
     approver_roles: tuple[str, ...] = ()  # each must be held by one of those who approve it
 
     @property
+    def imported(self) -> bool:
+        """Whether it came from elsewhere: what it is missing may then be waived."""
+        return is_import(self.run)
+
+    @property
     def alias(self) -> str:
         """What people call it: `flight-delay@1`, or the start of its digest while it is a candidate."""
         return f"{self.model}@{self.number}" if self.number else f"{self.model}@{self.digest[7:19]}"
@@ -126,7 +133,7 @@ class Admission(msgspec.Struct, frozen=True):
     """What an admission says (its statement: `statements.admission_statement`).
 
     The verdict binds the version's files one by one, the evidence set and the approvals, for one
-    environment, until it expires.
+    environment, until it expires. One that rests on a waiver names it, and ends no later than the waiver does.
     """
 
     digest: str
@@ -138,6 +145,8 @@ class Admission(msgspec.Struct, frozen=True):
     approvals: tuple[str, ...]
     issued_at: str
     expires_at: str
+    waiver: str = ""  # digest of the envelope of the waiver that it rests on; empty where every gate passed
+    waived: tuple[str, ...] = ()  # the gates that the waiver lifts, by name
 
 
 class Rehearsal(msgspec.Struct, frozen=True):
@@ -166,10 +175,11 @@ class Rehearsal(msgspec.Struct, frozen=True):
 
 def check_name(name: str) -> str:
     """Return a model's name if it can be one; raise `Invalid` otherwise."""
-    if not _NAME.match(name):
+    if not NAME.match(name):
         raise Invalid(
             f"{name[:80]!r} cannot name a model",
-            hint="use 1 to 80 lower-case letters, digits, '.', '_' and '-', starting and ending with a letter or digit",
+            hint=NAME_RULE,
+            code="bad_model_name",
         )
     return name
 
@@ -178,7 +188,11 @@ def parse_reference(text: str) -> tuple[str, int]:
     """`flight-delay@1` → ("flight-delay", 1). Raises `Invalid` for anything else."""
     match = _REFERENCE.match(text)
     if not match:
-        raise Invalid(f"{text[:80]!r} does not name a version", hint="write MODEL@NUMBER, such as flight-delay@1")
+        raise Invalid(
+            f"{text[:80]!r} does not name a version",
+            hint="write MODEL@NUMBER, such as flight-delay@1",
+            code="bad_version_name",
+        )
     return check_name(match["name"]), int(match["number"])
 
 
@@ -198,6 +212,7 @@ class Facts(msgspec.Struct, frozen=True):
     that none of their givers held. `champion` is the digest that
     the verified champion statements compare with: empty when there was none, None when they do not say.
     `current` is the digest that serves in the environment now, empty when none does. `at` is the moment of asking.
+    `waiver` is what covers the gates that are missing.
     """
 
     signature: FalajError | None
@@ -209,6 +224,7 @@ class Facts(msgspec.Struct, frozen=True):
     missing_roles: tuple[str, ...] = ()
     before: Before | None = None
     at: str = ""
+    waiver: Standing = NOTHING
 
 
 def asked(environment: Environment, version: ModelVersion) -> tuple[int, tuple[str, ...]]:
@@ -235,7 +251,7 @@ def check_admissible(version: ModelVersion, environment: Environment, facts: Fac
         )
     if environment == MEASURING:
         return
-    failed = unpassed(version.gates, facts.verdicts)
+    failed = unpassed(unwaived(version, facts.verdicts), facts.verdicts)
     if failed:
         raise Denied(
             f"{where}: {'; '.join(failed)}",
@@ -248,6 +264,7 @@ def check_admissible(version: ModelVersion, environment: Environment, facts: Fac
             hint=f"train it again, and let someone other than {version.author} approve it on the new evidence",
             code="evidence_changed",
         )
+    _check_waiver(version, where, facts)
     _check_before(version, environment, where, facts)
     _check_approvals(version, environment, where, facts)
     if version.state not in (ADMISSIBLE if environment.traffic else TRIED):
@@ -259,6 +276,35 @@ def check_admissible(version: ModelVersion, environment: Environment, facts: Fac
         )
     if environment.traffic:
         _check_champion(version, where, facts)
+
+
+def missing(version: ModelVersion, verdicts: Mapping[str, Verdict]) -> tuple[str, ...]:
+    """The gates that an imported version is missing, by signed statements that say so. A trained one misses none: it fails."""
+    return tuple(g for g in version.gates if verdicts.get(g) is Verdict.MISSING) if version.imported else ()
+
+
+def unwaived(version: ModelVersion, verdicts: Mapping[str, Verdict]) -> tuple[str, ...]:
+    """The gates that a version must pass: all, less those that an imported one is missing, which need a waiver."""
+    lacking = missing(version, verdicts)
+    return tuple(g for g in version.gates if g not in lacking)
+
+
+def _check_waiver(version: ModelVersion, where: str, facts: Facts) -> None:
+    """What is missing is covered by a waiver for this version, this evidence and these gates, now."""
+    lacking = missing(version, facts.verdicts)
+    if not lacking:
+        return
+    standing = facts.waiver
+    problem, code = standing.problem, standing.code
+    if standing.waiver is not None:
+        problem, code = fits(standing.waiver, version.digest, facts.evidence, lacking, parse_iso(facts.at))
+    if code:
+        named = " ".join(f"--missing '{g}'" for g in lacking)
+        propose = f"`falaj waiver propose {version.alias} {named} --reason '…' --until DATE`"
+        sign = f"somebody else signs it: `falaj waiver sign {version.alias} --reason '…'`"
+        two = f"two people other than {version.author} may waive it: {propose}"
+        hint = sign if code == "waiver_unsigned" else two
+        raise Denied(f"{where}: {', '.join(lacking)} missing, and {problem}", hint=hint, code=code)
 
 
 def _check_before(version: ModelVersion, environment: Environment, where: str, facts: Facts) -> None:
@@ -320,7 +366,7 @@ def _check_champion(version: ModelVersion, where: str, facts: Facts) -> None:
 
     Where no version serves there is nobody to be worse than; a version that served before is no challenger.
     """
-    if not asks_champion(version.gates) or version.state in SERVED:
+    if not asks_champion(unwaived(version, facts.verdicts)) or version.state in SERVED:
         return
     if facts.current in ("", version.digest, facts.champion):
         return

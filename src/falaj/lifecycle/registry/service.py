@@ -16,10 +16,11 @@ from falaj.governance.signing.dsse import PublicKey
 from falaj.governance.signing.model_signature import verify_model_signature
 from falaj.governance.signing.signer import EnvelopeSigner
 from falaj.kernel.access import SYSTEM, Action, Principal, Resource
-from falaj.kernel.clock import iso
+from falaj.kernel.clock import iso, parse_iso
 from falaj.kernel.digests import canonical_json, manifest_digest, short
 from falaj.kernel.environments import MEASUREMENT, PRODUCTION, home_of
 from falaj.kernel.errors import Conflict, Denied, FalajError, Integrity, Invalid, NotFound
+from falaj.lifecycle.evidence.model import Proven
 from falaj.lifecycle.registry.model import (
     CHAMPION_CHANGED,
     MEASURING,
@@ -39,21 +40,33 @@ from falaj.lifecycle.registry.model import (
     asked,
     check_admissible,
     check_name,
+    missing,
     unpassed,
     unstaged,
+    unwaived,
 )
-from falaj.lifecycle.registry.ports import Approvals, Blobs, Champions, VerifiedEvidence, VersionStore
+from falaj.lifecycle.registry.ports import (
+    Approvals,
+    Blobs,
+    Champions,
+    NoWaivers,
+    VerifiedEvidence,
+    VersionStore,
+    Waivers,
+)
 from falaj.lifecycle.registry.statements import (
     admission_statement,
     read_admission,
     read_rehearsal,
     rehearsal_statement,
 )
+from falaj.lifecycle.registry.waiver import NOTHING, Lacking, Standing
 from falaj.lifecycle.training.model import CONTRACT_FILE, PROFILE_FILE, ModelContract
 from falaj.storage.sql.database import Database, Tx
 
 _MEASURED = timedelta(minutes=15)
 _ADMITTED = timedelta(days=366)
+_NUMBERS = 2**63 - 1  # the largest that the database can be asked for
 
 
 class Ports(msgspec.Struct, frozen=True):
@@ -70,9 +83,12 @@ class Ports(msgspec.Struct, frozen=True):
     signers: Mapping[str, EnvelopeSigner]
     keys: Mapping[str, PublicKey]
     trusted: Sequence[PublicKey]
+    waivers: Waivers = NoWaivers()
 
 
 class RegistryService:
+    """Versions: packaged, registered or refused, admitted to environments, rehearsed."""
+
     def __init__(self, door: Door, ports: Ports) -> None:
         self._door = door
         self._p = ports
@@ -81,17 +97,27 @@ class RegistryService:
 
     def version(self, model: str, number: int) -> ModelVersion:
         """Raises `NotFound`."""
-        found = self._p.database.read(lambda tx: self._p.store.by_number(tx, check_name(model), number))
-        return _found(found, f"{model}@{number}")
+        name = check_name(model)
+        found = self._p.database.read(lambda tx: self._p.store.by_number(tx, name, min(max(number, 0), _NUMBERS)))
+        if found is None:
+            there = ", ".join([v.alias for v in self.versions(name) if v.number][:5])
+            raise NotFound(
+                f"there is no version {name}@{number}"[:120],
+                hint=f"there is {there}; `falaj versions {name}` lists them" if there else f"make one: `falaj train {name}`",
+                code="no_such_version",
+            )
+        return found
 
     def by_digest(self, digest: str) -> ModelVersion:
         """Raises `NotFound`."""
         return _found(self._p.database.read(lambda tx: self._p.store.by_digest(tx, digest)), short(digest))
 
     def versions(self, model: str) -> list[ModelVersion]:
+        """All versions of a model, candidates and refused ones too, oldest first."""
         return self._p.database.read(lambda tx: self._p.store.of_model(tx, check_name(model)))
 
     def models(self) -> list[str]:
+        """The names of all models that have a version."""
         return self._p.database.read(self._p.store.models)
 
     def admission(self, digest: str, environment: str) -> tuple[Admission, dict[str, Any]] | None:
@@ -168,7 +194,7 @@ class RegistryService:
         """The contract of the version with this digest. Raises `NotFound`, `Integrity`."""
         file = next((f for f in self.by_digest(digest).files if f.path == CONTRACT_FILE), None)
         if file is None:
-            raise NotFound(f"{short(digest)} has no contract", hint="train it again", code="no_contract")
+            raise NotFound(f"{short(digest)} has no contract", hint="train it again", code="model_contract_missing")
         return msgspec.json.decode(self._p.blobs.get(file.sha256), type=ModelContract)
 
     def serving(self) -> dict[str, str]:
@@ -201,13 +227,16 @@ class RegistryService:
 
         def do(tx: Tx) -> Done[str]:
             earlier = self._p.store.by_digest(tx, version.digest)
+            if earlier is not None and earlier.imported != version.imported:
+                raise made_otherwise(earlier)
             if earlier is None:
                 self._p.store.add(tx, version)
             elif earlier.state in ("candidate", "refused"):
                 self._p.store.package_again(tx, version)
                 if not earlier.number:
                     self._p.store.move(tx, version.digest, state="candidate", reason="")
-            self._p.lineage.record(tx, Node("version", version.digest), [Node("run", version.run)])
+            made_by = Node("import" if version.imported else "run", version.run)
+            self._p.lineage.record(tx, Node("version", version.digest), [made_by])
             return Done(version.digest)
 
         detail = {"digest": version.digest, "run": version.run, "files": len(version.files)}
@@ -222,7 +251,8 @@ class RegistryService:
         """
         version = self.by_digest(digest)
         proven = self._p.evidence.proven(digest)
-        evidence, failed = proven.evidence, unpassed(version.gates, proven.verdicts, proven.reasons)
+        evidence = proven.evidence
+        failed = unpassed(unwaived(version, proven.verdicts), proven.verdicts, proven.reasons)
         intent = _system(
             VERSION_REGISTER, version.alias, on_behalf_of, operation_id, {"digest": digest, "evidence": evidence}
         )
@@ -276,7 +306,27 @@ class RegistryService:
             missing_roles=missing_roles(counting, subject),
             before=self.before(version, environment.after) if environment.after else None,
             at=iso(self._door.clock.now()),
+            waiver=self.standing(version, proven),
         )
+
+    def standing(self, version: ModelVersion, proven: Proven) -> Standing:
+        """What covers the gates that a version is missing; nothing is asked for one that misses none."""
+        lacking = missing(version, proven.verdicts)
+        return self._p.waivers.standing(version.digest, proven.evidence, lacking) if lacking else NOTHING
+
+    def lacking(self, version: ModelVersion) -> Lacking | None:
+        """What an imported version is missing, and whether a waiver covers it now; None for one that was trained here."""
+        if not version.imported:
+            return None
+        proven = self._p.evidence.proven(version.digest)
+        gates = missing(version, proven.verdicts)
+        covering = self.standing(version, proven)
+        words = covering.waiver.words if covering.waiver else f"{', '.join(gates)}: missing, and {covering.problem}"
+        return Lacking(version.run, gates, covering.waiver is not None, words if gates else "")
+
+    def waiver_of(self, admission: Admission) -> dict[str, Any] | None:
+        """The signed waiver that an admission rests on, None when it needs none. Raises `Integrity` when it was revoked."""
+        return self._p.waivers.envelope(admission.waiver) if admission.waiver else None
 
     def before(self, version: ModelVersion, name: str) -> Before:
         """What an environment says of a version to the one after it, each from a signature that was verified now."""
@@ -309,6 +359,8 @@ class RegistryService:
                 self.move(digest, "refused", e.message, actor.name, f"{operation_id}:refused" if operation_id else "")
             raise
         now = self._door.clock.now()
+        ends = now + (_MEASURED if place == MEASURING else _ADMITTED)
+        waiver = None if place == MEASURING else facts.waiver.waiver
         admission = Admission(
             digest=digest,
             model=version.model,
@@ -318,7 +370,9 @@ class RegistryService:
             evidence=facts.evidence,
             approvals=facts.approvals,
             issued_at=iso(now),
-            expires_at=iso(now + (_MEASURED if place == MEASURING else _ADMITTED)),
+            expires_at=iso(min(ends, parse_iso(waiver.until)) if waiver else ends),
+            waiver=facts.waiver.statement if waiver else "",
+            waived=waiver.waived if waiver else (),
         )
         envelope = self._signed(admission_statement(admission), environment)
 
@@ -331,7 +385,9 @@ class RegistryService:
             self._p.store.add_admission(tx, admission, envelope)
             node = Node("admission", f"{environment}:{digest}")
             self._p.lineage.record(tx, node, [Node("version", digest), Node("evidence", facts.evidence)])
-            return Done(msgspec.to_builtins(admission), {"envelope": envelope, "expires_at": admission.expires_at})
+            waived = {"waiver": admission.waiver, "waived": list(admission.waived)} if admission.waiver else {}
+            found = {"envelope": envelope, "expires_at": admission.expires_at, **waived}
+            return Done(msgspec.to_builtins(admission), found)
 
         return msgspec.convert(self._door.change(intent, do), Admission)
 
@@ -382,11 +438,27 @@ class RegistryService:
             self.move(digest, "registered", "", on_behalf_of, operation_id)
         return self.by_digest(digest)
 
-    def move(self, digest: str, state: str, reason: str, on_behalf_of: str, operation_id: str) -> None:
-        """Move a version to another state."""
+    def decide(self, digest: str, state: str, reason: str, on_behalf_of: str, operation_id: str) -> None:
+        """Move a version that awaits approval to `approved` or `rejected`.
+
+        Raises `Conflict` when it does not await approval any more: of two who decide at the same moment one comes first.
+        """
+        self.move(digest, state, reason, on_behalf_of, operation_id, only_from="awaiting approval")
+
+    def move(
+        self, digest: str, state: str, reason: str, on_behalf_of: str, operation_id: str, *, only_from: str = ""
+    ) -> None:
+        """Move a version to another state; with `only_from`, only out of that one, else `Conflict`."""
         version = self.by_digest(digest)
 
         def do(tx: Tx) -> Done[str]:
+            now = self._p.store.by_digest(tx, digest)
+            if only_from and now is not None and now.state != only_from:
+                raise Conflict(
+                    f"{version.alias} is {now.state} by now, it does not await approval",
+                    hint=f"`falaj versions {version.model}` shows where each version stands",
+                    code="not_awaiting",
+                )
             self._p.store.move(tx, digest, state=state, reason=reason)
             return Done(state)
 
@@ -407,12 +479,24 @@ class RegistryService:
         try:
             return msgspec.json.decode(self._p.blobs.get(digest), type=dict[str, Any])
         except msgspec.DecodeError as e:
-            raise Integrity("a signed statement cannot be read", hint="admit the version again") from e
+            raise Integrity(
+                "a signed statement cannot be read", hint="admit the version again", code="bad_envelope"
+            ) from e
 
 
 def _system(action: Action, alias: str, on_behalf_of: str, operation_id: str, detail: dict[str, Any]) -> Intent:
     context = {"on_behalf_of": on_behalf_of}
     return Intent(SYSTEM, action, Resource("ModelVersion", alias), operation_id, context, detail)
+
+
+def made_otherwise(earlier: ModelVersion) -> Conflict:
+    """Why bytes that were trained here are not imported, and the other way round: each has its own evidence."""
+    how = "imported" if earlier.imported else "trained here"
+    return Conflict(
+        f"these bytes are {earlier.alias}, which was {how}",
+        hint=f"use that version: `falaj versions {earlier.model}`",
+        code="made_otherwise",
+    )
 
 
 def _found(version: ModelVersion | None, name: str) -> ModelVersion:

@@ -103,7 +103,9 @@ def _read(envelope: dict[str, Any], keys: Sequence[PublicKey], kind: type[T], wh
         statement = msgspec.json.decode(payload, type=_Statement)
         if statement.type != _STATEMENT or statement.predicate_type != SVR:
             raise not_accepted(
-                what, "its statement is of another type", f"not_an_{what}" if what == "admission" else f"not_a_{what}"
+                what,
+                "its statement is of another type",
+                "not_an_admission" if what == "admission" else "not_a_rehearsal",
             )
         found = msgspec.json.decode(statement.predicate.falaj, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
@@ -113,5 +115,9 @@ def _read(envelope: dict[str, Any], keys: Sequence[PublicKey], kind: type[T], wh
             code="unreadable_payload",
         ) from e
     if [s.digest for s in statement.subject] != [{"sha256": found.digest.removeprefix("sha256:")}]:
-        raise not_accepted(what, "it is about another version", f"{what}_for_another_version")
+        raise not_accepted(
+            what,
+            "it is about another version",
+            "admission_for_another_version" if what == "admission" else "rehearsal_for_another_version",
+        )
     return found, statement.predicate.properties

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from sqlalchemy import Column, Index, Integer, Row, String, Table, func, insert, select, update
+from sqlalchemy import Column, ColumnElement, Index, Integer, Row, String, Table, func, insert, select, update
 
 from falaj.kernel.digests import FileEntry
 from falaj.lifecycle.registry.model import Admission, ModelVersion, Rehearsal
+from falaj.lifecycle.registry.waiver import Revocation, Signature, Waived, Waiver
 from falaj.storage.sql.database import Tx
 from falaj.storage.sql.schema import metadata
 
@@ -50,6 +51,28 @@ rehearsals = Table(
     Column("rehearsal", String, nullable=False),
     Column("envelope", String, nullable=False),
     Index("ix_rehearsals_digest", "digest", "environment"),
+)
+waivers_table = Table(
+    "waivers",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("digest", String, nullable=False, index=True),
+    *(
+        Column(name, String, nullable=False)
+        for name in (
+            "alias", "model", "author", "evidence", "waived", "reason", "proposed_at", "until", "statement",
+            "revoked_by", "revoked_at", "revoked_reason",
+        )
+    ),
+)  # fmt: skip
+waiver_signatures = Table(
+    "waiver_signatures",
+    metadata,
+    Column("waiver", String, primary_key=True),
+    Column("principal", String, primary_key=True),
+    Column("roles", String, nullable=False),
+    Column("reason", String, nullable=False),
+    Column("at", String, nullable=False),
 )
 _v = versions.c
 _MOVABLE = {"number", "state", "evidence", "reason"}
@@ -118,6 +141,59 @@ class SqlVersionStore:
         query = select(c.rehearsal, c.envelope).where(c.digest == digest, c.environment == environment)
         row = tx.execute(query.order_by(c.id.desc()).limit(1)).first()
         return (msgspec.json.decode(row.rehearsal, type=Rehearsal), row.envelope) if row else None
+
+
+class SqlWaiverStore:
+    """Waivers in SQL. Rows are added; a signed statement and a revocation are each written once."""
+
+    def add(self, tx: Tx, waiver: Waiver) -> None:
+        """Write a proposed waiver down, without its signatures."""
+        values = msgspec.structs.asdict(waiver.content)
+        del values["signatures"]
+        values["waived"] = msgspec.json.encode(waiver.content.waived).decode()
+        empty = dict.fromkeys(("statement", "revoked_by", "revoked_at", "revoked_reason"), "")
+        tx.execute(insert(waivers_table).values(**values, **empty))
+
+    def sign(self, tx: Tx, waiver: str, signature: Signature) -> None:
+        """Add a signature."""
+        values = {**msgspec.structs.asdict(signature), "roles": " ".join(signature.roles)}
+        tx.execute(insert(waiver_signatures).values(waiver=waiver, **values))
+
+    def complete(self, tx: Tx, waiver: str, statement: str) -> None:
+        """Write down its signed statement, once."""
+        row = (waivers_table.c.id == waiver) & (waivers_table.c.statement == "")
+        tx.execute(update(waivers_table).where(row).values(statement=statement))
+
+    def revoke(self, tx: Tx, waiver: str, revocation: Revocation) -> None:
+        """Write down who took it back, once."""
+        row = (waivers_table.c.id == waiver) & (waivers_table.c.revoked_at == "")
+        found = {"revoked_by": revocation.principal, "revoked_at": revocation.at, "revoked_reason": revocation.reason}
+        tx.execute(update(waivers_table).where(row).values(found))
+
+    def of(self, tx: Tx, digest: str) -> list[Waiver]:
+        """All of a version, newest first."""
+        return self._read(tx, waivers_table.c.digest == digest)
+
+    def all(self, tx: Tx) -> list[Waiver]:
+        """All, newest first."""
+        return self._read(tx, waivers_table.c.id != "")
+
+    @staticmethod
+    def _read(tx: Tx, condition: ColumnElement[bool]) -> list[Waiver]:
+        c = waiver_signatures.c
+        signed: dict[str, list[Signature]] = {}
+        for row in tx.execute(select(waiver_signatures).order_by(c.at, c.principal)):
+            found = Signature(row.principal, tuple(row.roles.split()), row.reason, row.at)
+            signed.setdefault(row.waiver, []).append(found)
+        rows = tx.execute(select(waivers_table).where(condition).order_by(waivers_table.c.id.desc()))
+        return [_waiver(row, tuple(signed.get(row.id, ()))) for row in rows]
+
+
+def _waiver(row: Row[Any], signatures: tuple[Signature, ...]) -> Waiver:
+    values = {str(k): v for k, v in row._mapping.items() if k in Waived.__struct_fields__}
+    values["waived"] = msgspec.json.decode(values["waived"], type=tuple[str, ...])
+    revoked = Revocation(row.revoked_by, row.revoked_at, row.revoked_reason) if row.revoked_at else None
+    return Waiver(Waived(**values, signatures=signatures), row.statement, revoked)
 
 
 def _values(version: ModelVersion) -> dict[str, Any]:

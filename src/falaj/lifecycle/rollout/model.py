@@ -94,24 +94,32 @@ def check_plan(plan: TrafficPlan) -> TrafficPlan:
     if not plan.routes:
         return plan
     if any(r.role not in ROLES for r in plan.routes):
-        raise Invalid(f"a role in the plan of {plan.model} is unknown", hint=f"the roles are {', '.join(ROLES)}")
+        raise Invalid(
+            f"a role in the plan of {plan.model} is unknown", hint=f"the roles are {', '.join(ROLES)}", code="bad_plan"
+        )
     weights = [r.weight for r in plan.routes if r.role != "shadow"]
     if any(w < 0 for w in weights) or sum(weights) != 100:
         raise Invalid(
             f"the weights of {plan.model} sum to {sum(weights)}, not 100",
             hint="give every version a share ≥ 0, 100 in all",
+            code="bad_plan",
         )
     if any(not 0 <= r.weight <= 100 for r in plan.routes):
         raise Invalid(
-            f"a shadow of {plan.model} mirrors no percentage", hint="a shadow's weight is the share mirrored, 0 to 100"
+            f"a shadow of {plan.model} mirrors no percentage",
+            hint="a shadow's weight is the share mirrored, 0 to 100",
+            code="bad_plan",
         )
     if len({r.digest for r in plan.routes}) != len(plan.routes):
-        raise Invalid(f"a version stands twice in the plan of {plan.model}", hint="name each version once")
+        raise Invalid(
+            f"a version stands twice in the plan of {plan.model}", hint="name each version once", code="bad_plan"
+        )
     stable = sum(r.role == "stable" for r in plan.routes)
     if stable != 1 and stable != len(plan.routes):
         raise Invalid(
             f"{stable} stable versions stand beside a challenger of {plan.model}",
             hint="name exactly one: it answers when the challenger fails",
+            code="bad_plan",
         )
     if plan.guard is not None:
         check_guard(plan.guard)
@@ -122,15 +130,23 @@ def check_guard(guard: Guard) -> Guard:
     """Return the guard if each limit can be judged; raise `Invalid` otherwise."""
     shares = (guard.max_error_share, guard.max_non_finite_share, guard.max_slow_share, guard.max_score_shift)
     if any(s is not None and not 0 <= s <= 1 for s in shares):
-        raise Invalid("a share in a guard is not between 0 and 1", hint="0.05 is five percent; leave out what is fine")
+        raise Invalid(
+            "a share in a guard is not between 0 and 1",
+            hint="0.05 is five percent; leave out what is fine",
+            code="bad_guard",
+        )
     latency = guard.max_latency_ms
     if latency is not None and not (latency > 0 and math.isfinite(latency)):
-        raise Invalid("max_latency_ms of a guard is no time", hint="give milliseconds, more than 0")
+        raise Invalid("max_latency_ms of a guard is no time", hint="give milliseconds, more than 0", code="bad_guard")
     if (guard.max_slow_share is None) != (latency is None):
-        raise Invalid("a guard's max_slow_share and max_latency_ms go together", hint="give both or neither")
+        raise Invalid(
+            "a guard's max_slow_share and max_latency_ms go together", hint="give both or neither", code="bad_guard"
+        )
     if not (1 <= guard.min_count <= MAX_WINDOW and 1 <= guard.window <= MAX_WINDOW) or guard.forgives < 0:
         raise Invalid(
-            "min_count or window of a guard is out of range", hint=f"1 to {MAX_WINDOW}; forgives is a generation"
+            "min_count or window of a guard is out of range",
+            hint=f"1 to {MAX_WINDOW}; forgives is a generation",
+            code="bad_guard",
         )
     return guard
 

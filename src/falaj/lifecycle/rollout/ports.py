@@ -10,17 +10,27 @@ from falaj.storage.sql.database import Tx
 
 
 class PlanStore(Protocol):
-    def put(self, tx: Tx, environment: str, plan: TrafficPlan, at: str) -> None: ...
+    """Traffic plans by environment."""
 
-    def all(self, tx: Tx, environment: str) -> list[TrafficPlan]: ...
+    def put(self, tx: Tx, environment: str, plan: TrafficPlan, at: str) -> None:
+        """Add a model's next plan; it holds from now on."""
+        ...
+
+    def all(self, tx: Tx, environment: str) -> list[TrafficPlan]:
+        """The newest plan of each model, by name."""
+        ...
 
 
 class RolloutStore(Protocol):
+    """Rollouts, each a row that moves."""
+
     def put(self, tx: Tx, rollout: Rollout) -> None:
         """Add it, or replace the row of the same id."""
         ...
 
-    def get(self, tx: Tx, rollout_id: str) -> Rollout | None: ...
+    def get(self, tx: Tx, rollout_id: str) -> Rollout | None:
+        """One rollout; None when there is none of this id."""
+        ...
 
     def of_model(self, tx: Tx, model: str) -> list[Rollout]:
         """Newest first."""
@@ -30,7 +40,9 @@ class RolloutStore(Protocol):
 class Analyst(Protocol):
     """Judges a challenger by what the data plane recorded; implemented by monitoring."""
 
-    def analyse(self, rollout: Rollout) -> Analysis: ...
+    def analyse(self, rollout: Rollout) -> Analysis:
+        """The verdict on a rollout's challenger as things stand now."""
+        ...
 
     def wait(self, seconds: float) -> None:
         """Until something new was recorded, or the time is over."""

@@ -38,6 +38,8 @@ def build(service: RolloutService, analyst: Analyst, check_model: Callable[[str]
 
     @routes.post("/{model}/rollouts/orders", ROLLOUT_STEER)
     def order(model: str, body: Order, request: Request) -> dict[str, Any]:
+        if not service.rollouts(model):
+            check_model(model)
         ordered: dict[str, Any] = msgspec.to_builtins(service.order(actor(request), model, body.order))
         return ordered
 

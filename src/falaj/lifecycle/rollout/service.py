@@ -25,6 +25,8 @@ class Stores(NamedTuple):
 
 
 class RolloutService:
+    """Who gets which traffic in one environment, and how that moves."""
+
     def __init__(self, database: Database, stores: Stores, door: Door, environment: str) -> None:
         self._database = database
         self._store = stores.plans
@@ -37,6 +39,7 @@ class RolloutService:
         return [p for p in self._database.read(lambda tx: self._store.all(tx, self._environment)) if p.routes]
 
     def plan(self, model: str) -> TrafficPlan | None:
+        """The plan of one model; None when it takes no traffic."""
         return next((p for p in self.plans() if p.model == model), None)
 
     def present(self, model: str) -> TrafficPlan:
@@ -81,7 +84,11 @@ class RolloutService:
         """Raises `NotFound`."""
         found = self._database.read(lambda tx: self._rollouts.get(tx, rollout_id))
         if found is None:
-            raise NotFound(f"there is no rollout {rollout_id[:60]}", hint="`falaj rollout status MODEL` shows them")
+            raise NotFound(
+                f"there is no rollout {rollout_id[:60]}",
+                hint="`falaj rollout status MODEL` shows them",
+                code="no_such_rollout",
+            )
         return found
 
     def running(self, model: str) -> Rollout | None:
@@ -134,13 +141,17 @@ class RolloutService:
         running = self.running(model)
         if running is None:
             raise Conflict(
-                f"no rollout of {model} runs", hint=f"`falaj rollout status {model}` shows the last", code="no_rollout"
+                f"no rollout of {model} runs",
+                hint=f"`falaj rollout status {model}` shows the last",
+                code="rollout_not_running",
             )
 
         def do(tx: Tx) -> Done[dict[str, Any]]:
             current = self._rollouts.get(tx, running.id) or running
             if current.ended:
-                raise Conflict(f"the rollout has ended: {current.stage}", hint="nothing more to do", code="no_rollout")
+                raise Conflict(
+                    f"the rollout has ended: {current.stage}", hint="nothing more to do", code="rollout_not_running"
+                )
             ordered = msgspec.structs.replace(current, order=what)
             self._rollouts.put(tx, ordered)
             return Done(msgspec.to_builtins(ordered))

@@ -93,6 +93,7 @@ class Rollout(msgspec.Struct, frozen=True):
 
     @property
     def ended(self) -> bool:
+        """Whether nothing more can happen to it."""
         return self.stage in ("promoted", "aborted")
 
 
@@ -111,17 +112,23 @@ def check_strategy(strategy: Strategy) -> Strategy:
     steps = strategy.steps
     ascending = all(a < b for a, b in pairwise(steps))
     if not steps or not ascending or not all(1 <= s <= 99 for s in steps):
-        raise Invalid("the steps of a canary ascend from 1 to 99 percent", hint="such as fj.Canary(steps=[5, 25, 50])")
+        raise Invalid(
+            "the steps of a canary ascend from 1 to 99 percent",
+            hint="such as fj.Canary(steps=[5, 25, 50])",
+            code="bad_canary_steps",
+        )
     if not (1 <= strategy.requests <= MOST_REQUESTS and 0 <= strategy.shadow <= MOST_REQUESTS):
         raise Invalid(
             f"a step needs 1 to {MOST_REQUESTS:,} requests, a shadow 0 to as many",
             hint="such as fj.Canary(steps=[10, 50], requests=200)",
+            code="bad_strategy",
         )
     check_limits(strategy.limits)
     if not 0 <= strategy.labels <= MOST_REQUESTS or (strategy.labels and strategy.limits.loss is None):
         raise Invalid(
             "a step cannot wait for these labels",
             hint="give labels=100, say, and fj.Limits(loss=0.05) to judge them by",
+            code="bad_strategy",
         )
     return strategy
 
@@ -133,11 +140,13 @@ def check_limits(limits: Limits) -> Limits:
         raise Invalid(
             "a limit of a rollout is no share",
             hint="0.05 is five percent; errors and slow are at most 1, margin, shift and loss less than 1",
+            code="bad_limits",
         )
     if not (0 < limits.alpha < 1 and 0 < limits.latency_ms < float("inf") and limits.least >= 1):
         raise Invalid(
             "alpha, latency_ms or least of a rollout's limits is out of range",
             hint="such as fj.Limits(alpha=0.05, latency_ms=250, least=50)",
+            code="bad_limits",
         )
     return limits
 

@@ -46,6 +46,8 @@ class Ports(msgspec.Struct, frozen=True):
 
 
 class JournalService:
+    """Segments of the prediction journal: which are pending, and the sealing of one."""
+
     def __init__(self, door: Door, ports: Ports) -> None:
         self._door = door
         self._p = ports
@@ -79,7 +81,9 @@ class JournalService:
         """What a step process shall ship. Raises `NotFound`."""
         path = self._p.folder / f"{segment}{SUFFIX}"
         if not path.is_file():
-            raise NotFound(f"the journal has no segment {segment[:40]}", hint="restore it from a backup")
+            raise NotFound(
+                f"the journal has no segment {segment[:40]}", hint="restore it from a backup", code="no_such_segment"
+            )
         return ShipTask(str(path), str(self._p.tables))
 
     def seal(self, outcome: ShipOutcome) -> dict[str, Any]:
@@ -119,9 +123,11 @@ class Shipper:
         self._thread = threading.Thread(target=self._run, name="journal-shipper", daemon=True)
 
     def start(self) -> None:
+        """Begin to look for segments."""
         self._thread.start()
 
     def stop(self) -> None:
+        """End, and wait for the look that is under way."""
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join()

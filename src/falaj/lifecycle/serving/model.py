@@ -12,6 +12,8 @@ import msgspec
 
 from falaj.governance.identity.verify import KnownToken
 from falaj.kernel.access import Action
+from falaj.lifecycle.data.model import SourceSpec
+from falaj.lifecycle.features.model import ViewSpec
 from falaj.lifecycle.rollout.model import TrafficPlan
 from falaj.lifecycle.training.model import ModelContract
 
@@ -29,13 +31,20 @@ JOURNAL_ROTATE = Action(
 JOURNAL_SEAL = Action(
     "serving.seal_journal", "system", "JournalSegment", "seal and ship a segment of the prediction journal"
 )
+TABLE_SCORE = Action("serving.score", "inference", "ModelVersion", "score a whole table")
 PLANE_ACTIONS = (PREDICT, OBSERVE)
 ACTIONS = (
-    BUNDLE_PUBLISH, LOAD_REFUSED, PREDICTION_READ, JOURNAL_READ, JOURNAL_ROTATE, JOURNAL_SEAL, *PLANE_ACTIONS,
+    BUNDLE_PUBLISH, LOAD_REFUSED, PREDICTION_READ, JOURNAL_READ, JOURNAL_ROTATE, JOURNAL_SEAL, TABLE_SCORE,
+    *PLANE_ACTIONS,
 )  # fmt: skip
 
 SHIP = "ship"
 """The name of the flow that ships a segment of the prediction journal, and of its step."""
+SCORE = "score"
+"""The name of the flow that scores a table, and of its step."""
+TABLE_FORMATS = ("csv", "parquet", "jsonl")
+"""What a table may be read from; `SCORE_FORMATS` is what scores may be written as."""
+SCORE_FORMATS = ("parquet", "csv")
 REHEARSE = "rehearse"
 """The name of the step that asks a data plane what production is asked."""
 
@@ -64,6 +73,7 @@ class Release(msgspec.Struct, frozen=True):
     files: tuple[SealedBlob, ...]
     signature: dict[str, Any]  # the OpenSSF signature: a Sigstore bundle
     admission: dict[str, Any]  # DSSE envelope of an in-toto statement
+    waiver: dict[str, Any] | None = None  # that of the waiver which the admission names, if it names one
 
 
 class Access(msgspec.Struct, frozen=True):
@@ -234,16 +244,76 @@ class RehearseOutcome(msgspec.Struct, frozen=True):
     reason: str
 
 
-class JournalSegment(msgspec.Struct, frozen=True):
+class JournalSegment(ShipOutcome, frozen=True):
     """A segment that was sealed: what it held, and when its leaf was written to the audit log."""
 
-    segment: str
-    records: int
-    rows: int
-    bytes: int
-    digest: str
-    root: str
-    tables: tuple[Shipped, ...]
-    first_at: str
-    last_at: str
     sealed_at: str
+
+
+class ScoreAsk(msgspec.Struct, frozen=True):
+    """Which table somebody wants to have scored, by which version, and how.
+
+    `table` is a parcel of format `format`. `at` is the column with each row's moment; without that column every row is of
+    the moment `as_of`, and nothing that became known later is used. With `raw` the rows are as in the files of the
+    model's source, whose contract and `prepare` come first. `keep` are columns that stand beside the scores. With
+    `record` the answers go into the prediction journal.
+    """
+
+    model: str
+    alias: str
+    digest: str
+    environment: str
+    table: str
+    format: str
+    to: str
+    as_of: str
+    at: str = ""
+    raw: bool = False
+    keep: tuple[str, ...] = ()
+    record: bool = False
+
+
+class ScoreTask(msgspec.Struct, frozen=True):
+    """What a step process needs to score a table. The key that opens the release's files is handed over apart.
+
+    `keys` and `model_key` are the trust root (PEM) of the environment, `blobs` the folder of the encrypted files, `now`
+    the platform's moment (RFC 3339). `views` are joined from versions `versions` of `tables`, both by source name,
+    unless the table has all their columns; `source` is that of raw rows. `workspace` gets the scores, the rejected
+    rows and, to be recorded, segments of the journal.
+    """
+
+    ask: ScoreAsk
+    release: Release
+    keys: tuple[str, ...]
+    model_key: str
+    blobs: str
+    now: str
+    table: str
+    views: tuple[ViewSpec, ...]
+    tables: dict[str, str]
+    versions: dict[str, int]
+    workspace: str
+    principal: str
+    source: SourceSpec | None = None
+    unjoinable: dict[str, Any] = {}  # why the views cannot be joined, as an error; empty when they can be
+
+
+class ScoreOutcome(msgspec.Struct, frozen=True):
+    """What came of a table. `scores` and `rejects` are digests of files in the workspace; `reasons` counts rejected
+    rows by code. `features` says where the views' values are from: `lake`, `table`, or nothing where the model reads
+    no view. `moment` is the column with each row's moment, empty where all are of the moment of asking.
+    """
+
+    version: str
+    digest: str
+    table: str
+    rows: int
+    scored: int
+    rejected: int
+    reasons: dict[str, int]
+    features: str
+    moment: str
+    scores: str
+    rejects: str
+    segments: tuple[str, ...] = ()
+    first: str = ""  # the first rejected row and why, in words

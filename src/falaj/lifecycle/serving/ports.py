@@ -12,7 +12,11 @@ from falaj.storage.sql.database import Tx
 
 
 class BundleStore(Protocol):
-    def add(self, tx: Tx, environment: str, generation: int, digest: str, at: str) -> None: ...
+    """Which bundles were published."""
+
+    def add(self, tx: Tx, environment: str, generation: int, digest: str, at: str) -> None:
+        """Remember a published bundle: its generation and its envelope's blob digest."""
+        ...
 
     def newest(self, tx: Tx, environment: str) -> int:
         """The newest generation; 0 before the first."""
@@ -24,35 +28,67 @@ class BundleStore(Protocol):
 
 
 class Plans(Protocol):
-    def plans(self) -> list[TrafficPlan]: ...
+    """Who gets which traffic."""
+
+    def plans(self) -> list[TrafficPlan]:
+        """The newest plan of each model in this environment."""
+        ...
 
 
 class Admissions(Protocol):
-    def admission(self, digest: str, environment: str) -> tuple[Admission, dict[str, Any]] | None: ...
+    """What was admitted, with the signatures that prove it."""
 
-    def signature_of(self, digest: str) -> dict[str, Any]: ...
+    def admission(self, digest: str, environment: str) -> tuple[Admission, dict[str, Any]] | None:
+        """The newest admission of a version in an environment with its envelope; None when there is none."""
+        ...
+
+    def signature_of(self, digest: str) -> dict[str, Any]:
+        """The version's OpenSSF model signature (a Sigstore bundle). Raises `NotFound`."""
+        ...
+
+    def waiver_of(self, admission: Admission) -> dict[str, Any] | None:
+        """The signed waiver that an admission rests on; None when it needs none. Raises `Integrity` for a revoked one."""
+        ...
 
 
 class Blobs(Protocol):
-    def put(self, plain: bytes) -> str: ...
+    """Encrypted bytes by the digest of what is in them."""
 
-    def get(self, digest: str) -> bytes: ...
+    def put(self, plain: bytes) -> str:
+        """Keep bytes; returns their digest."""
+        ...
 
-    def data_key(self, digest: str) -> bytes: ...
+    def get(self, digest: str) -> bytes:
+        """The bytes of a digest. Raises `NotFound`, `Integrity`."""
+        ...
+
+    def data_key(self, digest: str) -> bytes:
+        """The key (32 bytes) that one blob is encrypted with, for whoever may read that blob only."""
+        ...
 
 
 class Tokens(Protocol):
-    def known_tokens(self) -> list[KnownToken]: ...
+    """Who may call the data plane."""
+
+    def known_tokens(self) -> list[KnownToken]:
+        """Tokens that are not revoked, as keyed hashes with their principals."""
+        ...
 
 
 class SegmentStore(Protocol):
-    def add(self, tx: Tx, segment: JournalSegment) -> None: ...
+    """Sealed segments of the prediction journal."""
+
+    def add(self, tx: Tx, segment: JournalSegment) -> None:
+        """Write a sealed segment down."""
+        ...
 
     def all(self, tx: Tx) -> list[JournalSegment]:
         """Newest first."""
         ...
 
-    def names(self, tx: Tx) -> list[str]: ...
+    def names(self, tx: Tx) -> list[str]:
+        """The names of all sealed segments."""
+        ...
 
 
 class Alarms(Protocol):

@@ -22,6 +22,7 @@ from falaj.governance.identity.verify import KnownToken, make_token, token_hash
 from falaj.governance.signing.keys import plane_key, public_pem
 from falaj.kernel.access import SYSTEM
 from falaj.kernel.clock import Clock, iso
+from falaj.kernel.disk import refusal
 from falaj.kernel.environments import PRODUCTION
 from falaj.kernel.errors import Integrity, Unavailable
 from falaj.lifecycle.evidence.ports import Probe
@@ -61,10 +62,17 @@ class PlaneProcess:
         except subprocess.TimeoutExpired:
             os.killpg(self.pid, signal.SIGKILL)
             self._process.wait()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
 
 
-def start_plane(folders: PlaneFolders, *, port: int = 0, workers: int = 1, seconds: float = 30.0) -> PlaneProcess:
-    """Start a data plane on loopback and wait until its workers report. Raises `Unavailable` with its log."""
+def start_plane(
+    folders: PlaneFolders, *, port: int = 0, workers: int = 1, seconds: float = 30.0, with_parent: bool = False
+) -> PlaneProcess:
+    """Start a data plane on loopback and wait until its workers report. Raises `Unavailable` with its log.
+
+    One `with_parent` ends when this process does, also when it is killed.
+    """
     port = port or free_port()
     log = folders.plane / "data-plane.log"
     with log.open("ab") as out:
@@ -73,24 +81,35 @@ def start_plane(folders: PlaneFolders, *, port: int = 0, workers: int = 1, secon
                 sys.executable, "-m", "falaj.entrypoints.data_plane",
                 "--dir", str(folders.plane), "--blobs", str(folders.blobs), "--online", str(folders.online),
                 "--home", str(folders.home), "--port", str(port), "--workers", str(workers),
+                *(["--with-parent"] if with_parent else []),
             ],
-            stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True,
+            stdin=subprocess.PIPE if with_parent else subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True,
         )  # fmt: skip
     plane = PlaneProcess(process, f"http://127.0.0.1:{port}")
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            break
-        if len(live_workers(folders.plane)) >= workers and _answers(port):
+    try:
+        if _started(process, folders, workers, port, seconds):
             return plane
-        time.sleep(0.02)
+    except BaseException:  # whoever waits was interrupted: nothing half-started stays
+        plane.stop()
+        raise
     plane.stop()
-    raise Unavailable(
+    said = log.read_text("utf-8", "replace")[-2000:]
+    raise refusal(OSError(said), folders.plane) or Unavailable(
         "the data plane did not start",
-        hint=f"see {log.name} in its folder",
+        hint=f"see {log}; its end is in the details (--json)",
         code="plane_did_not_start",
-        details={"log": log.read_text("utf-8", "replace")[-2000:]},
+        details={"log": said},
     )
+
+
+def _started(process: subprocess.Popen[bytes], folders: PlaneFolders, workers: int, port: int, seconds: float) -> bool:
+    """Wait until the workers report and answer; false when they do not within the time, or the process ends."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and process.poll() is None:
+        if len(live_workers(folders.plane)) >= workers and _answers(port):
+            return True
+        time.sleep(0.02)
+    return False
 
 
 class Measuring(msgspec.Struct, frozen=True):
@@ -117,13 +136,14 @@ class MeasuringPlanes:
 
     @contextlib.contextmanager
     def serve(self, digest: str, name: str) -> Iterator[Probe]:
+        """See `evidence.ports.ServingProbe`."""
         folder = self._m.scratch / f"plane-{name}"
         shutil.rmtree(folder, ignore_errors=True)
         prepare_folder(folder, self._m.environment, self._m.key, self._m.model)
         target = Target(str(folder), self._m.environment, public_pem(plane_key(folder)))
         token, known = platform_token("measurement", self._m.pepper, self._m.clock)
         self._serving.publish_private(target, digest, [known])
-        plane = start_plane(msgspec.structs.replace(self._m.folders, plane=folder))
+        plane = start_plane(msgspec.structs.replace(self._m.folders, plane=folder), with_parent=True)
         try:
             report = self._serving.observe(1, digest, 30.0, target)
             if report is None or report.state != "loaded":
@@ -148,6 +168,7 @@ class Guests:
         self._guests: list[KnownToken] = []
 
     def known_tokens(self) -> list[KnownToken]:
+        """The tokens that people have, and those of guests."""
         return [*self._tokens.known_tokens(), *self._guests]
 
     @contextlib.contextmanager

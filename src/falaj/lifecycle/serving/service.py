@@ -6,6 +6,7 @@ commit and written again until the data plane shows it.
 
 from __future__ import annotations
 
+import base64
 import os
 import threading
 import time
@@ -13,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from falaj.governance.door import Done, Door, Intent
 from falaj.governance.identity.verify import KnownToken
-from falaj.governance.signing.sealing import seal_to
+from falaj.governance.signing.sealing import seal_to, unseal
 from falaj.governance.signing.signer import EnvelopeSigner
 from falaj.kernel.access import SYSTEM, Resource
 from falaj.kernel.clock import iso
@@ -59,11 +60,14 @@ class Ports(msgspec.Struct, frozen=True):
 
 
 class ServingService:
+    """Bundles: what a data plane may load, signed, with who gets which traffic."""
+
     def __init__(self, door: Door, ports: Ports, target: Target) -> None:
         self._door = door
         self._p = ports
         self.target = target
         self._publishing = threading.Lock()
+        self._projecting = threading.Lock()
         self._told: set[tuple[str, int]] = set()
 
     def publish(self, on_behalf_of: str, operation_id: str = "") -> int:
@@ -74,7 +78,7 @@ class ServingService:
         environment = self.target.environment
         with self._publishing:  # from reading on: a later generation must never hold an earlier plan
             plans = tuple(self._p.plans.plans())
-            releases = tuple(self._release(r.digest, self.target) for plan in plans for r in plan.routes)
+            releases = tuple(self.release(r.digest, self.target) for plan in plans for r in plan.routes)
             access = self._access(self.target, self._p.tokens.known_tokens())
             now = iso(self._door.clock.now())
             generation = self.generation() + 1
@@ -98,14 +102,28 @@ class ServingService:
 
     def project(self) -> None:
         """Write the newest bundle where the data plane reads it, unless it lies there already."""
-        newest = self._p.database.read(lambda tx: self._p.store.envelope(tx, self.target.environment))
         path = Path(self.target.folder) / "bundle.json"
-        if newest and not (path.exists() and sha256(path.read_bytes()) == newest):
-            write_atomically(path, self._p.blobs.get(newest))
+        with self._projecting:  # from reading on: what one thread found newest must not come after what another did
+            newest = self._p.database.read(lambda tx: self._p.store.envelope(tx, self.target.environment))
+            if newest and not (path.exists() and sha256(path.read_bytes()) == newest):
+                write_atomically(path, self._p.blobs.get(newest))
+
+    def sealed_to(self, reader: X25519PrivateKey) -> bool:
+        """Whether the newest bundle can be read with this key: a data plane whose key is new needs another one."""
+        newest = self._p.database.read(lambda tx: self._p.store.envelope(tx, self.target.environment))
+        if not newest:
+            return False
+        envelope = msgspec.json.decode(self._p.blobs.get(newest), type=dict[str, Any])
+        bundle = msgspec.json.decode(base64.b64decode(envelope["payload"]), type=Bundle)
+        try:
+            unseal(reader, bundle.access.pepper, PEPPER)
+        except Integrity:
+            return False
+        return True
 
     def publish_private(self, target: Target, digest: str, tokens: list[KnownToken]) -> None:
         """A bundle with one admitted version, for a private data plane that measures it."""
-        release = self._release(digest, target)
+        release = self.release(digest, target)
         plans = (all_to(release.model, digest),)
         access = self._access(target, tokens)
         bundle = Bundle(1, target.environment, iso(self._door.clock.now()), plans, (release,), access)
@@ -141,6 +159,7 @@ class ServingService:
             raise Integrity(
                 f"the data plane refused the bundle: {refused[0]}",
                 hint="see the data plane's log in the home's run folder",
+                code="bundle_refused",
             )
         reports = [r for w in workers for r in w.releases if r.digest == digest]
         if not reports or any(w.generation < generation for w in workers):
@@ -161,7 +180,8 @@ class ServingService:
         )
         self._door.refuse(intent, Integrity(report.reason, hint=report.hint, code=report.code))
 
-    def _release(self, digest: str, target: Target) -> Release:
+    def release(self, digest: str, target: Target) -> Release:
+        """A version as it is handed to whoever holds the target's key. Raises `Integrity` unless it was admitted there."""
         found = self._p.admissions.admission(digest, target.environment)
         if found is None:
             raise Integrity(
@@ -176,7 +196,8 @@ class ServingService:
             for f in admission.files
         )
         signature = self._p.admissions.signature_of(digest)
-        return Release(digest, admission.alias, admission.model, files, signature, envelope)
+        waiver = self._p.admissions.waiver_of(admission)
+        return Release(digest, admission.alias, admission.model, files, signature, envelope, waiver)
 
     def _access(self, target: Target, tokens: list[KnownToken]) -> Access:
         return Access(tuple(tokens), self._p.policy, seal_to(_reader(target), self._p.pepper, PEPPER))
@@ -202,13 +223,16 @@ def live_workers(folder: Path) -> list[PlaneStatus]:
 def prepare_folder(folder: Path, environment: str, key: str, model: str) -> None:
     """Give a data plane its trust root: which environment it is, its environment's key and the model key (PEM)."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for name in ("bundle", "trust"):
+        for left in folder.glob(f".{name}.json.*"):  # by a process that was killed while it wrote
+            left.unlink(missing_ok=True)
     trust = {"environment": environment, "keys": [key], "model": [model]}
     write_atomically(folder / "trust.json", msgspec.json.encode(trust))
 
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a file so that a reader sees the old bytes or the new ones; survives a power cut."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")  # two threads may write at once
     with temporary.open("wb") as f:
         f.write(data)
         f.flush()
@@ -219,5 +243,9 @@ def write_atomically(path: Path, data: bytes) -> None:
 def _reader(target: Target) -> X25519PublicKey:
     key = load_pem_public_key(target.key.encode())
     if not isinstance(key, X25519PublicKey):
-        raise Integrity("the data plane's key has the wrong type", hint="remove its folder and start it again")
+        raise Integrity(
+            "the data plane's key has the wrong type",
+            hint="remove its folder and start it again",
+            code="plane_key_wrong",
+        )
     return key

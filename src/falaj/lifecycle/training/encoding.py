@@ -49,6 +49,10 @@ class Encoder:
             raise _refusal(self.inputs[column], columns[self.inputs[column].name][row], row)
         return matrix
 
+    def read(self, columns: Mapping[str, Values]) -> tuple[Matrix, NDArray[np.bool_]]:
+        """The matrix, and for each of its values whether the contract refuses it. Raises like `encode` for wrong types."""
+        return self._read(columns)
+
     def accepts(self, columns: Mapping[str, Values]) -> NDArray[np.bool_]:
         """For each row, whether its nulls and categories are acceptable. Raises like `encode` for wrong types."""
         accepted: NDArray[np.bool_] = np.logical_not(np.any(self._read(columns)[1], axis=1))
@@ -167,7 +171,7 @@ def _wrong(spec: Input, value: Any, row: int, wanted: str) -> Invalid:
     return Invalid(
         f"{spec.name} in row {row} is {str(value)[:40]!r} ({type(value).__name__}), not {wanted}",
         hint=f"{spec.name} is of type {spec.type}: send {wanted}, or null",
-        code="wrong_type",
+        code="wrong_input_type",
         details={"input": spec.name, "row": row},
     )
 

@@ -12,8 +12,9 @@ from falaj.governance.lineage.service import LineageService
 from falaj.kernel.access import SYSTEM, Principal, Resource
 from falaj.kernel.clock import iso
 from falaj.kernel.errors import FalajError, NotFound
+from falaj.lifecycle.training.foreign import is_import
 from falaj.lifecycle.training.model import TRAIN_FINISH, TRAIN_START, Run, TrainOutcome
-from falaj.lifecycle.training.ports import Curves, RunStore
+from falaj.lifecycle.training.ports import Curves, ImportStore, RunStore
 from falaj.storage.sql.database import Database, Tx
 
 
@@ -24,6 +25,7 @@ class Ports(msgspec.Struct, frozen=True):
     store: RunStore
     lineage: LineageService
     curves: Curves
+    imports: ImportStore | None = None
 
 
 class Allowed(msgspec.Struct, frozen=True):
@@ -34,6 +36,8 @@ class Allowed(msgspec.Struct, frozen=True):
 
 
 class TrainingService:
+    """Training runs: started, ended, looked at."""
+
     def __init__(self, door: Door, ports: Ports) -> None:
         self._door = door
         self._p = ports
@@ -42,14 +46,25 @@ class TrainingService:
         """Raises `NotFound`."""
         found = self._p.database.read(lambda tx: self._p.store.get(tx, run_id))
         if found is None:
-            raise NotFound(f"there is no run {run_id[:60]}", hint="`falaj runs list MODEL` lists them")
+            raise NotFound(
+                f"there is no run {run_id[:60]}", hint="`falaj runs list MODEL` lists them", code="no_such_run"
+            )
         return found
+
+    def artifacts(self, made_by: str) -> dict[str, str]:
+        """What a run or an import left beside the model: blob digests by name. Raises `NotFound`."""
+        imports = self._p.imports
+        if imports is not None and is_import(made_by):
+            found = self._p.database.read(lambda tx: imports.get(tx, made_by))
+            return found.artifacts if found else {}
+        return self.run(made_by).artifacts
 
     def runs(self, model: str) -> list[Run]:
         """Newest first."""
         return self._p.database.read(lambda tx: self._p.store.of_model(tx, model))
 
     def curves(self, run_id: str) -> dict[str, list[tuple[int, float]]]:
+        """Learning curves of a run: key → [(step, value)]."""
         return self._p.curves.curves(run_id)
 
     def check_start(self, actor: Principal, model: str, allowed: Allowed) -> None:
@@ -91,11 +106,13 @@ class TrainingService:
         self._door.change(self._finish(run, operation_id, detail), do)
 
     def fail(self, run: Run, error: FalajError, operation_id: str) -> None:
-        """Record a run that did not."""
+        """Record a run that did not. What its code said stands in the run, and not in the log, which nobody can mend."""
+        said = error.details.get("said", "")
+        reason = f"{error.message}: {said}" if said else error.message
 
         def do(tx: Tx) -> Done[str]:
             self._p.store.update(
-                tx, run.id, state="failed", reason=error.message[:1000], finished_at=iso(self._door.clock.now())
+                tx, run.id, state="failed", reason=reason[:1000], finished_at=iso(self._door.clock.now())
             )
             return Done(run.id)
 

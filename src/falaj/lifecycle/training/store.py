@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from sqlalchemy import Column, Row, String, Table, insert, select, update
+from sqlalchemy import Column, Row, String, Table, delete, insert, select, update
 
+from falaj.lifecycle.training.foreign import Import
 from falaj.lifecycle.training.model import Run
 from falaj.storage.sql.database import Tx
 from falaj.storage.sql.schema import metadata
@@ -44,6 +45,50 @@ class SqlRunStore:
 
     def update(self, tx: Tx, run_id: str, **values: Any) -> None:
         tx.execute(update(runs).where(runs.c.id == run_id).values(_encoded(values)))
+
+
+_IMPORT_JSON = ("files", "claims", "contract", "artifacts", "missing")
+imports_table = Table(
+    "imports",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("model", String, nullable=False, index=True),
+    *(
+        Column(name, String, nullable=False)
+        for name in (
+            "state", "author", "format", "uri", "source", "files", "claims", "contract", "artifacts", "digest", "missing",
+            "started_at", "finished_at", "reason",
+        )
+    ),
+)  # fmt: skip
+
+
+class SqlImportStore:
+    """Imports in SQL."""
+
+    def get(self, tx: Tx, import_id: str) -> Import | None:
+        """The import of this id; None when there is none."""
+        row = tx.execute(select(imports_table).where(imports_table.c.id == import_id)).first()
+        return _import(row) if row else None
+
+    def of_model(self, tx: Tx, model: str) -> list[Import]:
+        """Newest first."""
+        query = select(imports_table).where(imports_table.c.model == model).order_by(imports_table.c.id.desc())
+        return [_import(r) for r in tx.execute(query)]
+
+    def put(self, tx: Tx, record: Import) -> None:
+        """Write it down, in the place of what was known before."""
+        values = {
+            k: msgspec.json.encode(v).decode() if k in _IMPORT_JSON else v
+            for k, v in msgspec.structs.asdict(record).items()
+        }
+        tx.execute(delete(imports_table).where(imports_table.c.id == record.id))
+        tx.execute(insert(imports_table).values(values))
+
+
+def _import(row: Row[Any]) -> Import:
+    values = {str(k): msgspec.json.decode(v) if k in _IMPORT_JSON else v for k, v in row._mapping.items()}
+    return msgspec.convert(values, Import)
 
 
 def _encoded(values: dict[str, Any]) -> dict[str, Any]:

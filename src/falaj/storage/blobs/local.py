@@ -52,6 +52,13 @@ class LocalBlobs:
                 _sync(path.parent)
         return digest
 
+    def sweep(self) -> int:
+        """Remove what a process left half written that was killed; returns the number of files. Only while nobody puts."""
+        left = list(self.root.glob("[0-9a-f][0-9a-f]/.*"))
+        for path in left:
+            path.unlink(missing_ok=True)
+        return len(left)
+
     def get(self, digest: str) -> bytes:
         """The plain bytes, compared with their name. Raises `NotFound`, `Integrity`."""
         sealed = self._sealed(digest)
@@ -69,6 +76,7 @@ class LocalBlobs:
         return unwrap(self._sealed(digest), self._kek)
 
     def exists(self, digest: str) -> bool:
+        """Whether a blob is there; its bytes are not looked at."""
         return blob_path(self.root, digest).exists()
 
     def _holds(self, digest: str) -> bool:

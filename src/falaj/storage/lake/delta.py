@@ -19,6 +19,7 @@ import polars as pl
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
+from falaj.kernel.disk import refusal
 from falaj.kernel.errors import Conflict, Integrity, Invalid, NotFound, Unavailable
 
 _SETTINGS = {
@@ -88,17 +89,24 @@ def append(table: Path, frame: pl.DataFrame, operation_id: str, *, base: int | N
             ),
         )
     except CommitFailedError as e:
-        raise Conflict(
+        raise refusal(e, table) or Conflict(
             f"another process wrote to {table.name} at the same time",
             hint="run it again; one load of a source at a time is enough",
             code="lake_busy",
         ) from e
     except (DeltaError, OSError) as e:
-        raise Unavailable(
-            f"cannot write {table.name}: {e}", hint="check free disk space and the rights of the lake folder"
+        raise refusal(e, table) or Unavailable(
+            f"cannot write {table.name}: {e}",
+            hint="check free disk space and the rights of the lake folder",
+            code="lake_not_written",
         ) from e
     _flush(table, current + 1)
     return current + 1
+
+
+def check_fits(table: Path, frame: pl.DataFrame, version: int) -> None:
+    """Raise `Conflict` (schema_changed) when rows have other columns or types than a version: `append` would refuse them."""
+    _fitting(storable(frame), table, version)
 
 
 def committed(table: Path, operation_id: str, *, base: int | None = None) -> Commit | None:
@@ -218,7 +226,8 @@ def _fitting(frame: pl.DataFrame, table: Path, version: int) -> pl.DataFrame:
     changed += [f"{n} is new" for n in have if n not in want] + [f"{n} is missing" for n in want if n not in have]
     raise Conflict(
         f"the columns of {table.name} have changed: {'; '.join(changed)}",
-        hint="keep the columns and types, or give the changed source a new name",
+        hint="keep the columns and types, leave new columns out (in the contract: class Config: strict = 'filter'), or give "
+        "the changed source a new name",
         code="schema_changed",
         details={"changed": changed},
     )

@@ -92,6 +92,7 @@ class OnlineWriter:
             return bool(tx.delete(_meta_key(view_digest)))
 
     def close(self) -> None:
+        """Let go of the file."""
         self._env.close()
 
     def _replace(self, prefix: bytes, meta: ViewMeta, items: list[tuple[bytes, bytes]]) -> ViewMeta:
@@ -154,7 +155,14 @@ class OnlineReader:
             found = tx.get(_meta_key(view_digest))
             return None if found is None else _meta_decoder.decode(found)
 
+    def copy(self, folder: Path) -> None:
+        """Write everything, as it is at one moment, into an empty folder. Raises `Unavailable` without a store."""
+        with self._begin():
+            if self._env is not None:
+                self._env.copy(str(folder), compact=True)
+
     def close(self) -> None:
+        """Let go of the file; in a forked process it is the parent's."""
         if self._env is not None and self._pid == os.getpid():
             self._env.close()
         self._env = None

@@ -13,6 +13,8 @@ Tx = Connection
 
 
 class Database(Protocol):
+    """One database with one writer."""
+
     def read(self, query: Callable[[Tx], T]) -> T:
         """Run `query` in a read-only snapshot."""
         ...
@@ -21,4 +23,6 @@ class Database(Protocol):
         """Run `work` in a transaction and return after the commit; an exception undoes this work alone."""
         ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Finish what is under way and let go of the files."""
+        ...

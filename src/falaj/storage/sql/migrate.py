@@ -7,6 +7,7 @@ from pathlib import Path
 from sqlalchemy import Connection, inspect, text
 
 from falaj.kernel.errors import Conflict
+from falaj.storage.sql import snapshot
 from falaj.storage.sql.database import Database
 
 _FOLDER = Path(__file__).parent / "migrations"
@@ -17,8 +18,11 @@ def revisions() -> list[str]:
     return sorted(p.name[:4] for p in (_FOLDER / "versions").glob("[0-9][0-9][0-9][0-9]_*.py"))
 
 
-def migrate(database: Database) -> None:
-    """Run what is missing, in one transaction. Raises `Conflict` for a home of a newer release."""
+def migrate(database: Database, keep: Path | None = None) -> None:
+    """Run what is missing, in one transaction; what was there before is copied beside the file `keep` first.
+
+    Raises `Conflict` for a home of a newer release.
+    """
     current, known = database.read(_revision), revisions()
     if current == known[-1]:
         return
@@ -28,7 +32,19 @@ def migrate(database: Database) -> None:
             hint="use that release or a newer one; nothing was changed",
             code="home_is_newer",
         )
+    if current and keep is not None:
+        _copy_before(keep, current)
     database.change(_upgrade)
+
+
+def _copy_before(database: Path, schema: str) -> None:
+    """The database as the older release left it, as `falaj-schema-0001.db`; the first copy of a schema stays."""
+    copied = database.with_name(f"{database.stem}-schema-{schema}.db")
+    if not copied.exists():
+        temporary = copied.with_name(f".{copied.name}")
+        temporary.unlink(missing_ok=True)
+        snapshot.copy(database, temporary, flush=True)
+        temporary.replace(copied)
 
 
 def _revision(tx: Connection) -> str:

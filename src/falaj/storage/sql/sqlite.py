@@ -24,11 +24,13 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DatabaseError, OperationalError
 from sqlalchemy.pool import QueuePool, StaticPool
 
-from falaj.kernel.errors import Conflict, FalajError, Unavailable
+from falaj.kernel.disk import refusal
+from falaj.kernel.errors import Conflict, Integrity, Unavailable
 from falaj.kernel.log import logger
 
 T = TypeVar("T")
 _Job = tuple[Callable[[Connection], Any], "Future[Any]"]
+_DAMAGED = ("malformed", "not a database", "disk image")
 _GROUP = 128  # changes that share one commit at the most
 _log = logger(__name__)
 
@@ -38,6 +40,7 @@ class SqliteDatabase:
 
     def __init__(self, path: Path, *, durable: bool = True, readers: int = 4) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
         self._writer_engine = _engine(path, durable=durable, pool=StaticPool)
         self._reader_engine = _engine(path, durable=durable, pool=QueuePool, size=readers)
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
@@ -47,17 +50,29 @@ class SqliteDatabase:
         try:
             self._connection = self._writer_engine.connect()
         except DatabaseError as e:
-            raise Unavailable(
-                f"cannot open {path.name}: {e.orig}", hint="check the disk and the rights of the home folder"
+            if any(words in str(e.orig) for words in _DAMAGED):
+                raise damaged(path, e.orig) from e
+            raise refusal(e, path) or Unavailable(
+                f"cannot open {path.name}: {e.orig}",
+                hint="check the disk and the rights of the home folder",
+                code="database_not_opened",
             ) from e
         self._thread = threading.Thread(target=self._write, name=f"sql-writer-{path.stem}", daemon=True)
         self._thread.start()
 
     def read(self, query: Callable[[Connection], T]) -> T:
-        with self._reader_engine.connect() as connection:
-            return query(connection)
+        """See `Database.read`."""
+        try:
+            with self._reader_engine.connect() as connection:
+                return query(connection)
+        except DatabaseError as e:
+            told = self._explained(e)
+            if told is e or "readonly" in str(e.orig):  # a query that writes is a fault of ours, not the disk's
+                raise
+            raise told from e
 
     def change(self, work: Callable[[Connection], T]) -> T:
+        """See `Database.change`. Raises `Conflict` within another change."""
         if threading.current_thread() is self._thread:
             raise Conflict(
                 "a change may not wait for another change of the same database",
@@ -71,11 +86,16 @@ class SqliteDatabase:
         future: Future[T] = Future()
         with self._guard:
             if self._closed:
-                raise Unavailable("the database is closed", hint="the process is stopping; try again when it runs")
+                raise Unavailable(
+                    "the database is closed",
+                    hint="the process is stopping; try again when it runs",
+                    code="database_closed",
+                )
             self._jobs.put((work, future))
         return future
 
     def close(self) -> None:
+        """See `Database.close`."""
         with self._guard:
             if self._closed:
                 return
@@ -121,17 +141,19 @@ class SqliteDatabase:
                         if not self._in_transaction():
                             raise  # SQLite took back the others of the group too
                         savepoint.rollback()
-                        failed[future] = _explained(e)
+                        failed[future] = self._explained(e)
                     else:
                         savepoint.commit()
                         done[future] = result
                 if not self._in_transaction():
-                    raise Unavailable("the database took a transaction back", hint="check free disk space")
+                    raise Unavailable(
+                        "the database took a transaction back", hint="check free disk space", code="database_refused"
+                    )
         except BaseException as e:  # nothing was committed: nobody may believe that theirs was done
             with contextlib.suppress(sqlite3.Error):  # a failed commit leaves its transaction open
                 self._raw().rollback()
             _log.error("commit_failed", error=str(e), changes=len(group))
-            failed |= {future: _explained(e) for _, future in group if future not in failed}
+            failed |= {future: self._explained(e) for _, future in group if future not in failed}
             done.clear()
         for future, result in done.items():
             future.set_result(result)
@@ -145,13 +167,32 @@ class SqliteDatabase:
         raw: Any = self._connection.connection.dbapi_connection
         return raw  # type: ignore[no-any-return]
 
+    def _explained(self, error: BaseException) -> BaseException:
+        return explained(error, self._path)
 
-def _explained(error: BaseException) -> BaseException:
-    if isinstance(error, OperationalError) and not isinstance(error, FalajError):
-        return Unavailable(
-            f"the database refused: {error.orig}", hint="check free disk space and rights of the home folder"
-        )
-    return error
+
+def explained(error: BaseException, path: Path) -> BaseException:
+    """What a failure of a database means to whoever asked: the disk refuses, the file is damaged; else the error as it is."""
+    if not isinstance(error, DatabaseError):
+        return error
+    if any(words in str(error.orig) for words in _DAMAGED):
+        return damaged(path, error.orig)
+    if not isinstance(error, OperationalError):
+        return error
+    return refusal(error, path) or Unavailable(
+        f"the database refused: {error.orig}",
+        hint="check free disk space and rights of the home folder",
+        code="database_refused",
+    )
+
+
+def damaged(path: Path, why: object) -> Integrity:
+    """What to say of a database file whose bytes make no sense."""
+    return Integrity(
+        f"{path.name} is damaged: {why}",
+        hint=f"change nothing, copy the home as it is, and restore {path.name} from a backup",
+        code="database_damaged",
+    )
 
 
 def _engine(path: Path, *, durable: bool, pool: type, size: int = 0) -> Engine:

@@ -223,4 +223,4 @@ def test_a_month_that_nobody_recorded_is_said(tmp_path: Path) -> None:
     flights.lay_out(tmp_path, SMALL)
     with pytest.raises(Unavailable, match="there are no flights for 2013-13") as refusal:
         flights.write_data(tmp_path, SMALL, [13], [])
-    assert refusal.value.code == "no_flights" and refusal.value.hint
+    assert refusal.value.code == "demo_data_missing" and refusal.value.hint

@@ -58,7 +58,7 @@ def test_airports_are_taken_in_any_writing_and_order_and_once() -> None:
 def test_what_cannot_be_told(wrong: dict[str, Any]) -> None:
     with pytest.raises(Invalid) as refusal:
         given(**wrong)
-    assert refusal.value.code == "usage" and refusal.value.hint
+    assert refusal.value.code == "bad_demo_option" and refusal.value.hint
 
 
 def test_the_limits_themselves_can() -> None:
@@ -103,4 +103,4 @@ def test_a_project_without_its_constants_is_not_varied_in_silence(tmp_path: Path
         project.write_text(broken, "utf-8")
         with pytest.raises(Invalid, match=lost) as refusal:
             given(seed=3).edit(project)
-        assert refusal.value.code == "no_example" and project.read_text("utf-8") == broken
+        assert refusal.value.code == "demo_not_installed" and project.read_text("utf-8") == broken

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -251,20 +251,19 @@ class Home:
 class Plane:
     """A running data plane."""
 
-    def __init__(self, home: Home, workers: int = 1) -> None:
+    def __init__(
+        self,
+        home: Home,
+        workers: int = 1,
+        *,
+        port: int = 0,
+        program: Sequence[str] = ("-m", "falaj.entrypoints.data_plane"),
+    ) -> None:
         self.home = home
-        self.port = _free_port()
+        self.port = port or _free_port()
         self.log = home.root / "plane.log"
         environ = {**os.environ, "PYTHONPATH": str(SOURCE)}
-        command = [
-            sys.executable,
-            "-m",
-            "falaj.entrypoints.data_plane",
-            "--port",
-            str(self.port),
-            "--workers",
-            str(workers),
-        ]
+        command = [sys.executable, *program, "--port", str(self.port), "--workers", str(workers)]
         for flag, folder in (("--dir", home.plane), ("--blobs", home.root / "blobs"), ("--online", home.root / "online"),
                              ("--home", home.root)):  # fmt: skip
             command += [flag, str(folder)]

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from falaj.kernel.access import Action
 from falaj.kernel.errors import Invalid
 from falaj.lifecycle.serving.model import PLANE_ACTIONS
-from falaj.lifecycle.serving.plane.app import ROUTES, Public, Route, live
+from falaj.lifecycle.serving.plane.app import ROUTES, Public, Route, Router, live
 from falaj.lifecycle.serving.plane.journal import iter_records, read_record
 from tests.lifecycle.serving.plane.conftest import Running
 from tests.lifecycle.serving.plane.fleet import eventually, flight
@@ -247,6 +247,25 @@ def test_broken_http_and_slow_bodies_keep_nobody_waiting(running: Running) -> No
     for connection in slow:
         connection.close()
     assert running.http.get("/v2/health/live").status_code == 200
+
+
+def test_an_encoding_that_is_no_text_is_not_overlooked(running: Running) -> None:
+    for encoding in (b"\xff", b"gzip\xe9", b"identity, gzip", b""):
+        response = running.http.post(INFER, json=flight(), headers={b"content-encoding": encoding} | _bytes(running))
+        assert (response.status_code, response.json()["code"]) == (400, "binary_not_supported")
+
+
+def _bytes(running: Running) -> dict[bytes, bytes]:
+    return {k.encode(): v.encode() for k, v in running.headers().items()}
+
+
+def test_long_paths_and_headers_are_not_remembered() -> None:
+    """Whoever may ask, or not even that, cannot fill the memory with what they ask."""
+    router, path = Router(ROUTES), "/v2/models/{}/infer"
+    for number in range(20):
+        router.find(path.format("x" * 1000 + str(number)))
+        router.find(path.format(number))
+    assert sorted(router._found) == sorted(path.format(n) for n in range(20))
 
 
 JSON = st.recursive(

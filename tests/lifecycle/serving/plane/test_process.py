@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import httpx
 import pytest
@@ -14,7 +18,15 @@ import pytest
 from falaj.kernel.clock import set_replay
 from falaj.lifecycle.serving.plane.journal import iter_records, read_record
 from falaj.storage.blobs.local import blob_path
-from tests.lifecycle.serving.plane.fleet import Home, Plane, eventually, flight, flight_contract, flight_graph
+from tests.lifecycle.serving.plane.fleet import (
+    SOURCE,
+    Home,
+    Plane,
+    eventually,
+    flight,
+    flight_contract,
+    flight_graph,
+)
 
 INFER = "/v2/models/flight-delay/infer"
 
@@ -146,3 +158,68 @@ def test_workers_end_with_their_supervisor(home: Home, planes: list[Plane]) -> N
         return not any(os.path.exists(f"/proc/{pid}") for pid in pids)  # noqa: PTH110  # it is no file
 
     eventually(gone, "a worker outlived its supervisor")
+
+
+def test_a_worker_that_is_killed_again_and_again_is_replaced_each_time(home: Home, planes: list[Plane]) -> None:
+    home.publish(home.bundle(1, [home.release(home.package(flight_contract(), flight_graph()), "flight-delay@1")]))
+    plane = Plane(home)
+    planes.append(plane)
+    for _ in range(4):
+        pid = plane.status()["pid"]
+        os.kill(pid, signal.SIGKILL)
+        eventually(lambda before=pid: plane.status()["pid"] != before, "the worker was not replaced")  # type: ignore[misc]
+    assert plane.stop() == 0
+
+
+def test_a_data_plane_that_cannot_serve_ends(home: Home) -> None:
+    (home.plane / "trust.json").write_bytes(b"{")
+    with pytest.raises(AssertionError):
+        Plane(home)
+    log = (home.root / "plane.log").read_text()
+    assert "trust.json" in log
+
+
+def test_a_worker_that_cannot_start_again_does_not_end_the_others(home: Home, planes: list[Plane]) -> None:
+    headers = {"authorization": f"Bearer {home.token('shop', ('service',))}"}
+    home.materialise({"JFK": (datetime.now(UTC), (10.0, 1.0))})
+    home.publish(home.bundle(1, [home.release(home.package(flight_contract(), flight_graph()), "flight-delay@1")]))
+    plane = Plane(home, workers=2)
+    planes.append(plane)
+    eventually(lambda: len(list((home.plane / "status").glob("*.json"))) == 2, "not every worker says how it is")
+    good = (home.plane / "trust.json").read_bytes()
+    (home.plane / "trust.json").write_bytes(b"{")
+    pid = plane.status(2)["pid"]
+    os.kill(pid, signal.SIGKILL)
+    eventually(lambda: plane.log.read_text().count("Unexpected exit from worker") > 3, "it was not tried again")
+    with httpx.Client(base_url=plane.http.base_url) as client:
+        assert client.post(INFER, json=flight(), headers=headers).status_code == 200
+    (home.plane / "trust.json").write_bytes(good)
+    eventually(lambda: plane.status(2)["pid"] != pid, "the worker did not come back")
+    assert plane.stop() == 0
+
+
+@pytest.mark.parametrize("moment", ["fork", "journal", "status"])
+def test_a_stop_is_heard_while_workers_start(home: Home, moment: str) -> None:
+    """The supervisor would end a worker that does not hear it after 30 s."""
+    home.publish(home.bundle(1, [home.release(home.package(flight_contract(), flight_graph()), "flight-delay@1")]))
+    for _ in range(3):
+        for name in ("journal", "status"):
+            shutil.rmtree(home.plane / name, ignore_errors=True)
+        command = [sys.executable, "-m", "falaj.entrypoints.data_plane", "--workers", "2", "--home", str(home.root)]
+        for flag, folder in (("--dir", "plane"), ("--blobs", "blobs"), ("--online", "online")):
+            command += [flag, str(home.root / folder)]
+        process = subprocess.Popen(command, start_new_session=True, env=os.environ | {"PYTHONPATH": str(SOURCE)})
+        try:
+            if moment == "fork":
+                eventually(lambda p=process: _children(p.pid) > 0, "no worker starts")  # type: ignore[misc]
+            else:  # a worker is being built; a worker is about to serve
+                eventually(lambda: any((home.plane / moment).glob("[0-9]*.[sj]*")), "no worker starts")
+            os.killpg(process.pid, signal.SIGTERM)
+            assert process.wait(20) in (0, -signal.SIGTERM)
+        finally:
+            if process.poll() is None:
+                process.kill()
+
+
+def _children(pid: int) -> int:
+    return len(Path(f"/proc/{pid}/task/{pid}/children").read_text().split())

@@ -58,32 +58,32 @@ BODY = json.dumps(flight())
 @pytest.mark.parametrize(
     ("body", "code"),
     [
-        (b"", "bad_request"),
-        (b"null", "bad_request"),
-        (b"[]", "bad_request"),
-        (b'{"inputs":1}', "bad_request"),
-        (BODY.encode()[:-1], "bad_request"),
-        (BODY.replace("500.0", "NaN").encode(), "bad_request"),
-        (BODY.replace("500.0", "Infinity").encode(), "bad_request"),
-        (BODY.replace("500.0", "-Infinity").encode(), "bad_request"),
-        (BODY.replace("500.0", "1e999").encode(), "bad_request"),
-        (BODY.replace("500.0", "9" * 5000).encode(), "bad_request"),
+        (b"", "bad_inference_request"),
+        (b"null", "bad_inference_request"),
+        (b"[]", "bad_inference_request"),
+        (b'{"inputs":1}', "bad_inference_request"),
+        (BODY.encode()[:-1], "bad_inference_request"),
+        (BODY.replace("500.0", "NaN").encode(), "bad_inference_request"),
+        (BODY.replace("500.0", "Infinity").encode(), "bad_inference_request"),
+        (BODY.replace("500.0", "-Infinity").encode(), "bad_inference_request"),
+        (BODY.replace("500.0", "1e999").encode(), "bad_inference_request"),
+        (BODY.replace("500.0", "9" * 5000).encode(), "bad_inference_request"),
         (BODY.replace("500.0", "9" * 50).encode(), "out_of_range"),
         (BODY.replace("500.0", "1e39").encode(), "out_of_range"),
         (BODY.replace("[9]", "[9223372036854775808]").encode(), "out_of_range"),
-        (BODY.replace("JFK", "\\ud800").encode(), "bad_request"),
-        (BODY.encode().replace(b"JFK", b"\xff"), "bad_request"),
-        (b"\xef\xbb\xbf" + BODY.encode(), "bad_request"),
-        (BODY.encode("utf-16"), "bad_request"),
-        (BODY.encode() + b"{}", "bad_request"),
-        (BODY.replace("{", '{"id":"twice",', 1).encode(), "bad_request"),
-        (BODY.replace('"name": "hour"', '"name": "hour", "name": "hour"').encode(), "bad_request"),
-        (BODY.replace("{", '{"parameters":{"a":1,"a":2},', 1).encode(), "bad_request"),
-        (BODY.replace("{", '{"parameters":{"a":1,"\\u0061":2},', 1).encode(), "bad_request"),
-        (BODY.replace("{", '{"surprise":1,', 1).encode(), "bad_request"),
-        (b'{"inputs":[],"parameters":{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}}", "bad_request"),
-        (b'{"inputs":' + b"[" * 100_000, "bad_request"),
-        (flight() | {"id": "x" * 257}, "bad_id"),
+        (BODY.replace("JFK", "\\ud800").encode(), "bad_inference_request"),
+        (BODY.encode().replace(b"JFK", b"\xff"), "bad_inference_request"),
+        (b"\xef\xbb\xbf" + BODY.encode(), "bad_inference_request"),
+        (BODY.encode("utf-16"), "bad_inference_request"),
+        (BODY.encode() + b"{}", "bad_inference_request"),
+        (BODY.replace("{", '{"id":"twice",', 1).encode(), "bad_inference_request"),
+        (BODY.replace('"name": "hour"', '"name": "hour", "name": "hour"').encode(), "bad_inference_request"),
+        (BODY.replace("{", '{"parameters":{"a":1,"a":2},', 1).encode(), "bad_inference_request"),
+        (BODY.replace("{", '{"parameters":{"a":1,"\\u0061":2},', 1).encode(), "bad_inference_request"),
+        (BODY.replace("{", '{"surprise":1,', 1).encode(), "bad_inference_request"),
+        (b'{"inputs":[],"parameters":{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}}", "bad_inference_request"),
+        (b'{"inputs":' + b"[" * 100_000, "bad_inference_request"),
+        (flight() | {"id": "x" * 257}, "bad_request_id"),
         (flight() | {"inputs": []}, "missing_input"),
         (flight() | {"inputs": flight()["inputs"][:3]}, "missing_input"),
         (flight() | {"inputs": flight()["inputs"] * 2}, "duplicate_input"),
@@ -98,14 +98,14 @@ BODY = json.dumps(flight())
         (with_input(0, shape=[1, 1, 1]), "bad_shape"),
         (with_input(0, shape=[-1]), "bad_shape"),
         (with_input(0, shape=[1 << 62]), "bad_shape"),
-        (with_input(0, shape=[1.5]), "bad_request"),
+        (with_input(0, shape=[1.5]), "bad_inference_request"),
         (with_input(0, shape=[2], data=[1.0, 2.0], name="distance"), "ragged_input"),
         (with_input(0, shape=[1, 1], data=[[1.0, 2.0]]), "bad_shape"),
         (with_input(0, data=[[1.0]]), "bad_value"),
-        (with_input(0, data=[[[1.0]]]), "bad_request"),
+        (with_input(0, data=[[[1.0]]]), "bad_inference_request"),
         (with_input(0, data=["500"]), "bad_value"),
         (with_input(0, data=[True]), "bad_value"),
-        (with_input(0, data=[{}]), "bad_request"),
+        (with_input(0, data=[{}]), "bad_inference_request"),
         (with_input(1, data=[1.5]), "bad_value"),
         (with_input(1, data=[True]), "bad_value"),
         (with_input(1, datatype="INT8", data=[128]), "out_of_range"),
@@ -114,8 +114,8 @@ BODY = json.dumps(flight())
         (with_input(3, data=["x" * 257]), "bad_value"),
         (with_input(0, parameters={"binary_data_size": 8}, data=[]), "bad_shape"),
         (with_input(0, parameters={"binary_data_size": 8}), "binary_not_supported"),
-        (flight(0), "bad_shape"),
-        (flight(10_001), "bad_shape"),
+        (flight(0), "bad_row_count"),
+        (flight(10_001), "bad_row_count"),
     ],
 )
 def test_what_is_not_exactly_a_request_is_refused_with_its_reason(body: bytes | dict[str, Any], code: str) -> None:
@@ -137,10 +137,49 @@ def test_a_member_given_twice_is_found_even_when_escapes_hide_colons(name: str, 
         read_request(f"{{{again},{body[1:]}".encode())
 
 
-@pytest.mark.parametrize("key", [1, True, ["a"], "x" * 257])
+@pytest.mark.parametrize("key", [1, True, "x" * 257])
 def test_a_routing_key_is_a_short_string(key: Any) -> None:
     with pytest.raises(Invalid):
         routing_key(msgspec.convert(flight() | {"parameters": {"routing_key": key}}, InferRequest))
+
+
+@pytest.mark.parametrize("value", [[], {}, [["a"]], {"a": {"a": 1}}])
+@pytest.mark.parametrize("where", ["request", "input", "output"])
+def test_no_parameter_is_nested(value: Any, where: str) -> None:
+    request = flight() | {"outputs": [{"name": "label"}]}
+    holder = {"request": request, "input": request["inputs"][0], "output": request["outputs"][0]}[where]
+    holder["parameters"] = {"a": value}
+    assert refused(request) == "bad_inference_request"
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
+def test_what_python_writes_for_no_number_is_named(number: str) -> None:
+    body = json.dumps(flight()).replace("500.0", number)
+    with pytest.raises(Invalid) as caught:
+        read_request(body.encode())
+    assert number.strip("-") in caught.value.message and "null" in caught.value.hint
+
+
+@pytest.mark.parametrize("part", ['"a":[[1],[1]', '"parameters":{"a":1,"a":1'])
+def test_a_large_body_without_inputs_for_it_is_refused_before_it_is_read(part: str) -> None:
+    piece = part.rpartition("{")[2] if "{" in part else "[1]"
+    body = ("{" + part + ("," + piece) * 300_000).encode()
+    with pytest.raises(Invalid) as caught:
+        read_request(body)
+    assert "more values, lists or members" in caught.value.message
+
+
+def test_the_largest_request_that_makes_sense_is_read() -> None:
+    nested = flight(10_000)
+    for tensor in nested["inputs"]:
+        tensor["shape"] = [10_000, 1]
+        tensor["data"] = [[v] for v in tensor["data"]]
+    rows, columns = read_columns(WANTED, REQUIRED, read_request(json.dumps(nested).encode()).inputs)
+    assert rows == 10_000 and columns["distance"] == [500.0] * 10_000
+
+
+def test_too_many_rows_are_told_before_anything_else() -> None:
+    assert refused(flight(10_001, distance="no number")) == "bad_row_count"
 
 
 def contract(null: str, unknown: str) -> ModelContract:

@@ -12,8 +12,8 @@ from cyclopts import Parameter
 from falaj.entrypoints.cli import render
 from falaj.entrypoints.cli.client import connect
 from falaj.entrypoints.cli.commands.build import run_flow
+from falaj.entrypoints.cli.commands.look import find_numbered
 from falaj.entrypoints.cli.session import DEFAULT, Common
-from falaj.lifecycle.registry.model import parse_reference
 from falaj.lifecycle.training.model import LOWER_IS_BETTER
 
 
@@ -31,9 +31,9 @@ def backtest(
     common: Common = DEFAULT,
 ) -> None:
     """Let a version answer the recorded requests, and show its quality by the labels beside that of what was answered."""
-    model, number = parse_reference(version)
     with connect(common.settings()) as client:
-        path = f"/api/v1/models/{model}/versions/{number}/backtests"
+        known = find_numbered(client, version)
+        path = f"/api/v1/models/{known['model']}/versions/{known['number']}/backtests"
         found = run_flow(client, path, {"since": since, "until": until, "by": by}, common)
     if common.json:
         render.show_json(found)

@@ -11,6 +11,7 @@ from cyclopts import App, Parameter
 from falaj.entrypoints.cli import render
 from falaj.entrypoints.cli.client import Client, connect
 from falaj.entrypoints.cli.commands.look import rehearsed
+from falaj.entrypoints.cli.naming import named
 from falaj.entrypoints.cli.session import DEFAULT, Common
 from falaj.kernel.errors import Invalid
 
@@ -49,7 +50,7 @@ def ingest(
 ) -> None:
     """Load the new files of a source; bad rows go to quarantine with their reasons."""
     with connect(common.settings()) as client:
-        answer = run_flow(client, f"/api/v1/datasets/{source}/loads", {}, common)
+        answer = run_flow(client, f"/api/v1/datasets/{named(source)}/loads", {}, common)
     if common.json:
         render.show_json(answer)
         return
@@ -60,15 +61,16 @@ def ingest(
         f"{source} version {answer['version']}: {answer['added']:,} rows stored, {answer['quarantined']:,} quarantined, "
         f"{answer['rows']:,} in all ({render.digest(answer['digest'])})"
     )
+    first = {bad["reason"]: f" (first: {bad['file']} row {bad['row']:,})" for bad in reversed(answer["examples"])}
     for reason, count in answer["reasons"].items():
-        render.line(f"  {count:>7,}  {reason}")
+        render.line(f"  {count:>7,}  {reason}{first.get(reason, '')}")
 
 
 @data_app.command(name="log")
 def data_log(name: Annotated[str, Parameter(help="A dataset.")], /, *, common: Common = DEFAULT) -> None:
     """List a dataset's versions, newest first."""
     with connect(common.settings()) as client:
-        rows = client.get(f"/api/v1/datasets/{name}/log")
+        rows = client.get(f"/api/v1/datasets/{named(name)}/log")
     if common.json:
         render.show_json(rows)
         return
@@ -116,7 +118,7 @@ def features_get(
 ) -> None:
     """Read one value from the online store."""
     with connect(common.settings()) as client:
-        answer = client.get(f"/api/v1/features/{view}/values/{key}")
+        answer = client.get(f"/api/v1/features/{named(view)}/values/{named(key, slashes=True)}")
     if common.json:
         render.show_json(answer)
         return
@@ -128,7 +130,7 @@ def features_get(
 def features_log(view: Annotated[str, Parameter(help="A feature view.")], /, *, common: Common = DEFAULT) -> None:
     """List a view's materialisations, newest first."""
     with connect(common.settings()) as client:
-        rows = client.get(f"/api/v1/features/{view}/log")
+        rows = client.get(f"/api/v1/features/{named(view)}/log")
     if common.json:
         render.show_json(rows)
         return
@@ -149,7 +151,7 @@ def train(
     """Train, convert, measure, sign; ends in a registered version, or in a refusal with its reason."""
     body = {"params": parameters(param or []), "as_of": as_of}
     with connect(common.settings()) as client:
-        answer = run_flow(client, f"/api/v1/models/{model}/builds", body, common)
+        answer = run_flow(client, f"/api/v1/models/{named(model)}/builds", body, common)
     if common.json:
         render.show_json(answer)
         return
@@ -174,7 +176,7 @@ def parameters(pairs: list[str]) -> dict[str, Any]:
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not equals or not name.isidentifier():
-            raise Invalid(f"{pair!r} is not NAME=VALUE", hint="write --param num_leaves=31")
+            raise Invalid(f"{pair!r} is not NAME=VALUE", hint="write --param num_leaves=31", code="bad_parameter")
         try:
             found[name] = msgspec.json.decode(text)
         except msgspec.DecodeError:
@@ -191,7 +193,15 @@ def project_files(folder: Path) -> dict[str, str]:
             code="no_project",
         )
     paths = [folder / "falaj.toml", *sorted(_python_files(folder))]
-    return {p.relative_to(folder).as_posix(): p.read_text("utf-8") for p in paths}
+    try:
+        return {p.relative_to(folder).as_posix(): p.read_text("utf-8") for p in paths}
+    except UnicodeDecodeError as e:
+        bad = next(p for p in paths if e.object == p.read_bytes())
+        raise Invalid(
+            f"{bad.relative_to(folder)} is not UTF-8: byte {e.start} cannot be read",
+            hint=f"save it as UTF-8, for example: iconv -f latin1 -t utf-8 {bad.name}",
+            code="bad_project",
+        ) from e
 
 
 def _python_files(folder: Path) -> list[Path]:

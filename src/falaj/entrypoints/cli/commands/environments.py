@@ -9,6 +9,7 @@ from cyclopts import App, Parameter
 from falaj.entrypoints.cli import render
 from falaj.entrypoints.cli.client import connect
 from falaj.entrypoints.cli.commands.serve import standing
+from falaj.entrypoints.cli.naming import named
 from falaj.entrypoints.cli.plane import plane_address, start_plane, stop_plane
 from falaj.entrypoints.cli.session import DEFAULT, Common
 from falaj.kernel.environments import PRODUCTION, STAGING
@@ -47,7 +48,7 @@ def env_list(*, common: Common = DEFAULT) -> None:
 def env_diff(first: Name, second: Name, /, *, common: Common = DEFAULT) -> None:
     """Show which models differ between two environments and why the second lacks them, and how one gets into each."""
     with connect(common.settings()) as client:
-        found = client.get(f"/api/v1/environments/{first}/differences/{second}")
+        found = client.get(f"/api/v1/environments/{named(first)}/differences/{named(second)}")
     if common.json:
         render.show_json(found)
         return

@@ -10,6 +10,7 @@ from cyclopts import App, Parameter
 
 from falaj.entrypoints.cli import render
 from falaj.entrypoints.cli.client import connect
+from falaj.entrypoints.cli.naming import named
 from falaj.entrypoints.cli.session import DEFAULT, Common
 from falaj.kernel.clock import iso
 
@@ -27,7 +28,7 @@ def why(
 ) -> None:
     """Show why a prediction is as it is: inputs, features and their age, version, approvals, data, label, drift."""
     with connect(common.settings()) as client:
-        found = client.get(f"/api/v1/predictions/{prediction}/why")
+        found = client.get(f"/api/v1/predictions/{named(prediction, slashes=True)}/why")
     if common.json:
         render.show_json(found)
         return
@@ -100,7 +101,11 @@ def explained(found: dict[str, Any]) -> Iterator[Line]:
     yield from _traffic(found["traffic"])
     run = found["run"]
     if run is None:
-        yield "run", f"{version['run']} is not known here"
+        lacking = version["imported"]
+        if lacking:
+            yield "import", f"{version['run']}; {lacking['words'] or 'nothing is missing'}"
+        else:
+            yield "run", f"{version['run']} is not known here"
     else:
         read = ", ".join(f"{d['name']}@{d['version']} {render.digest(d['digest'])}" for d in found["datasets"])
         yield "run", f"{run['id']} by {run['author']}, as of {run['as_of']}, on {read}"

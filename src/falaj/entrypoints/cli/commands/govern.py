@@ -9,11 +9,11 @@ from cyclopts import App, Parameter
 
 from falaj.entrypoints.cli import render
 from falaj.entrypoints.cli.client import Client, connect
-from falaj.entrypoints.cli.commands.look import find_version, rehearsed
+from falaj.entrypoints.cli.commands.look import find_numbered, rehearsed
 from falaj.entrypoints.cli.session import DEFAULT, Common
 from falaj.governance.audit.verify import verify_folder
 from falaj.kernel.environments import PRODUCTION, STAGING
-from falaj.kernel.errors import Integrity
+from falaj.kernel.errors import Integrity, Invalid
 
 audit_app = App(name="audit", help="The log of everything that anyone did.")
 
@@ -65,7 +65,7 @@ def promote(
 ) -> None:
     """Carry a version on to staging: admission, then a rehearsal with real requests. Production is entered by approval."""
     with connect(common.settings()) as client:
-        found = find_version(client, version)
+        found = find_numbered(client, version)
         path = f"/api/v1/models/{found['model']}/versions/{found['number']}/promotions"
         answer = client.post(path, {"to": to})
         if answer["flow"]:
@@ -118,7 +118,7 @@ def admit(
 ) -> None:
     """Sign an admission of a version to an environment, if everything that it needs is there."""
     with connect(common.settings()) as client:
-        found = find_version(client, version)
+        found = find_numbered(client, version)
         path = f"/api/v1/models/{found['model']}/versions/{found['number']}/admissions"
         answer = client.post(path, {"environment": environment})
     if common.json:
@@ -157,6 +157,10 @@ def audit_verify(
 ) -> None:
     """Check every byte of the log against its signed checkpoint. Exit code 4 if anything differs."""
     if folder is not None:
+        if not folder.is_dir():
+            raise Invalid(
+                f"there is no folder {folder}", hint="name the folder with a copy of the log's files", code="no_such_folder"
+            )
         found = verify_folder(folder, vkey)
         report: dict[str, Any] = {
             "ok": found.ok,
@@ -182,7 +186,7 @@ def audit_verify(
 
 def decide(client: Client, version: str, what: str, reason: str, **more: Any) -> Any:
     """Send a decision about a version; `more` goes with it."""
-    found = find_version(client, version)
+    found = find_numbered(client, version)
     return client.post(f"/api/v1/models/{found['model']}/versions/{found['number']}/{what}", {"reason": reason, **more})
 
 

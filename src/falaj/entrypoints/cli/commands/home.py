@@ -22,12 +22,16 @@ from falaj.entrypoints.cli.client import (
     running_control_plane,
     token_path,
 )
+from falaj.entrypoints.cli.naming import named
 from falaj.entrypoints.cli.plane import plane_address, start_plane, stop_plane
 from falaj.entrypoints.cli.session import DEFAULT, Common
 from falaj.entrypoints.cli.starter import write_project
+from falaj.kernel import locks
 from falaj.kernel.environments import STAGING
 from falaj.kernel.errors import Conflict, Unavailable
 from falaj.kernel.settings import Settings
+
+_START_SECONDS = 60.0
 
 token_app = App(name="token", help="Who may act, and with which token.")
 
@@ -62,17 +66,40 @@ def up(*, common: Common = DEFAULT) -> None:
 
 
 def start(settings: Settings) -> dict[str, str]:
-    """Start what does not run; returns the addresses."""
+    """Start what does not run; returns the addresses. Of two who start the same home at once, the second waits."""
+    settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    (settings.home / "run").mkdir(exist_ok=True, mode=0o700)
+    deadline = time.monotonic() + _START_SECONDS
+    while (turn := locks.take(settings.home / "run" / "up.lock")) is None:
+        if time.monotonic() > deadline:
+            raise Unavailable(
+                "another `falaj up` of this home does not come to its end",
+                hint="see `falaj status` and control-plane.log in the home's run folder, then try again",
+                code="still_starting",
+            )
+    try:
+        return _start(settings)
+    finally:
+        os.close(turn)
+
+
+def _start(settings: Settings) -> dict[str, str]:
     running = running_control_plane(settings.home)
     if running is None:
-        process = subprocess.Popen(
-            control_plane_command(settings),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=open_log(settings.home, "control-plane"),
-            start_new_session=True,
-        )
-        url = await_address(process)
+        with open_log(settings.home, "control-plane") as log:
+            process = subprocess.Popen(
+                control_plane_command(settings),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                start_new_session=True,
+            )
+        try:
+            url = await_address(process)
+        except KeyboardInterrupt:  # nothing half-started stays
+            process.terminate()
+            process.wait(30)
+            raise
     else:
         url = running.url
     return {"control_plane": url, "data_plane": plane_address(settings) or start_plane(settings)}
@@ -153,7 +180,7 @@ def console(
     """Print a one-time link into the console; it works for ten minutes."""
     settings = common.settings()
     if not settings.server and running_control_plane(settings.home) is None:
-        raise Conflict("the control plane does not run", hint="start it: `falaj up`", code="not_running")
+        raise Conflict("the control plane does not run", hint="start it: `falaj up`", code="control_plane_not_running")
     with connect(settings) as client:
         link = console_link(client)
     if common.json:
@@ -212,7 +239,7 @@ def token_list(*, common: Common = DEFAULT) -> None:
 def token_revoke(token: Annotated[str, Parameter(help="A token's id.")], /, *, common: Common = DEFAULT) -> None:
     """Revoke a token; it is refused from now on, on both planes."""
     with connect(common.settings()) as client:
-        answer = client.delete(f"/api/v1/tokens/{token}")
+        answer = client.delete(f"/api/v1/tokens/{named(token)}")
     if common.json:
         render.show_json(answer)
     else:

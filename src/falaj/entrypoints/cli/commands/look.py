@@ -8,8 +8,9 @@ from cyclopts import App, Parameter
 
 from falaj.entrypoints.cli import render
 from falaj.entrypoints.cli.client import Client, connect
+from falaj.entrypoints.cli.naming import named, reference, shown
 from falaj.entrypoints.cli.session import DEFAULT, Common
-from falaj.kernel.errors import NotFound
+from falaj.kernel.errors import Conflict, NotFound
 
 evidence_app = App(name="evidence", help="What speaks for a version.")
 runs_app = App(name="runs", help="Training runs.")
@@ -18,7 +19,7 @@ runs_app = App(name="runs", help="Training runs.")
 def versions(model: Annotated[str, Parameter(help="A model.")], /, *, common: Common = DEFAULT) -> None:
     """List a model's versions: state, environments, digest, author, and why it was refused."""
     with connect(common.settings()) as client:
-        rows = client.get(f"/api/v1/models/{model}/versions")
+        rows = client.get(f"/api/v1/models/{named(model)}/versions")
     if common.json:
         render.show_json(rows)
         return
@@ -32,7 +33,7 @@ def versions(model: Annotated[str, Parameter(help="A model.")], /, *, common: Co
                 render.digest(r["digest"]),
                 r["author"],
                 r["created_at"],
-                r["reason"],
+                "; ".join(filter(None, (r["reason"], imported(r)))),
             )
             for r in rows
         ],
@@ -50,10 +51,18 @@ def evidence_show(version: Annotated[str, Parameter(help="MODEL@N.")], /, *, com
         return
     render.line(f"{found['alias']} {found['digest']}")
     render.line(f"in {', '.join(found['environments']) or 'no environment'}; {rehearsed(found['rehearsal'])}")
+    if imported(found):
+        render.line(imported(found))
     render.table(
         ("gate", "verdict", "statement", "reason"),
         [(r["gate"], r["verdict"], render.digest(r["envelope"]), r["reason"]) for r in rows],
     )
+
+
+def imported(row: dict[str, Any]) -> str:
+    """What is missing of a version that was imported, in words; empty for one that was trained here."""
+    found = row.get("imported")
+    return f"imported; {found['words']}" if found and found["words"] else ""
 
 
 def rehearsed(found: dict[str, Any] | None) -> str:
@@ -73,7 +82,7 @@ def rehearsed(found: dict[str, Any] | None) -> str:
 def runs_list(model: Annotated[str, Parameter(help="A model.")], /, *, common: Common = DEFAULT) -> None:
     """List a model's runs, newest first."""
     with connect(common.settings()) as client:
-        rows = client.get(f"/api/v1/models/{model}/runs")
+        rows = client.get(f"/api/v1/models/{named(model)}/runs")
     if common.json:
         render.show_json(rows)
         return
@@ -87,7 +96,7 @@ def runs_list(model: Annotated[str, Parameter(help="A model.")], /, *, common: C
 def runs_show(run: Annotated[str, Parameter(help="A run's id.")], /, *, common: Common = DEFAULT) -> None:
     """Show a run: parameters, metrics, what it read."""
     with connect(common.settings()) as client:
-        row = client.get(f"/api/v1/runs/{run}")
+        row = client.get(f"/api/v1/runs/{named(run)}")
     if common.json:
         render.show_json(row)
         return
@@ -120,7 +129,7 @@ def lineage(
 ) -> None:
     """Show what something was made from."""
     with connect(common.settings()) as client:
-        graph = client.get(f"/api/v1/lineage/{name}", down=down)
+        graph = client.get(f"/api/v1/lineage/{named(name, slashes=True)}", down=down)
     if common.json:
         render.show_json(graph)
         return
@@ -149,15 +158,29 @@ def tree(root: str, edges: list[dict[str, str]], down: bool) -> list[tuple[int, 
     return lines
 
 
-def find_version(client: Client, reference: str) -> dict[str, Any]:
+def find_version(client: Client, version: str) -> dict[str, Any]:
     """A version by MODEL@N, or by MODEL@ and the start of its digest. Raises `NotFound`."""
-    model, _, rest = reference.partition("@")
-    rows: list[dict[str, Any]] = client.get(f"/api/v1/models/{model}/versions")
+    model, rest = reference(version)
+    rows: list[dict[str, Any]] = client.get(f"/api/v1/models/{named(model)}/versions")
     for row in rows:
-        if row["alias"] == reference or (
-            rest and row["digest"].removeprefix("sha256:").startswith(rest) and len(rest) >= 8
-        ):
+        if row["alias"] == version or (len(rest) >= 8 and row["digest"].removeprefix("sha256:").startswith(rest)):
             return row
+    there = ", ".join([r["alias"] for r in rows if r["number"]][:5])
     raise NotFound(
-        f"there is no version {reference}", hint=f"`falaj versions {model}` lists them", code="no_such_version"
+        f"there is no version {shown(version)}",
+        hint=f"there is {there}; `falaj versions {model}` lists them" if there else f"make one: `falaj train {model}`",
+        code="no_such_version",
     )
+
+
+def find_numbered(client: Client, version: str) -> dict[str, Any]:
+    """A version that was registered. Raises `NotFound`, and `Conflict` for a candidate that got no number."""
+    found = find_version(client, version)
+    if not found["number"]:
+        raise Conflict(
+            f"{found['alias']} is {found['state']}{': ' + found['reason'] if found['reason'] else ''}",
+            hint=f"it was never registered, so nothing can be decided about it: see `falaj evidence show {found['alias']}`, "
+            "and train a better one",
+            code="not_registered",
+        )
+    return found

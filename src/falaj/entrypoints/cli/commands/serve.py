@@ -12,6 +12,7 @@ from cyclopts import Parameter
 
 from falaj.entrypoints.cli import render
 from falaj.entrypoints.cli.client import token_of
+from falaj.entrypoints.cli.naming import named
 from falaj.entrypoints.cli.plane import plane
 from falaj.entrypoints.cli.session import DEFAULT, Common
 from falaj.kernel.environments import PRODUCTION, STAGING
@@ -40,7 +41,9 @@ def predict(
     settings = common.settings()
     rows = read_rows(data)
     with plane(settings, standing(environment or settings.environment)) as address:
-        answer = PlaneClient(address, token_of(settings)).infer(model, rows)
+        client = PlaneClient(address, token_of(settings))
+        answer = client.infer(model, rows)
+        columns = client.columns(model, answer)
     if common.json:
         render.show_json(answer)
         return
@@ -48,8 +51,7 @@ def predict(
     render.line(
         f"{model}@{answer['model_version']} {render.digest(parameters['version_digest'])}  {parameters['prediction_id']}"
     )
-    outputs = {o["name"]: o["data"] for o in answer["outputs"]}
-    render.table(("row", *outputs), [(i, *(o[i] for o in outputs.values())) for i in range(len(rows))])
+    render.table(("row", *columns), list(zip(range(len(rows)), *columns.values(), strict=True)))
 
 
 def standing(environment: str) -> str:
@@ -58,7 +60,7 @@ def standing(environment: str) -> str:
         raise Invalid(
             f"{environment[:40]!r} has no data plane that could be asked",
             hint="staging and production have one; dev's are private, each measures one candidate",
-            code="no_plane",
+            code="environment_without_plane",
         )
     return environment
 
@@ -68,29 +70,43 @@ class PlaneClient:
 
     def __init__(self, address: str, token: str) -> None:
         self._http = httpx.Client(base_url=address, timeout=30.0, headers={"Authorization": f"Bearer {token}"})
-        self._inputs: dict[str, list[dict[str, Any]]] = {}
+        self._known: dict[str, dict[str, Any]] = {}
 
     def infer(self, model: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """Ask for predictions of some rows, each an object with the request features and the join keys."""
         inputs = []
-        for wanted in self._wanted(model):
+        for wanted in self._metadata(model)["inputs"]:
             values = [row.get(wanted["name"]) for row in rows]
             inputs.append(
                 {"name": wanted["name"], "datatype": wanted["datatype"], "shape": [len(rows)], "data": values}
             )
-        answer: dict[str, Any] = self._ask("POST", f"/v2/models/{model}/infer", {"inputs": inputs})
+        answer: dict[str, Any] = self._ask("POST", f"/v2/models/{named(model)}/infer", {"inputs": inputs})
         return answer
 
-    def _wanted(self, model: str) -> list[dict[str, Any]]:
-        if model not in self._inputs:
-            self._inputs[model] = self._ask("GET", f"/v2/models/{model}")["inputs"]
-        return self._inputs[model]
+    def columns(self, model: str, answer: dict[str, Any]) -> dict[str, list[Any]]:
+        """An answer as columns, a value a row: classes by their names, and a column for each class's probability."""
+        classes = {o["name"]: o["parameters"]["classes"] for o in self._metadata(model)["outputs"]}
+        found: dict[str, list[Any]] = {}
+        for output in answer["outputs"]:
+            name, data, (_, *width) = output["name"], output["data"], output["shape"]
+            if width:
+                found |= {c: data[i :: width[0]] for i, c in enumerate(classes[name])}
+            else:
+                found[name] = [classes[name][v] for v in data] if name == "class" else data
+        return found
+
+    def _metadata(self, model: str) -> dict[str, Any]:
+        if model not in self._known:
+            self._known[model] = self._ask("GET", f"/v2/models/{named(model)}")
+        return self._known[model]
 
     def _ask(self, method: str, path: str, body: Any = None) -> Any:
         try:
             answer = self._http.request(method, path, content=msgspec.json.encode(body) if body is not None else None)
         except httpx.TransportError as e:
-            raise Unavailable(f"the data plane does not answer: {e}", hint="see `falaj status`") from e
+            raise Unavailable(
+                f"the data plane does not answer: {e}", hint="see `falaj status`", code="plane_does_not_answer"
+            ) from e
         document = msgspec.json.decode(answer.content) if answer.content else {}
         if answer.status_code >= 400:
             kind = {401: "denied", 403: "denied", 404: "not_found", 503: "unavailable"}.get(
@@ -106,10 +122,16 @@ def read_rows(data: str) -> list[dict[str, Any]]:
         text = sys.stdin.buffer.read() if data == "-" else Path(data).read_bytes()
         rows = msgspec.json.decode(text)
     except OSError as e:
-        raise Invalid(f"cannot read {data}: {e.strerror}", hint="name a JSON file, or - for standard input") from e
+        raise Invalid(
+            f"cannot read {data}: {e.strerror}",
+            hint="name a JSON file, or - for standard input",
+            code="data_file_unreadable",
+        ) from e
     except msgspec.DecodeError as e:
-        raise Invalid(f"{data} is not JSON: {e}", hint="write one object, or a list of them") from e
+        raise Invalid(
+            f"{data} is not JSON: {e}", hint="write one object, or a list of them", code="data_file_not_json"
+        ) from e
     rows = [rows] if isinstance(rows, dict) else rows
     if not isinstance(rows, list) or not rows or not all(isinstance(r, dict) for r in rows):
-        raise Invalid(f"{data} holds no rows", hint="write one object, or a list of them")
+        raise Invalid(f"{data} holds no rows", hint="write one object, or a list of them", code="no_rows")
     return rows

@@ -9,8 +9,9 @@ from cyclopts import App, Parameter
 
 from falaj.entrypoints.cli import render
 from falaj.entrypoints.cli.client import connect
-from falaj.entrypoints.cli.commands.look import find_version
+from falaj.entrypoints.cli.commands.look import find_numbered
 from falaj.entrypoints.cli.commands.serve import read_rows
+from falaj.entrypoints.cli.naming import named
 from falaj.entrypoints.cli.session import DEFAULT, Common
 from falaj.kernel.errors import Invalid
 
@@ -39,7 +40,11 @@ class How:
         """As the control plane wants to be told. Raises `Invalid`."""
         steps = [s.strip().removesuffix("%") for s in self.canary.split(",")] if self.canary else []
         if not all(s.isascii() and s.isdigit() for s in steps):
-            raise Invalid(f"{self.canary[:60]!r} are no steps", hint="write percents, ascending: --canary 10,50")
+            raise Invalid(
+                f"{self.canary[:60]!r} are no steps",
+                hint="write percents, ascending: --canary 10,50",
+                code="bad_canary_steps",
+            )
         return {**asdict(self), "canary": [int(s) for s in steps]}
 
 
@@ -60,7 +65,7 @@ def rollout_start(
     no option says is as the model's own rollout says. Started again while it runs, it goes on as it is.
     """
     with connect(common.settings()) as client:
-        found = find_version(client, version)
+        found = find_numbered(client, version)
         path = f"/api/v1/models/{found['model']}/versions/{found['number']}/rollouts"
         answer = client.post(path, how.body())
         if not answer["rollout"]:
@@ -82,7 +87,7 @@ def rollout_start(
 def rollout_status(model: Model, /, *, common: Common = DEFAULT) -> None:
     """Show a model's rollouts, newest first, and how the running one does."""
     with connect(common.settings()) as client:
-        rows = client.get(f"/api/v1/models/{model}/rollouts")
+        rows = client.get(f"/api/v1/models/{named(model)}/rollouts")
     if common.json:
         render.show_json(rows)
         return
@@ -110,17 +115,24 @@ def rollback(
 ) -> None:
     """Give all traffic back to the version that served before; aborts a running rollout."""
     with connect(common.settings()) as client:
-        answer = client.post(f"/api/v1/models/{model}/rollback", {"reason": reason})
+        answer = client.post(f"/api/v1/models/{named(model)}/rollback", {"reason": reason})
+        if answer["flow"].startswith("rel_"):  # else a running rollout was told to end, and says itself how it did
+            with render.progress(quiet=common.json) as show:
+                answer["release"] = client.follow(answer["flow"], show)
     if common.json:
         render.show_json(answer)
-    else:
-        render.line(f"{model}: the traffic goes back to {render.digest(answer['digest'])} ({answer['flow']})")
+        return
+    render.line(f"{model}: the traffic goes back to {render.digest(answer['digest'])} ({answer['flow']})")
+    if "release" in answer:
+        loaded = answer["release"]["loaded"]
+        where = " and loaded" if loaded else "; the data plane loads it when it starts (`falaj up`)"
+        render.line(f"generation {answer['release']['generation']} is published{where}")
 
 
 def drift(model: Model, /, *, common: Common = DEFAULT) -> None:
     """List a model's windows: rows, errors, latency, drift of inputs and scores, quality where labels have come."""
     with connect(common.settings()) as client:
-        rows = client.get(f"/api/v1/models/{model}/drift")
+        rows = client.get(f"/api/v1/models/{named(model)}/drift")
     if common.json:
         render.show_json(rows)
         return
@@ -130,7 +142,7 @@ def drift(model: Model, /, *, common: Common = DEFAULT) -> None:
         [
             (
                 r["start"][:10],
-                render.digest(r["digest"]),
+                render.digest(r["digest"]) if r["claims"] is None else f"{r['claims'] or '–'} (claimed)",
                 r["rows"],
                 r["errors"],
                 "–" if r["p99_ms"] is None else f"{r['p99_ms']:.2g}",
@@ -163,7 +175,7 @@ def incidents_resolve(
 ) -> None:
     """Resolve an incident."""
     with connect(common.settings()) as client:
-        answer = client.post(f"/api/v1/incidents/{incident}/resolution")
+        answer = client.post(f"/api/v1/incidents/{named(incident)}/resolution")
     if common.json:
         render.show_json(answer)
     else:
@@ -187,9 +199,11 @@ def labels_push(
     """Send what became true; a label that comes again corrects the first."""
     rows = read_rows(data)
     if not all({"prediction", "value"} <= row.keys() for row in rows):
-        raise Invalid("a label has `prediction` and `value`", hint='such as {"prediction": "p_…", "value": 1}')
+        raise Invalid(
+            "a label has `prediction` and `value`", hint='such as {"prediction": "p_…", "value": 1}', code="bad_label"
+        )
     with connect(common.settings()) as client:
-        answer = client.post(f"/api/v1/models/{model}/labels", {"labels": rows})
+        answer = client.post(f"/api/v1/models/{named(model)}/labels", {"labels": rows})
     if common.json:
         render.show_json(answer)
     else:
@@ -198,7 +212,7 @@ def labels_push(
 
 def _order(model: str, order: str, common: Common) -> None:
     with connect(common.settings()) as client:
-        answer = client.post(f"/api/v1/models/{model}/rollouts/orders", {"order": order})
+        answer = client.post(f"/api/v1/models/{named(model)}/rollouts/orders", {"order": order})
     if common.json:
         render.show_json(answer)
     else:

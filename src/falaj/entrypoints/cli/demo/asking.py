@@ -64,4 +64,8 @@ async def _open(host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.Str
     try:
         return await asyncio.open_connection(host, port, limit=_HEAD_BYTES)
     except OSError as e:
-        raise Unavailable("the data plane does not answer", hint="see data-plane.log in the home's plane folder") from e
+        raise Unavailable(
+            "the data plane does not answer",
+            hint="see data-plane.log in the home's plane folder",
+            code="plane_does_not_answer",
+        ) from e

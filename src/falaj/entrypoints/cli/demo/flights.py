@@ -43,7 +43,7 @@ def example() -> Path:
         if (folder / "falaj.toml").is_file():
             return folder
     raise Unavailable(
-        "the flights project is not in this installation", hint='install "falaj[demo]"', code="no_example"
+        "the flights project is not in this installation", hint='install "falaj[demo]"', code="demo_not_installed"
     )
 
 
@@ -65,7 +65,7 @@ def write_data(folder: Path, variation: Variation, months: list[int], days: list
         raise Unavailable(
             f"the recorded flights cannot be written: {(done.stderr or done.stdout).strip()[-300:]}",
             hint='install "falaj[demo]", which brings them',
-            code="no_flights",
+            code="demo_data_missing",
         )
 
 

@@ -28,7 +28,9 @@ def _lineage(stage: Stage) -> None:
     lines = tree(f"prediction:{prediction}", graph["edges"], down=False)
     datasets = sorted({e["parent"] for e in graph["edges"] if e["parent"].startswith("dataset:")})
     if not datasets:
-        raise Unavailable("the prediction cannot be traced to a dataset", hint="this is a fault: please report it")
+        raise Unavailable(
+            "the prediction cannot be traced to a dataset", hint="this is a fault: please report it", code="demo_fault"
+        )
     shown = ["  " * depth + _shorter(node) for depth, node in lines if depth <= 4][:14]
     stage.done(
         f"prediction {prediction[:12]}… comes from {', '.join(d.removeprefix('dataset:') for d in datasets)}",
@@ -60,7 +62,7 @@ def _attack(stage: Stage) -> None:
     finally:
         shutil.rmtree(copy, ignore_errors=True)
     if report.ok:
-        raise Unavailable("a changed byte was not found", hint="this is a fault: please report it")
+        raise Unavailable("a changed byte was not found", hint="this is a fault: please report it", code="demo_fault")
     error = Integrity(report.problems[0], hint="compare with the home's own log: it still holds", code="audit_broken")
     stage.refused("a copy of the log with one byte flipped", error, took)
     stage.facts.setdefault("refusals", []).append(("a log with a flipped byte", "verification", report.problems[0]))

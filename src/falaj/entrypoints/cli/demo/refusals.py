@@ -42,7 +42,7 @@ def _fails_a_gate(stage: Stage) -> None:
             stage.refused("a tree with two leaves, at registration", e, seconds())
             stage.facts.setdefault("refusals", []).append(("a weak model", "registration", e.message))
             return
-    raise Unavailable("a weak model was registered", hint="this is a fault: please report it")
+    raise Unavailable("a weak model was registered", hint="this is a fault: please report it", code="demo_fault")
 
 
 def _unsigned(stage: Stage, copy: Path) -> None:
@@ -59,7 +59,7 @@ def _unsigned(stage: Stage, copy: Path) -> None:
             stage.refused(f"{version['alias']} without its signature, at admission", e, seconds())
             stage.facts.setdefault("refusals", []).append(("an unsigned version", "admission", e.message))
             return
-    raise Unavailable("an unsigned version was admitted", hint="this is a fault: please report it")
+    raise Unavailable("an unsigned version was admitted", hint="this is a fault: please report it", code="demo_fault")
 
 
 def _tampered(stage: Stage, copy: Path) -> None:
@@ -79,7 +79,7 @@ def _tampered(stage: Stage, copy: Path) -> None:
         finally:
             process.stop()
     if report.get("state") != "refused":
-        raise Unavailable("a tampered model was loaded", hint="this is a fault: please report it")
+        raise Unavailable("a tampered model was loaded", hint="this is a fault: please report it", code="demo_fault")
     error = Integrity(report["reason"], hint=report["hint"], code=report["code"])
     stage.refused(f"{version['alias']} with one bit of model.onnx changed, at load", error, seconds())
     stage.facts.setdefault("refusals", []).append(("a tampered model file", "load", error.message))

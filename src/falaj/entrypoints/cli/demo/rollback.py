@@ -84,7 +84,9 @@ def _without_control_plane(stage: Stage) -> None:
     flights = stage.last_flights()  # while there is a control plane to say which day it is
     running = running_control_plane(stage.settings.home)
     if running is None:
-        raise Unavailable("the control plane is gone", hint="see its log in the home's run folder")
+        raise Unavailable(
+            "the control plane is gone", hint="see its log in the home's run folder", code="server_unreachable"
+        )
     os.kill(running.pid, signal.SIGTERM)
     deadline = time.monotonic() + 30
     while running_control_plane(stage.settings.home) is not None and time.monotonic() < deadline:

@@ -33,6 +33,7 @@ class Rollout:
         self.state: dict[str, Any] = {"state": "running"}
 
     def count(self, who: str, answers: int) -> None:
+        """Add answers by the version that gave them."""
         self._shares[who] += answers
 
     def ended(self, wait: float = 0.0) -> bool:
@@ -60,7 +61,9 @@ class Rollout:
         for _ in range(ROUNDS):
             if self.ended(1.0):
                 return self
-        raise Unavailable(f"the rollout of {self.version} did not end", hint="see `falaj rollout status`")
+        raise Unavailable(
+            f"the rollout of {self.version} did not end", hint="see `falaj rollout status`", code="rollout_not_ended"
+        )
 
     def _tell(self) -> None:
         told = ", ".join(f"{n:,} by {who}" for who, n in sorted(self._shares.items()))
@@ -104,4 +107,6 @@ def _await_canary(stage: Stage, model: str) -> None:
         if newest["stage"] == "canary" and all(w.generation >= newest["generation"] > 0 for w in workers):
             return
         time.sleep(0.05)
-    raise Unavailable(f"the canary of {model} did not begin", hint=f"see `falaj rollout status {model}`")
+    raise Unavailable(
+        f"the canary of {model} did not begin", hint=f"see `falaj rollout status {model}`", code="rollout_not_begun"
+    )

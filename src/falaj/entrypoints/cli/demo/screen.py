@@ -29,27 +29,36 @@ class Event(msgspec.Struct, frozen=True):
 
 
 class Screen(Protocol):
-    def show(self, event: Event) -> None: ...
+    """Where the demo tells its story."""
+
+    def show(self, event: Event) -> None:
+        """Tell one thing that happened."""
+        ...
 
     def progress(self) -> Any:
         """A context manager that gives a callable for a flow's events."""
         ...
 
-    def table(self, title: str, columns: list[str], rows: list[list[object]]) -> None: ...
+    def table(self, title: str, columns: list[str], rows: list[list[object]]) -> None:
+        """A table at the end of an act; the last column is the long one."""
+        ...
 
 
 class JsonScreen:
     """For machines."""
 
     def show(self, event: Event) -> None:
+        """One line of JSON."""
         sys.stdout.write(msgspec.json.encode(event).decode() + "\n")
         sys.stdout.flush()
 
     @contextmanager
     def progress(self) -> Iterator[Callable[[dict[str, Any]], None]]:
+        """Nothing is shown of what is under way."""
         yield lambda _event: None
 
     def table(self, title: str, columns: list[str], rows: list[list[object]]) -> None:
+        """One line of JSON with columns and rows."""
         self.show(Event("proof", "note", title, detail={"columns": columns, "rows": rows}))
 
 
@@ -60,6 +69,7 @@ class TerminalScreen:
         self._started = time.perf_counter()
 
     def show(self, event: Event) -> None:
+        """A heading for an act, else a line with its mark."""
         if event.event == "begin":
             at = time.perf_counter() - self._started
             render.out.print(
@@ -74,10 +84,12 @@ class TerminalScreen:
 
     @contextmanager
     def progress(self) -> Iterator[Callable[[dict[str, Any]], None]]:
+        """A moving line, if the output is a terminal."""
         with render.progress() as show:
             yield show
 
     def table(self, title: str, columns: list[str], rows: list[list[object]]) -> None:
+        """Rows in columns, the last cell on a line of its own."""
         render.out.print(f"\n[bold]{escape(title)}[/]")
         widths = [max(len(str(r[i])) for r in rows) for i in range(len(columns) - 1)]
         for *facts, why in rows:

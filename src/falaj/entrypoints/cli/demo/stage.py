@@ -85,9 +85,11 @@ class Stage:
         return parse_iso(self.client().get("/api/v1/status")["now"])
 
     def set_clock(self, moment: datetime) -> None:
+        """Move the home's clock on."""
         self.client().post("/api/v1/clock", {"shows": moment.isoformat()})
 
     def count(self, what: str, number: int) -> None:
+        """Add to a sum that the proof tells at the end."""
         self.counted[what] += number
 
     def last_flights(self) -> list[Asked]:
@@ -95,14 +97,17 @@ class Stage:
         return self.timetable.of_day(self.now().date())
 
     def begin(self, act: str, title: str, about: str) -> None:
+        """Begin an act."""
         self.act = act
         self._acts += 1
         self.screen.show(Event(act, "begin", f"{self._acts}  {title}", detail={"about": about}))
 
     def done(self, subject: str, digest: str = "", seconds: float = 0.0, **detail: Any) -> None:
+        """Something was done; `seconds` is how long it took."""
         self.screen.show(Event(self.act, "done", subject, digest, round(seconds, 3), detail))
 
     def note(self, subject: str, **detail: Any) -> None:
+        """Something worth a line."""
         self.screen.show(Event(self.act, "note", subject, detail=detail))
 
     def refused(self, what: str, error: FalajError, seconds: float = 0.0) -> None:

@@ -40,7 +40,7 @@ def data(stage: Stage) -> None:
     broken = flights.write_broken(stage.folder)
     try:
         ingest(stage, "flights")
-        raise Unavailable("a broken feed was let through", hint="this is a fault: please report it")
+        raise Unavailable("a broken feed was let through", hint="this is a fault: please report it", code="demo_fault")
     except FalajError as e:
         if e.code != "contract_breach":
             raise
@@ -65,6 +65,7 @@ def tell_load(stage: Stage, name: str, load: Followed) -> None:
         raise Unavailable(
             f"{name}: {arrived} rows came, {version['added']} + {version['quarantined']} are kept",
             hint="report this fault",
+            code="demo_fault",
         )
     reasons = [f"{count:,} × {reason}" for reason, count in version["reasons"].items()]
     text = f"{name}@{version['version']}: {arrived:,} rows in = {version['added']:,} stored + {version['quarantined']:,} quarantined"
@@ -222,7 +223,11 @@ def live(stage: Stage, moment: datetime) -> int:
 
 def _tell_day(stage: Stage, answered: list[traffic.Answered], rows: int) -> None:
     if failed := sum(a.failed for a in answered):
-        raise Unavailable(f"{failed} requests failed", hint="see the data plane's log in the home's plane folder")
+        raise Unavailable(
+            f"{failed} requests failed",
+            hint="see the data plane's log in the home's plane folder",
+            code="requests_failed",
+        )
     looked: Counter[str] = Counter()
     for part in answered:
         looked.update(part.features)

@@ -79,7 +79,11 @@ def ask(stage: Stage, asked: list[flights.Asked], key: str, model: str = MODEL) 
     stage.count("predictions", len(answers))
     stage.count("failed", len(asked) - len(answers))
     if asked and not answers:
-        raise Unavailable("the data plane answered no request", hint="see data-plane.log in the home's plane folder")
+        raise Unavailable(
+            "the data plane answered no request",
+            hint="see data-plane.log in the home's plane folder",
+            code="plane_does_not_answer",
+        )
     return Answered(tuple(answers), seconds, len(asked) - len(answers))
 
 
@@ -102,6 +106,7 @@ def push_labels(stage: Stage, waiting: list[Outcome], now: datetime) -> list[Out
             raise Unavailable(
                 f"{answer['unknown']} labels are of predictions that nobody knows",
                 hint="this is a fault: please report it",
+                code="demo_fault",
             )
         stage.count("labels", answer["accepted"])
     return [o for o in waiting if o.at > now.timestamp()]

@@ -35,7 +35,7 @@ class Variation(msgspec.Struct, frozen=True):
         wanted = {"LATE_MINUTES = 15": self.late_minutes, "BETTER_BY = 0.0": self.better_by, "SEED = 0": self.seed}
         for line, value in wanted.items():
             if text.count(f"\n{line}\n") != 1:
-                raise Invalid(f"{project.name} has no line {line!r}", hint="reinstall falaj", code="no_example")
+                raise Invalid(f"{project.name} has no line {line!r}", hint="reinstall falaj", code="demo_not_installed")
             text = text.replace(f"\n{line}\n", f"\n{line.partition(' ')[0]} = {value}\n")
         project.write_text(text, "utf-8")
 
@@ -45,13 +45,15 @@ def variation(airports: list[str], late_minutes: int, seed: int, shuffle: int | 
     unknown = sorted({a.upper() for a in airports} - {*AIRPORTS})
     if unknown:
         raise Invalid(
-            f"no flights of {', '.join(unknown)} are recorded", hint=f"choose among {', '.join(AIRPORTS)}", code="usage"
+            f"no flights of {', '.join(unknown)} are recorded",
+            hint=f"choose among {', '.join(AIRPORTS)}",
+            code="bad_demo_option",
         )
     if late_minutes < 1 or seed < 0 or (shuffle is not None and shuffle < 0) or not 0 <= better_by <= 1:
         raise Invalid(
             "minutes start at 1, seeds at 0, and a difference of ROC AUC is 0 to 1",
             hint="`falaj demo --help` shows the defaults",
-            code="usage",
+            code="bad_demo_option",
         )
     chosen = tuple(a for a in AIRPORTS if a in {given.upper() for given in airports}) or AIRPORTS
     return Variation(chosen, late_minutes, seed, shuffle, better_by)

@@ -93,7 +93,7 @@ def _cast(frame: pl.DataFrame, schema: pa.DataFrameSchema, where: str) -> tuple[
             raise Invalid(
                 f"{where}: column {name} has the type {before.dtype}, which cannot become {target}",
                 hint="export it in the contract's type, or change the contract",
-                code="wrong_type",
+                code="column_not_castable",
             ) from e
         casts[name] = after
         failed = after.is_null() & before.is_not_null()

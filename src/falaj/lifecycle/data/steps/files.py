@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import csv
 import io
+import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 import msgspec
@@ -15,6 +18,7 @@ import polars as pl
 from falaj.kernel.digests import sha256
 from falaj.kernel.errors import Invalid
 from falaj.lifecycle.data.model import SourceSpec
+from falaj.lifecycle.data.steps import looks
 
 _DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
@@ -36,7 +40,15 @@ def matching(source: SourceSpec, project: Path) -> list[Path]:
     if not source.files or pattern.is_absolute() or ".." in pattern.parts:
         raise _outside(source, source.files)
     root = project.resolve()
-    paths = sorted(path for path in root.glob(source.files) if not path.is_dir())
+    try:
+        found = sorted(root.glob(source.files))
+    except ValueError as e:
+        raise Invalid(
+            f"the pattern {source.files} of source {source.name} is none: {e}",
+            hint="write it like 'data/*.csv', or 'data/**/*.csv' for the folders below too",
+            code="bad_pattern",
+        ) from e
+    paths = [path for path in found if not path.is_dir()]
     for path in paths:
         if not path.resolve().is_relative_to(root):
             raise _outside(source, path.relative_to(root).as_posix())
@@ -44,11 +56,12 @@ def matching(source: SourceSpec, project: Path) -> list[Path]:
             raise Invalid(
                 f"{path.relative_to(root)} is not a regular file",
                 hint="a source reads regular files only; remove it or narrow the pattern",
-                code="not_a_file",
+                code="not_a_regular_file",
             )
     if not paths:
+        folders = f"; {found[0].relative_to(root)} is a folder" if found else ""
         raise Invalid(
-            f"no file matches {source.files} of source {source.name}",
+            f"no file matches {source.files} of source {source.name}{folders}",
             hint=f"put the files below {root}, or mend the pattern in the project",
             code="no_files",
         )
@@ -56,14 +69,27 @@ def matching(source: SourceSpec, project: Path) -> list[Path]:
 
 
 def load(path: Path, project: Path) -> SourceFile:
-    """A file's bytes and their digest. Raises `Invalid` when it cannot be read."""
+    """A file's bytes and their digest. Raises `Invalid` when it cannot be read, or is written to at that moment."""
     name = path.relative_to(project.resolve()).as_posix()
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            before = os.fstat(file.fileno())
+            data = file.read()
+            after = os.fstat(file.fileno())
     except OSError as e:
+        gone = isinstance(e, FileNotFoundError)
         raise Invalid(
-            f"{name} cannot be read: {e.strerror}", hint="check the rights of the file", code="unreadable"
+            f"{name} cannot be read: {e.strerror}",
+            hint="it was taken away meanwhile: run it again" if gone else "check the rights of the file",
+            code="source_file_unreadable",
         ) from e
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns) or len(data) != after.st_size:
+        raise Invalid(
+            f"{name} was written to while it was read",
+            hint="run it again once the file is whole; whoever writes it should write under another name and rename it then",
+            code="source_file_changing",
+            details={"file": name},
+        )
     return SourceFile(name, sha256(data), data)
 
 
@@ -75,6 +101,7 @@ def parse(source: SourceSpec, file: SourceFile, expected: list[str]) -> tuple[pl
     cut: pl.Series | None = None
     if not file.data.strip():
         raise _bad(file, "is empty", "export it again; an empty file is never a day without rows", "empty_file")
+    _check_form(source, file)
     if source.format == "csv":
         frame, cut = _csv(source, file, expected)
     elif source.format == "parquet":
@@ -99,21 +126,38 @@ def parse(source: SourceSpec, file: SourceFile, expected: list[str]) -> tuple[pl
     return frame, whole if cut is None else cut
 
 
-def _csv(source: SourceSpec, file: SourceFile, expected: list[str]) -> tuple[pl.DataFrame, pl.Series | None]:
-    data = file.data.removeprefix(b"\xef\xbb\xbf")
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as e:
+def _check_form(source: SourceSpec, file: SourceFile) -> None:
+    """Raise `Invalid` for a file that is plainly something else than its source says."""
+    form = looks.form_of(file.data)
+    if source.format == "parquet" and not form and looks.is_text(file.data):
         raise _bad(
             file,
-            f"is not UTF-8: byte {e.start} cannot be read",
-            f"convert it, for example: iconv -f latin1 -t utf-8 {file.path}",
-            "bad_encoding",
-        ) from e
-    header = next(csv.reader(io.StringIO(text, newline="")), [])
+            "is text, not Parquet",
+            "declare the source with fj.Source.csv or fj.Source.json, or export the file as Parquet",
+            "wrong_format",
+        )
+    if not form or form.lower() == source.format or source.format not in ("csv", "json", "parquet"):
+        return
+    if form == "Parquet":
+        hint = "declare the source with fj.Source.parquet, or export the file in the source's format"
+    elif form in looks.PACKED:
+        hint = "unpack it first; a source reads plain files"
+    elif form == "a web page":
+        hint = "download it again: what was saved is probably a sign-in or an error page"
+    else:
+        hint = "export the table as CSV in UTF-8, or as Parquet"
+    raise _bad(file, f"is {form}, not {source.format.replace('csv', 'CSV')}", hint, "wrong_format")
+
+
+def _csv(source: SourceSpec, file: SourceFile, expected: list[str]) -> tuple[pl.DataFrame, pl.Series | None]:
+    data = file.data.removeprefix(b"\xef\xbb\xbf")
+    text = _decoded(file, data)
+    header = next(_rows(text), [])
     twice = sorted({name for name in header if header.count(name) > 1})
     if twice:
-        raise _bad(file, f"has columns twice: {', '.join(twice)}", "give each column its own name", "duplicate_columns")
+        raise _bad(
+            file, f"has columns twice: {looks.listed(twice)}", "give each column its own name", "duplicate_columns"
+        )
     if len(header) == 1 and len(expected) > 1:
         found = next((word for sign, word in _DELIMITERS.items() if sign in header[0]), "")
         if found:
@@ -123,11 +167,54 @@ def _csv(source: SourceSpec, file: SourceFile, expected: list[str]) -> tuple[pl.
             io.BytesIO(data), infer_schema=False, null_values=["", *source.null_values], truncate_ragged_lines=False
         )
     except (pl.exceptions.PolarsError, OSError) as e:
-        line = _ragged_line(text, len(header))
-        where = f"line {line} does not have the {len(header)} fields of its header" if line else _first_line(e)
+        where = _ragged(text, len(header)) or _first_line(e)
         raise _bad(file, f"cannot be read as CSV: {where}", "mend the line or export the file again", "bad_csv") from e
 
     return _told_apart(file, text, frame)
+
+
+def _decoded(file: SourceFile, data: bytes) -> str:
+    """The text of a CSV file. Raises `Invalid` for another encoding, for null bytes, and for lines that nothing ends."""
+    wide = looks.wide_encoding(data)
+    if wide:
+        raise _bad(
+            file,
+            f"is {wide.upper()}, not UTF-8",
+            f"convert it, for example: iconv -f {wide} -t utf-8 {file.path}",
+            "bad_encoding",
+        )
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as e:
+        line = data.count(b"\n", 0, e.start) + 1
+        raise _bad(
+            file,
+            f"is not UTF-8: byte {e.start}, in line {line}, cannot be read",
+            f"convert it, for example: iconv -f latin1 -t utf-8 {file.path}",
+            "bad_encoding",
+        ) from e
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise _bad(
+            file,
+            f"has a null byte in line {line}",
+            "export it again; a disk or a program that gave up leaves such files",
+            "bad_csv",
+        )
+    if "\n" not in text and "\r" in text.rstrip("\r"):
+        raise _bad(
+            file,
+            "ends its lines with a carriage return alone, as old Macs did",
+            f"convert it, for example: tr '\\r' '\\n' < {file.path} > new.csv",
+            "bad_csv",
+        )
+    return text
+
+
+def _rows(text: str) -> Iterator[list[str]]:
+    """The fields of a CSV text, row by row."""
+    csv.field_size_limit(sys.maxsize)  # the whole text is in memory anyway
+    return csv.reader(io.StringIO(text, newline=""))
 
 
 def _told_apart(file: SourceFile, text: str, frame: pl.DataFrame) -> tuple[pl.DataFrame, pl.Series | None]:
@@ -138,7 +225,7 @@ def _told_apart(file: SourceFile, text: str, frame: pl.DataFrame) -> tuple[pl.Da
     """
     if not frame.width or not frame[:, -1].null_count():
         return frame, None
-    counts = [len(row) for row in csv.reader(io.StringIO(text, newline=""))][1:]
+    counts = [len(row) for row in _rows(text)][1:]
     if len(counts) != frame.height:
         raise _bad(file, "cannot be read as CSV: its rows cannot be told apart", "export it again", "bad_csv")
     fields = pl.Series("fields", counts)
@@ -147,9 +234,19 @@ def _told_apart(file: SourceFile, text: str, frame: pl.DataFrame) -> tuple[pl.Da
     return frame, (fields > 0) & (fields < frame.width)
 
 
-def _ragged_line(text: str, width: int) -> int:
-    reader = csv.reader(io.StringIO(text, newline=""))
-    return next((reader.line_num for row in reader if row and len(row) != width), 0)
+def _ragged(text: str, width: int) -> str:
+    """Where a CSV text breaks its form: the first row that has not the header's fields, or a quote that nothing ends."""
+    csv.field_size_limit(sys.maxsize)
+    reader, first = csv.reader(io.StringIO(text, newline=""), strict=True), 1
+    try:
+        for row in reader:
+            if row and len(row) != width:
+                over = f" (it goes on to line {reader.line_num})" if reader.line_num > first else ""
+                return f"line {first}{over} has {len(row)} fields, and the header {width}"
+            first = reader.line_num + 1
+    except csv.Error:
+        return f"a quote that opens in line {first} is not closed as it should be"
+    return ""
 
 
 def _parquet(file: SourceFile) -> pl.DataFrame:
@@ -169,14 +266,14 @@ def _json(file: SourceFile) -> pl.DataFrame:
     if file.data.lstrip()[:1] == b"[":
         try:
             rows = msgspec.json.decode(file.data, type=list[dict[str, object]])
-        except (msgspec.DecodeError, UnicodeDecodeError) as e:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
             raise _bad(file, f"is not a JSON list of objects: {e}", "write one object a row", "bad_json") from e
     else:
         for number, line in enumerate(file.data.splitlines(), 1):
             if line.strip():
                 try:
                     rows.append(msgspec.json.decode(line, type=dict[str, object]))
-                except (msgspec.DecodeError, UnicodeDecodeError) as e:
+                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
                     raise _bad(
                         file, f"line {number} is not a JSON object: {e}", "write one object a line", "bad_json"
                     ) from e
@@ -201,13 +298,19 @@ def _text(value: object) -> str | None:
 
 def _check_columns(file: SourceFile, have: list[str], expected: list[str]) -> None:
     missing = [name for name in expected if name not in have]
-    if missing:
-        raise _bad(
-            file,
-            f"lacks the columns {', '.join(missing)}; it has {', '.join(have[:12])}{' …' if len(have) > 12 else ''}",
-            "export it with these columns, or change the contract",
-            "missing_columns",
-        )
+    if not missing:
+        return
+    others = [name for name in have if name not in expected]
+    near = {name: found for name in missing if (found := looks.nearest(name, others))}
+    wanted = [f"{m} (is it {looks.shown(near[m])}?)" if m in near else m for m in missing]
+    raise Invalid(
+        f"{file.path} lacks the column{'s' if len(missing) > 1 else ''} {', '.join(wanted)}; it has {looks.listed(have)}",
+        hint="name it in the file as the contract does, or change the contract"
+        if near
+        else "export it with these columns, or change the contract",
+        code="missing_columns",
+        details={"file": file.path, "missing": missing, "nearest": near},
+    )
 
 
 def _bad(file: SourceFile, what: str, hint: str, code: str) -> Invalid:

@@ -15,12 +15,14 @@ from typing import Any
 import msgspec
 import polars as pl
 
+from falaj.kernel import faults
 from falaj.kernel.clock import iso
 from falaj.kernel.digests import short
-from falaj.kernel.errors import Denied, FalajError, Integrity, Invalid
+from falaj.kernel.errors import Conflict, Denied, FalajError, Integrity, Invalid
 from falaj.lifecycle.data.model import (
     FILE_COLUMN,
     ROW_COLUMN,
+    BadRow,
     FileLoad,
     IngestOutcome,
     IngestTask,
@@ -37,6 +39,8 @@ Prepare = Callable[[Any], Any]
 """Project code between contract and table: lazy frame in, lazy frame out, the same rows, `_file` and `_row` kept."""
 
 _TIME = pl.Datetime("us", "UTC")
+_EXAMPLES = 5  # bad rows that are pointed at
+_LONGEST = 40  # characters of a value in a message
 
 
 class _Note(msgspec.Struct, frozen=True):
@@ -50,6 +54,7 @@ class _Note(msgspec.Struct, frozen=True):
     base_version: int
     event_from: str
     event_to: str
+    examples: tuple[BadRow, ...] = ()
 
 
 class _Judged(msgspec.Struct, frozen=True):
@@ -68,7 +73,8 @@ def ingest(task: IngestTask, contract: object, prepare: Prepare | None, report: 
     `contract` is a pandera.polars model or schema, or None; `prepare` maps a lazy frame to a lazy frame.
     The same operation again returns the same outcome, whatever files have appeared since.
 
-    Raises `Invalid` for files or code that cannot be used, `Denied` (contract_breach) over the limit
+    Raises `Invalid` for files or code that cannot be used, `Conflict` (file_changed) for a file that was loaded before and
+    whose rows would be stored again, `Denied` (contract_breach) over the limit
     of bad rows, `Integrity` (rows_lost) when rows in ≠ stored + quarantined.
     """
     table = Path(task.table)
@@ -88,9 +94,12 @@ def ingest(task: IngestTask, contract: object, prepare: Prepare | None, report: 
     bad = pl.concat([*(j.bad for j in judged), late_bad])
     loads = _counted(judged, good, bad)
     reasons = _reasons(bad)
-    _refuse_breach(task.source, loads, reasons)
+    _refuse_breach(task.source, loads, reasons, bad)
+    _refuse_again(task, judged, good)
+    if task.base_version >= 0:  # before bad rows go to quarantine: a load that is refused leaves none there
+        delta.check_fits(table, good, task.base_version)
     report.progress("storing", len(new), len(new))
-    note = _note(task, good, reasons, loads, skipped)
+    note = msgspec.structs.replace(_note(task, good, reasons, loads, skipped), examples=_examples(bad))
     if bad.height:
         delta.append(Path(task.quarantine), bad.with_columns(operation=pl.lit(task.operation_id)), task.operation_id)
     version = delta.append(
@@ -126,12 +135,12 @@ def describe_source(source: SourceSpec, contract: object, prepare: Prepare | Non
         raise Invalid(
             f"source {source.name} has no contract, so its columns are not known before it is loaded",
             hint="give it a contract: a pandera.polars DataFrameModel",
-            code="no_contract",
+            code="source_without_contract",
         )
     empty = rules.typed_empty(schema).with_columns(
         pl.lit(None, pl.String).alias(FILE_COLUMN), pl.lit(None, pl.Int64).alias(ROW_COLUMN)
     )
-    frame = delta.storable(_run(source, prepare, empty))
+    frame = delta.storable(run_prepare(source, prepare, empty))
     _check_times(source, frame)
     return dict(frame.schema)
 
@@ -150,7 +159,7 @@ def _new_files(task: IngestTask) -> tuple[list[sources.SourceFile], int]:
         raise Invalid(
             f"all files of source {task.source.name} were loaded before, yet it has no version",
             hint="the known files do not belong to this source; look at `falaj data log`",
-            code="no_version",
+            code="files_without_version",
         )
     return new, skipped
 
@@ -184,7 +193,7 @@ def _judged(source: SourceSpec, file: sources.SourceFile, schema: Any) -> _Judge
 def _prepared(source: SourceSpec, judged: list[_Judged], prepare: Prepare | None) -> tuple[pl.DataFrame, pl.DataFrame]:
     """All good rows after `prepare`, and those among them that have no event time, as bad rows."""
     typed = _together(source, judged)
-    frame = delta.storable(_run(source, prepare, typed))
+    frame = delta.storable(run_prepare(source, prepare, typed))
     _check_times(source, frame)
     timeless = frame.filter(pl.col(source.event_time).is_null()).select(FILE_COLUMN, ROW_COLUMN)
     files = pl.DataFrame(
@@ -213,11 +222,12 @@ def _together(source: SourceSpec, judged: list[_Judged]) -> pl.DataFrame:
         raise Invalid(
             f"the files of source {source.name} do not have the same column types: {e}",
             hint="give the source a contract, which settles the types",
-            code="wrong_type",
+            code="files_disagree",
         ) from e
 
 
-def _run(source: SourceSpec, prepare: Prepare | None, typed: pl.DataFrame) -> pl.DataFrame:
+def run_prepare(source: SourceSpec, prepare: Prepare | None, typed: pl.DataFrame) -> pl.DataFrame:
+    """The rows after the project's `prepare`. Raises `Invalid` when it fails or loses where rows came from."""
     if prepare is None:
         return typed
     try:
@@ -226,11 +236,11 @@ def _run(source: SourceSpec, prepare: Prepare | None, typed: pl.DataFrame) -> pl
     except FalajError:
         raise
     except Exception as e:  # project code may raise anything; the person who wrote it needs to see what
-        first = (str(e).strip().splitlines() or [""])[0]
-        raise Invalid(
-            f"prepare of source {source.name} failed: {type(e).__name__}: {first}",
-            hint="mend the function in the project",
+        raise Invalid(  # what it says may hold values: that is for whoever loads, not for the log
+            f"prepare of source {source.name} failed: {type(e).__name__}{faults.place(e)}",
+            hint=_mended(str(e)),
             code="prepare_failed",
+            details=faults.told(e),
         ) from e
     if not isinstance(frame, pl.DataFrame):
         raise Invalid(
@@ -246,6 +256,16 @@ def _run(source: SourceSpec, prepare: Prepare | None, typed: pl.DataFrame) -> pl
             code="prepare_dropped_origin",
         )
     return frame
+
+
+def _mended(said: str) -> str:
+    """What to do about a failure of `prepare`."""
+    if "ambiguous" in said or "non-existent" in said:
+        return (
+            "clocks were changed then: say what such an hour means, dt.replace_time_zone(zone, ambiguous='earliest', "
+            "non_existent='null')"
+        )
+    return "mend the function in the project"
 
 
 def _check_times(source: SourceSpec, frame: pl.DataFrame) -> None:
@@ -289,7 +309,47 @@ def _reasons(bad: pl.DataFrame) -> dict[str, int]:
     return dict(counts.iter_rows())
 
 
-def _refuse_breach(source: SourceSpec, loads: tuple[FileLoad, ...], reasons: dict[str, int]) -> None:
+def _examples(bad: pl.DataFrame) -> tuple[BadRow, ...]:
+    return tuple(BadRow(*row) for row in bad.select("file", "row", "reason").head(_EXAMPLES).iter_rows())
+
+
+def _shown(bad: pl.DataFrame) -> list[str]:
+    """The first bad rows in words, with the value that is at fault: for whoever loads, never for a log."""
+    lines = []
+    for file, row, reason, raw in bad.select("file", "row", "reason", "raw").head(_EXAMPLES).iter_rows():
+        column, colon, _ = reason.partition(": ")
+        value = msgspec.json.decode(raw).get(column) if colon and column != "row" else None
+        text = str(value)
+        cut = text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+        lines.append(f"{file} row {row}: {reason}" + ("" if value is None else f": {cut!r}"))
+    return lines
+
+
+def _refuse_again(task: IngestTask, judged: list[_Judged], good: pl.DataFrame) -> None:
+    """Refuse a file that was loaded before and has changed, when rows of it that are stored already would be stored twice."""
+    for file in judged:
+        before = [short(digest) for digest in task.known_paths.get(file.path, ())]
+        if not before or task.base_version < 0:
+            continue
+        stored = delta.scan(Path(task.table), task.base_version).filter(pl.col(FILE_COLUMN).is_in(before))
+        fresh = good.lazy().filter(pl.col(FILE_COLUMN) == short(file.sha256))
+        columns = [n for n in good.columns if n not in (FILE_COLUMN, ROW_COLUMN)]
+        known = set(stored.collect_schema())
+        if not known.issuperset(columns):
+            continue  # the columns have changed too, which the table refuses
+        again = fresh.join(stored, on=columns, how="semi", nulls_equal=True).select(pl.len()).collect().item()
+        if again:
+            raise Conflict(
+                f"{file.path} was loaded before and has changed since: {again:,} of its {file.rows:,} rows are stored already",
+                hint="leave loaded files as they are, and bring what is new or mended in a file of its own",
+                code="file_changed",
+                details={"file": file.path, "again": again, "rows": file.rows},
+            )
+
+
+def _refuse_breach(
+    source: SourceSpec, loads: tuple[FileLoad, ...], reasons: dict[str, int], bad_rows: pl.DataFrame
+) -> None:
     rows, bad = sum(load.rows for load in loads), sum(load.quarantined for load in loads)
     if not breach(rows, bad, source.max_bad):
         return
@@ -305,6 +365,7 @@ def _refuse_breach(source: SourceSpec, loads: tuple[FileLoad, ...], reasons: dic
             "max_bad": source.max_bad,
             "reasons": reasons,
             "files": {load.path: load.quarantined for load in loads if load.quarantined},
+            "shown": _shown(bad_rows),
         },
     )
 
@@ -325,4 +386,5 @@ def _outcome(task: IngestTask, version: int, note: _Note) -> IngestOutcome:
         base_version=note.base_version,
         event_from=note.event_from,
         event_to=note.event_to,
+        examples=note.examples,
     )

@@ -15,7 +15,6 @@ import numpy as np
 import polars as pl
 
 from falaj.lifecycle.evidence.model import GateSpec, Measurement
-from falaj.lifecycle.evidence.steps.quality import Holdout
 from falaj.lifecycle.training.model import ModelContract
 from falaj.lifecycle.training.steps.contract import LoadedModel
 
@@ -52,16 +51,16 @@ def request_inputs(contract: ModelContract, row: Mapping[str, Any]) -> list[dict
 class Prober:
     """Sends rows to one data plane and times the answers."""
 
-    def __init__(self, model: LoadedModel, holdout: Holdout, plane: str, token: str) -> None:
+    def __init__(self, model: LoadedModel, rows: pl.DataFrame, plane: str, token: str) -> None:
         self._model = model
-        self._holdout = holdout
+        self._rows = rows
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._url = f"{plane.rstrip('/')}/v2/models/{model.contract.model}/infer"
 
     def measure(self, requests: int, warm_up: int, seed: int) -> dict[str, Any]:
         """p50 and p99 in milliseconds, over `requests` answers after the warm-up. Raises `Refused`."""
         rng = np.random.default_rng(seed)
-        chosen = self._holdout.frame[rng.integers(0, self._holdout.frame.height, requests + warm_up).tolist()]
+        chosen = self._rows[rng.integers(0, self._rows.height, requests + warm_up).tolist()]
         expected = self._expected(chosen)
         times = []
         worst = 0.0

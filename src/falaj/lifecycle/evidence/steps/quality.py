@@ -28,14 +28,33 @@ class Holdout:
     refused: int  # rows that the contract does not accept
 
 
+def read_rows(model: LoadedModel, path: Path) -> pl.DataFrame:
+    """The holdout's rows that the contract accepts, labelled or not. Raises `Invalid` if there are none."""
+    return _accepted(model, path, labelled=False)[0]
+
+
 def read_holdout(model: LoadedModel, path: Path) -> Holdout:
     """Read the holdout and let the model answer it. Raises `Invalid` if there is none to judge by."""
+    kept, refused = _accepted(model, path, labelled=True)
+    contract = model.contract
+    return Holdout(
+        task=contract.task,
+        frame=kept,
+        labels=kept[contract.label].to_numpy(),
+        scores=model.answers(kept)[contract.score],
+        refused=refused,
+    )
+
+
+def _accepted(model: LoadedModel, path: Path, *, labelled: bool) -> tuple[pl.DataFrame, int]:
+    """The rows that the contract accepts, and how many it does not."""
     try:
         frame = pl.read_parquet(path)
     except (OSError, pl.exceptions.PolarsError) as e:
         raise _missing(f"the holdout cannot be read: {type(e).__name__}") from None
     contract = model.contract
-    lacking = [n for n in (contract.label, *(i.name for i in contract.inputs)) if n not in frame.columns]
+    wanted = (*((contract.label,) if labelled else ()), *(i.name for i in contract.inputs))
+    lacking = [n for n in wanted if n not in frame.columns]
     if lacking:
         raise _missing(f"the holdout has no column {', '.join(lacking)}")
     if not frame.height:
@@ -44,13 +63,7 @@ def read_holdout(model: LoadedModel, path: Path) -> Holdout:
     kept = frame.filter(pl.Series(accepted))
     if not kept.height:
         raise _missing("the model's contract refuses every row of the holdout")
-    return Holdout(
-        task=contract.task,
-        frame=kept,
-        labels=kept[contract.label].to_numpy(),
-        scores=model.answers(kept)[contract.score],
-        refused=frame.height - kept.height,
-    )
+    return kept, frame.height - kept.height
 
 
 def metric(gate: GateSpec, holdout: Holdout, resamples: int, seed: int) -> Measurement:

@@ -15,7 +15,7 @@ from falaj.lifecycle.evidence.model import CHAMPION, BuildFacts, EvidenceOutcome
 from falaj.lifecycle.evidence.steps.champion import Beside, beside, not_worse
 from falaj.lifecycle.evidence.steps.latency import Prober, Refused, latency
 from falaj.lifecycle.evidence.steps.parity import parity
-from falaj.lifecycle.evidence.steps.quality import Holdout, by_slice, metric, read_holdout
+from falaj.lifecycle.evidence.steps.quality import Holdout, by_slice, metric, read_holdout, read_rows
 from falaj.lifecycle.evidence.steps.scan import scan
 from falaj.lifecycle.training.steps.contract import LoadedModel
 from falaj.workflow.reporting import Reporter
@@ -102,7 +102,8 @@ class Bench:
             return Measurement(gate.name, None, problem="no data plane was given to measure")
 
         def probe() -> dict[str, Any]:
-            prober = Prober(self._model(), self._holdout(), task.plane, self._token)
+            rows = read_rows(self._model(), Path(task.holdout))
+            prober = Prober(self._model(), rows, task.plane, self._token)
             return prober.measure(task.requests, task.warm_up, task.seed)
 
         return latency(gate, self._keep("latency", probe), self._digest)

@@ -7,7 +7,6 @@ pickles are advisory (each has known ways around it) and run beside it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from importlib import metadata
 from io import BytesIO
 from pathlib import Path
@@ -21,9 +20,9 @@ from falaj.kernel.errors import FalajError
 from falaj.lifecycle.evidence.model import GateSpec, Measurement
 from falaj.lifecycle.training.model import CONTRACT_FILE, PROFILE_BYTES, PROFILE_FILE, ModelContract, read_profile
 from falaj.lifecycle.training.steps.contract import MODEL_FILE
+from falaj.lifecycle.training.steps.graphs import problems
 
 ALLOWED_FILES = (MODEL_FILE, CONTRACT_FILE, PROFILE_FILE)
-DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
 
 _PICKLE_SUFFIX = ".pkl"  # makes picklescan read the bytes as a pickle whatever the file is called
 
@@ -34,22 +33,22 @@ def scan(gate: GateSpec, folder: Path) -> Measurement:
         files = [entry.path for entry in manifest(folder)]
     except FalajError as e:
         return Measurement(gate.name, 1.0, {"problems": [e.message]})
-    problems = [f"{name} does not belong in a model" for name in files if name not in ALLOWED_FILES]
-    problems += [f"{name} is missing" for name in ALLOWED_FILES if name not in files]
+    found = [f"{name} does not belong in a model" for name in files if name not in ALLOWED_FILES]
+    found += [f"{name} is missing" for name in ALLOWED_FILES if name not in files]
     if MODEL_FILE in files:
-        problems += _graph(folder)
+        found += _graph(folder)
     if PROFILE_FILE in files:
-        problems += _profile(folder)
+        found += _profile(folder)
     try:
-        scanned, found = _pickles(folder, files)
+        scanned, pickles = _pickles(folder, files)
     except Exception as e:  # any failure of a scanner means that nothing is known, and that is no pass
         return Measurement(gate.name, None, problem=f"picklescan did not run: {type(e).__name__}: {str(e)[:200]}")
     detail = {
-        "problems": [*problems, *found],
+        "problems": [*found, *pickles],
         "files": files,
         "scanners": {f"onnx {onnx.__version__}": 1, f"picklescan {metadata.version('picklescan')}": scanned},
     }
-    return Measurement(gate.name, float(len(problems) + len(found)), detail)
+    return Measurement(gate.name, float(len(found) + len(pickles)), detail)
 
 
 def _graph(folder: Path) -> list[str]:
@@ -60,44 +59,7 @@ def _graph(folder: Path) -> list[str]:
         return [
             f"{MODEL_FILE} is not a sound ONNX graph: {str(e).strip().splitlines()[0][:200] if str(e).strip() else type(e).__name__}"
         ]
-    problems = [f"operators of {o.domain!r} are not allowed" for o in model.opset_import if o.domain not in DOMAINS]
-    if model.functions:
-        problems.append(f"{len(model.functions)} functions are defined inside the graph")
-    for graph in _graphs(model.graph):
-        problems += [
-            f"operator {node.domain}:{node.op_type} is not a standard one" for node in graph.node if not _standard(node)
-        ]
-        problems += [
-            f"tensor {tensor.name} keeps its data outside the graph"
-            for tensor in _tensors(graph)
-            if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data
-        ]
-    return problems + _fits(folder, model)
-
-
-def _standard(node: onnx.NodeProto) -> bool:
-    domain = "" if node.domain == "ai.onnx" else node.domain
-    return domain in DOMAINS and bool(onnx.defs.has(node.op_type, domain))
-
-
-def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                yield from _graphs(inner)
-
-
-def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    yield from graph.initializer
-    for sparse in graph.sparse_initializer:
-        yield sparse.values
-        yield sparse.indices
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                yield attribute.t
-            yield from attribute.tensors
+    return problems(model) + _fits(folder, model)
 
 
 def _fits(folder: Path, model: onnx.ModelProto) -> list[str]:

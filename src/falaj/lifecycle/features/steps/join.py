@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import polars as pl
 
+from falaj.kernel import faults
 from falaj.kernel.errors import Invalid
 from falaj.lifecycle.features.model import ViewSpec
 from falaj.lifecycle.features.steps.views import EVENT, KEY, KNOWN
@@ -42,9 +43,10 @@ def timeline(view: ViewFrame) -> pl.DataFrame:
         frame = view.rows.drop_nulls([KEY, KNOWN, EVENT]).sort(KNOWN, EVENT).collect()
     except pl.exceptions.PolarsError as e:
         raise Invalid(
-            f"view {view.spec.name} failed on its rows: {str(e).strip().splitlines()[0]}",
+            f"view {view.spec.name} failed on its rows: {type(e).__name__}",
             hint="mend the view in the project",
             code="view_failed",
+            details=faults.told(e),
         ) from e
     if _has_ties(frame):
         # The values decide, not the order of files: else the same data could give another training set.
@@ -74,22 +76,26 @@ def training_frame(spine: pl.LazyFrame | pl.DataFrame, at: str, views: Sequence[
     """
     frame = spine.collect() if isinstance(spine, pl.LazyFrame) else spine
     _check(frame, at, views)
-    keys = {view.spec.entity.key for view in views}
+    return enriched(frame, at, [(view.spec, timeline(view)) for view in views])
+
+
+def enriched(frame: pl.DataFrame, at: str, known: Sequence[tuple[ViewSpec, pl.DataFrame]]) -> pl.DataFrame:
+    """As `training_frame`, with each view's `timeline`: work it out once to enrich a table piece by piece."""
+    keys = {spec.entity.key for spec, _ in known}
     asked = frame.select(
         pl.int_range(pl.len(), dtype=pl.UInt32).alias(_ROW),
         pl.col(at).fill_null(_NEVER).alias(_AT),
         *(pl.col(key).cast(pl.String).alias(_renamed(key)) for key in sorted(keys)),
     ).sort(_AT)
-    answers = [_values(asked, view) for view in views]
+    answers = [_values(asked, spec, rows) for spec, rows in known]
     if not answers:
         return frame
     found = pl.concat([asked.select(_ROW), *answers], how="horizontal").sort(_ROW).drop(_ROW)
     return pl.concat([frame, found], how="horizontal")
 
 
-def _values(asked: pl.DataFrame, view: ViewFrame) -> pl.DataFrame:
-    """The view's columns for rows sorted by `__at`, in that order."""
-    spec = view.spec
+def _values(asked: pl.DataFrame, spec: ViewSpec, rows: pl.DataFrame) -> pl.DataFrame:
+    """The view's columns for rows sorted by `__at`, in that order; `rows` are its timeline."""
     columns = [c.name for c in spec.columns]
     age = pl.col(_AT) - pl.col(EVENT)
     fresh = (age >= timedelta(0)) & (age <= timedelta(seconds=spec.ttl_seconds))
@@ -98,7 +104,7 @@ def _values(asked: pl.DataFrame, view: ViewFrame) -> pl.DataFrame:
         asked.lazy()
         .select(_AT, key)
         .join_asof(
-            timeline(view).lazy(),
+            rows.lazy(),
             left_on=_AT,
             right_on=KNOWN,
             by_left=key,

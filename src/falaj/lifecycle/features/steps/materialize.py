@@ -66,13 +66,15 @@ def online_rows(spec: ViewSpec, values: pl.DataFrame) -> Iterator[tuple[str, Val
 def _check(task: MaterializeTask, spec: ViewSpec, transforms: Mapping[str, Transform]) -> None:
     if spec.name not in transforms:
         raise Invalid(
-            f"the project has no view {spec.name}", hint="materialise with the project that declares it", code="no_view"
+            f"the project has no view {spec.name}",
+            hint="materialise with the project that declares it",
+            code="no_such_view",
         )
     if spec.source not in task.tables or task.versions.get(spec.source, -1) < 0:
         raise Invalid(
             f"view {spec.name} reads {spec.source}, which has no data yet",
             hint=f"run `falaj ingest {spec.source}` first",
-            code="no_data",
+            code="no_source_data",
         )
 
 

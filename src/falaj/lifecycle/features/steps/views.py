@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 
+from falaj.kernel import faults
 from falaj.kernel.errors import FalajError, Invalid
 from falaj.lifecycle.features.model import ColumnSpec, ViewSpec
 
@@ -37,7 +38,7 @@ def view_rows(spec: ViewSpec, transform: Transform, source: pl.LazyFrame) -> pl.
     if found != declared:
         raise Invalid(
             f"view {spec.name} returns {_said(found)}, but declares {_said(declared)}",
-            hint="apply the project again, so that the view's version follows its code",
+            hint="let the function return what `features=` declares, or declare what it returns; then apply again",
             code="view_schema",
         )
     return result.select(
@@ -58,9 +59,11 @@ def _run(name: str, transform: Transform, source: pl.LazyFrame) -> pl.LazyFrame:
     except FalajError:
         raise
     except Exception as e:  # project code may raise anything; the person who wrote it needs to see what
-        first = (str(e).strip().splitlines() or [""])[0]
         raise Invalid(
-            f"view {name} failed: {type(e).__name__}: {first}", hint="mend the view in the project", code="view_failed"
+            f"view {name} failed: {type(e).__name__}{faults.place(e)}",
+            hint="mend the view in the project",
+            code="view_failed",
+            details=faults.told(e),
         ) from e
     raise Invalid(f"view {name} returned {type(result).__name__}", hint="return a lazy frame", code="view_failed")
 

@@ -87,6 +87,8 @@ class Trained(msgspec.Struct, frozen=True):
 
 
 class BuildFlow:
+    """From data to a registered version, or to a refusal with its reason."""
+
     def __init__(self, stages: Stages) -> None:
         self._s = stages
 

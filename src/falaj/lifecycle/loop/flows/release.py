@@ -28,6 +28,8 @@ _LOAD_SECONDS = 30.0
 
 
 class ReleaseFlow:
+    """From an approved version to one that serves."""
+
     def __init__(self, registry: RegistryService, rollout: RolloutService, serving: ServingService) -> None:
         self._registry = registry
         self._rollout = rollout

@@ -27,6 +27,8 @@ def flow_of(incident: str) -> str:
 
 
 class Retraining:
+    """Drift becomes a build, at most one a cooldown."""
+
     def __init__(
         self, definitions: DefinitionService, training: TrainingService, flows: Workflows, clock: Clock
     ) -> None:

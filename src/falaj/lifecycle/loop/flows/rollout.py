@@ -40,6 +40,8 @@ class Stages(msgspec.Struct, frozen=True):
 
 
 class RolloutFlow:
+    """Traffic to a challenger in steps, and back."""
+
     def __init__(self, stages: Stages) -> None:
         self._s = stages
 
@@ -63,8 +65,8 @@ class RolloutFlow:
         admitted = await run.step("admit", lambda: self._admit(rollout, environment, operation(run, "admit")))
         before = msgspec.convert(admitted["plan"], TrafficPlan)
         rollout = msgspec.structs.replace(rollout, forgives=admitted["generation"])
-        number = 0
-        while not rollout.ended:
+        number, ended = 0, False
+        while not ended:  # after a crash it may have ended in SQL already, and its steps are still those that were taken
             number += 1
             began = await run.step(f"begin-{number}", self._begin(run, rollout, number, before))
             rollout = msgspec.convert(began, Rollout)
@@ -77,6 +79,7 @@ class RolloutFlow:
             rollout = msgspec.convert(
                 await run.step(f"move-{number}", self._moved(run, moved, analysis, number)), Rollout
             )
+            ended = rollout.ended
         await run.step("settle", lambda: self._settle(run, rollout, before))
         return rollout
 

@@ -55,6 +55,8 @@ class Stages(msgspec.Struct, frozen=True):
 
 
 class StagingFlow:
+    """Admission to staging and a rehearsal there."""
+
     def __init__(self, stages: Stages) -> None:
         self._s = stages
         self._turn = asyncio.Lock()
@@ -154,7 +156,7 @@ class StagingFlow:
     def _task(self, version: ModelVersion, workspace: Path, address: str) -> RehearseTask:
         s = self._s
         try:
-            holdout = s.training.run(version.run).artifacts.get(_HOLDOUT, "")
+            holdout = s.training.artifacts(version.run).get(_HOLDOUT, "")
         except FalajError:
             holdout = ""
         if holdout:

@@ -115,7 +115,7 @@ def _loaded(task: BacktestTask) -> LoadedModel:
         raise Integrity(
             f"the files of {task.ask.alias} are not those that its digest names",
             hint="restore the home's blobs folder from a backup",
-            code="model_changed",
+            code="files_differ",
         )
     return LoadedModel.read(folder)
 
@@ -183,7 +183,7 @@ def _check_comparable(task: BacktestTask, contract: ModelContract, digest: str) 
         raise NotFound(
             f"{digest} answered, and the registry knows no contract of it",
             hint="restore the home's database and blobs from a backup of the same moment as its journal",
-            code="no_contract",
+            code="model_contract_missing",
         )
     for what in ("task", "label", "classes"):
         ours, theirs = getattr(contract, what), getattr(found, what)
@@ -314,5 +314,5 @@ def _no_labels(task: BacktestTask, rows: int) -> Conflict:
     return Conflict(
         f"no label has come of the {rows:,} rows of {task.ask.model} in this range",
         hint=f"send what became true: `falaj labels push {task.ask.model} --data FILE`",
-        code="no_labels",
+        code="no_labels_yet",
     )

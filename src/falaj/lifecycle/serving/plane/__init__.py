@@ -15,6 +15,7 @@
 `metrics`     counts, and the Prometheus text
 `app`         routes, each with its action; errors to HTTP
 `worker`      one process: the parts, joined; its housekeeping
+`supervisor`  the process above the workers: replaces those that die, and lets none miss a signal to stop
 
     bundle.json ─→ generations ─→ state ←─ app ←─ request
                        │                    │

@@ -23,10 +23,11 @@ from falaj.lifecycle.serving.model import OBSERVE, PREDICT, PlaneStatus
 from falaj.lifecycle.serving.plane.generations import Generations
 from falaj.lifecycle.serving.plane.inference import Inference
 from falaj.lifecycle.serving.plane.metrics import CONTENT_TYPE, exposition
-from falaj.lifecycle.serving.plane.protocol import metadata, read_request
+from falaj.lifecycle.serving.plane.protocol import LARGE, metadata, read_request
 
 MAX_BODY = 4 << 20
 BODY_SECONDS = 5.0
+_REMEMBERED_PATH = 300  # characters
 
 
 class Public(msgspec.Struct, frozen=True):
@@ -42,22 +43,34 @@ HEALTH = Public("serving.health", "probes carry no token; the answers say nothin
 class Observer(Protocol):
     """What the application asks its worker about."""
 
-    def status(self) -> PlaneStatus: ...
-    def all_workers(self) -> list[PlaneStatus]: ...
+    def status(self) -> PlaneStatus:
+        """This worker's status now."""
+        ...
+
+    def all_workers(self) -> list[PlaneStatus]:
+        """This worker's status now, and the others' as they last wrote it."""
+        ...
+
     def alive(self) -> bool:
         """Whether the housekeeping still runs."""
         ...
 
 
 class TooLarge(Invalid):
+    """The body is larger than the limit."""
+
     status = 413
 
 
 class NotAllowed(Invalid):
+    """The path has no such method."""
+
     status = 405
 
 
 class SlowBody(Invalid):
+    """The body did not come in time."""
+
     status = 408
 
 
@@ -100,10 +113,12 @@ _encode = msgspec.json.encode
 
 
 async def server_metadata(call: Call) -> Reply:
+    """`GET /v2`."""
     return 200, _JSON, _encode({"name": "falaj", "version": call.app.version, "extensions": []})
 
 
 async def live(call: Call) -> Reply:
+    """`GET /v2/health/live`."""
     if call.app.observer.alive():
         return 200, _JSON, b'{"live":true}'
     return (
@@ -114,6 +129,7 @@ async def live(call: Call) -> Reply:
 
 
 async def ready(call: Call) -> Reply:
+    """`GET /v2/health/ready`: whether every planned model can answer."""
     if call.app.generations.state.ready:
         return 200, _JSON, b'{"ready":true}'
     return 400, _JSON, _encode({"ready": False, "error": "not every planned model can answer", "code": "not_ready",
@@ -121,6 +137,7 @@ async def ready(call: Call) -> Reply:
 
 
 async def model_metadata(call: Call) -> Reply:
+    """`GET /v2/models/{model}[/versions/{version}]`."""
     model = call.app.generations.state.model(call.parameters["model"])
     label = call.parameters.get("version")
     route = model.named(label) if label else model.stable()
@@ -129,6 +146,7 @@ async def model_metadata(call: Call) -> Reply:
 
 
 async def model_ready(call: Call) -> Reply:
+    """`GET /v2/models/{model}[/versions/{version}]/ready`."""
     model = call.app.generations.state.model(call.parameters["model"])
     label = call.parameters.get("version")
     if label:
@@ -137,13 +155,19 @@ async def model_ready(call: Call) -> Reply:
 
 
 async def infer(call: Call) -> Reply:
+    """`POST /v2/models/{model}[/versions/{version}]/infer`."""
     headers = call.scope.headers
-    if (
-        headers.get("inference-header-content-length") is not None
-        or headers.get("content-encoding", "identity") != "identity"
+    if "inference-header-content-length" in headers or (
+        "content-encoding" in headers and headers.get("content-encoding") != "identity"
     ):
         raise Invalid("the body is binary or compressed", hint="send plain JSON", code="binary_not_supported")
-    request = read_request(await call.app.bodies.read(call.scope, call.proto))
+    body_read = await call.app.bodies.read(call.scope, call.proto)
+    if len(body_read) > LARGE:
+        async with call.app.turn:
+            request = read_request(body_read)
+            await asyncio.sleep(0)  # those who came meanwhile are answered before the next large one is read
+    else:
+        request = read_request(body_read)
     parameters = call.parameters
     body = await call.app.inference.answer(
         call.app.generations.state,
@@ -157,10 +181,12 @@ async def infer(call: Call) -> Reply:
 
 
 async def status(call: Call) -> Reply:
+    """`GET /falaj/v1/status`: this worker, for people."""
     return 200, _JSON, _encode(call.app.observer.status())
 
 
 async def metrics(call: Call) -> Reply:
+    """`GET /metrics`: all workers, for Prometheus."""
     return 200, _TEXT, exposition(call.app.observer.all_workers()).encode()
 
 
@@ -200,6 +226,8 @@ class Router:
         found = self._found.get(path)
         if found is None:
             found = self._match(path)
+            if len(path) > _REMEMBERED_PATH:  # whoever asks is not known yet, and may ask for anything
+                return found
             if len(self._found) >= 1000:
                 self._found.clear()
             self._found[path] = found
@@ -230,6 +258,7 @@ class App:
         self.version = version
         self.observer = observer
         self.bodies = Bodies()
+        self.turn = asyncio.Lock()  # of large bodies, one of which may take a tenth of a second
         self.responses: dict[int, int] = {}
         self._clock = clock
         self._router = Router(ROUTES)
@@ -252,7 +281,7 @@ class App:
             code, headers, body = (
                 500,
                 _JSON,
-                b'{"error":"the data plane failed","code":"internal","hint":"see its log"}',
+                b'{"error":"the data plane failed","code":"internal_error","hint":"see its log"}',
             )
         self.responses[code] = self.responses.get(code, 0) + 1
         proto.response_bytes(code, headers, body)

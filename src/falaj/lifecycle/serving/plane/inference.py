@@ -103,6 +103,7 @@ class Inference:
         return self._reply(asked, route, attempt, score, mirror=bool(traffic.shadows))
 
     def close(self) -> None:
+        """End the threads; what is under way is finished first."""
         self._challengers.shutdown(cancel_futures=True)
         self._pool.shutdown()
         self._shadows.close()

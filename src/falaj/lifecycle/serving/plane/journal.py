@@ -76,7 +76,7 @@ class Prediction(msgspec.Struct, frozen=True, omit_defaults=True):
     outputs: dict[str, list[Any]]
     features: dict[str, list[Any]] = {}
     statuses: dict[str, list[str]] = {}
-    duration: int = 0  # µs from the request's arrival to the writing of this record
+    duration: int = 0  # µs from the request's arrival to the writing of this record; negative where nobody timed it
     request: str = ""  # the caller's own id
     error: str = ""  # why there is no answer; then `outputs` is empty
     role: str = "stable"  # stable | canary | shadow: what the version was in the plan
@@ -216,6 +216,11 @@ def _created(folder: Path, name: str) -> int:
         hidden.unlink(missing_ok=True)
         raise
     return descriptor
+
+
+def framed(payload: bytes) -> bytes:
+    """A record's payload as it stands in a segment."""
+    return _FRAME.pack(len(payload), zlib.crc32(payload)) + payload
 
 
 def is_sealed(path: Path) -> bool:

@@ -8,8 +8,10 @@ string, a shape may be is decided here; what the model makes of it is decided by
 
 from __future__ import annotations
 
+import gc
 import json
-from typing import Any
+import re
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -19,6 +21,8 @@ from falaj.lifecycle.training.model import ModelContract
 
 MAX_ROWS = 10_000
 _MAX_TEXT = 256
+LARGE = 256 << 10  # bytes
+"""A body that is larger keeps a worker busy for so long that others would notice."""
 _FLOAT32 = 3.4028234663852886e38
 _FLOATS = frozenset({"FP16", "FP32", "FP64"})
 _INTEGERS = {
@@ -53,23 +57,34 @@ _USUAL: dict[str, dict[str, object]] = {
 }
 """What most single rows send, by a feature's type: datatype → the value's type. These need few checks."""
 _ONE = [1]
+_AT_BYTE = re.compile(r"\(byte (\d+)\)")
+_NO_NUMBER = re.compile(rb"NaN|Infinity")  # Python writes them
 
 Scalar = bool | int | float | str | None
+Parameters = dict[Annotated[str, msgspec.Meta(max_length=_MAX_TEXT)], Scalar] | UnsetType
+"""As the protocol has them: no parameter is an object or a list, so nothing can be nested deeply. The limit also keeps
+msgspec from remembering names, which would hold on to the memory of a request that had a million of them."""
 
 
 class Tensor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A named input. `data` is flat, or nested once for the shape [rows, 1]; null is a value that is not known."""
+    """A named input. `data` is flat, or nested once for the shape [rows, 1]; null is a value that is not known.
+
+    Inner values are read as tuples: the collector of cycles soon forgets those, while it would walk through a million
+    lists again and again as they are made.
+    """
 
     name: str
     shape: list[int]
     datatype: str
-    data: list[Scalar | list[Scalar]]
-    parameters: dict[str, Any] | UnsetType = UNSET
+    data: list[Scalar | tuple[Scalar, ...]]
+    parameters: Parameters = UNSET
 
 
 class RequestedOutput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An output that the caller asks for."""
+
     name: str
-    parameters: dict[str, Any] | UnsetType = UNSET
+    parameters: Parameters = UNSET
 
 
 class InferRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -77,7 +92,7 @@ class InferRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     inputs: list[Tensor]
     id: str | UnsetType = UNSET
-    parameters: dict[str, Any] | UnsetType = UNSET
+    parameters: Parameters = UNSET
     outputs: list[RequestedOutput] | UnsetType = UNSET
 
 
@@ -110,6 +125,10 @@ def wanted_inputs(contract: ModelContract) -> dict[str, Wanted]:
 def read_request(body: bytes) -> InferRequest:
     """Decode a body. Raises `Invalid` for anything that is not exactly one request: NaN, Infinity, numbers
     out of range, duplicate or unknown members, deep nesting, bytes that are not UTF-8."""
+    large = len(body) > LARGE
+    if large:
+        _check_bulk(body)
+        gc.disable()  # while a great many objects are made, it would walk through them again and again
     try:
         request = _decoder.decode(body)
         # Each member of an object has one colon. When the colons of the body are not those of what was
@@ -117,14 +136,12 @@ def read_request(body: bytes) -> InferRequest:
         if b"\\" in body or body.count(b":") != _encoder.encode(request).count(b":"):
             json.loads(body, object_pairs_hook=_once)
     except (msgspec.DecodeError, UnicodeError, RecursionError, ValueError) as e:
-        text = "it is nested too deeply" if isinstance(e, RecursionError) else str(e)
-        raise Invalid(
-            f"the request is not acceptable JSON: {text}"[:300],
-            hint='send an Open Inference Protocol v2 request: {"inputs": [{name, shape, datatype, data}, …]}',
-            code="bad_request",
-        ) from e
+        raise _unreadable(body, e) from e
+    finally:
+        if large:
+            gc.enable()
     if request.id is not UNSET and len(request.id) > _MAX_TEXT:
-        raise Invalid("the request's id is too long", hint=f"use at most {_MAX_TEXT} characters", code="bad_id")
+        raise Invalid("the request's id is too long", hint=f"use at most {_MAX_TEXT} characters", code="bad_request_id")
     return request
 
 
@@ -172,7 +189,7 @@ def read_columns(
             details={"inputs": missing},
         )
     if not 1 <= rows <= MAX_ROWS:
-        raise Invalid(f"{rows} rows", hint=f"send 1 to {MAX_ROWS} rows in a request", code="bad_shape")
+        raise Invalid(f"{rows} rows", hint=f"send 1 to {MAX_ROWS} rows in a request", code="bad_row_count")
     return rows, columns
 
 
@@ -188,12 +205,14 @@ def _is_small(value: Any) -> bool:
 
 def _values(tensor: Tensor, want: Wanted) -> list[Any]:
     shape, data = tensor.shape, tensor.data
+    if len(data) > MAX_ROWS:
+        raise _bad(want, f"has {len(data)} values", f"send 1 to {MAX_ROWS} rows in a request", "bad_row_count")
     if len(shape) not in (1, 2) or (len(shape) == 2 and shape[1] != 1):
         raise _bad(want, f"has the shape {shape[:8]}", "send shape [rows] or [rows, 1]", "bad_shape")
-    if len(shape) == 2 and data and type(data[0]) is list:
-        if not all(type(v) is list and len(v) == 1 for v in data):
+    if len(shape) == 2 and data and type(data[0]) is tuple:
+        if not all(type(v) is tuple and len(v) == 1 for v in data):
             raise _bad(want, "is nested unevenly", "send a flat list, or one value in each inner list", "bad_shape")
-        data = [v[0] for v in data]  # type: ignore[index]  # each is a list: seen above
+        data = [v[0] for v in data]  # type: ignore[index]  # each is a tuple: seen above
     if shape[0] != len(data):
         raise _bad(want, f"has shape {shape[:8]} but {len(data)} values", "let shape and data agree", "bad_shape")
     datatype = tensor.datatype
@@ -261,7 +280,8 @@ def routing_key(request: InferRequest) -> str | None:
 
 
 def metadata(contract: ModelContract, versions: list[str], shapes: dict[str, list[int]]) -> dict[str, Any]:
-    """The model's metadata: what a request must bring, what an answer holds. `shapes` has −1 for what varies."""
+    """The model's metadata: what a request must bring, what an answer holds. `shapes` has −1 for what varies; `classes`
+    are the names of what `class` counts and `probabilities` lists, in that order, none for a regression."""
     return {
         "name": contract.model,
         "versions": versions,
@@ -271,8 +291,37 @@ def metadata(contract: ModelContract, versions: list[str], shapes: dict[str, lis
             for w in wanted_inputs(contract).values()
             if w.source == "request"
         ],
-        "outputs": [{"name": o.name, "datatype": o.datatype, "shape": shapes[o.name]} for o in contract.outputs],
+        "outputs": [
+            {
+                "name": o.name,
+                "datatype": o.datatype,
+                "shape": shapes[o.name],
+                "parameters": {"classes": contract.classes},
+            }
+            for o in contract.outputs
+        ],
     }
+
+
+def _check_bulk(body: bytes) -> None:
+    """Refuse a large body that holds far more values, lists or members than its inputs can have, before they are made."""
+    most = 1000 + body.count(b'"datatype"') * 16 * MAX_ROWS  # 16: what stands within texts is counted too
+    if any(body.count(mark) > most for mark in (b",", b"[", b":")):
+        raise Invalid(
+            "the request holds more values, lists or members than its inputs can have",
+            hint=f"send 1 to {MAX_ROWS} rows in a request, and parameters that matter",
+            code="bad_inference_request",
+        )
+
+
+def _unreadable(body: bytes, error: Exception) -> Invalid:
+    text = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+    hint = 'send an Open Inference Protocol v2 request: {"inputs": [{name, shape, datatype, data}, …]}'
+    at = _AT_BYTE.search(text)
+    found = _NO_NUMBER.match(body, int(at[1])) if at else None
+    if found is not None:
+        text, hint = f"{found[0].decode()} is no JSON number ({text})", "send null where a value is not known"
+    return Invalid(f"the request is not acceptable JSON: {text}"[:300], hint=hint, code="bad_inference_request")
 
 
 def _once(pairs: list[tuple[str, Any]]) -> None:

@@ -23,7 +23,7 @@ from falaj.lifecycle.serving.model import PEPPER, Access, LoadReport
 from falaj.lifecycle.serving.plane.loading import Version
 from falaj.lifecycle.serving.plane.watching import Latest, Watch
 
-_REMEMBERED = 10_000
+_REMEMBERED, _REMEMBERED_LENGTH = 10_000, 512  # answers, characters of what was asked
 
 
 class Permits:
@@ -52,6 +52,8 @@ class Permits:
                 code="denied_by_policy",
                 details={"rules": list(decision.rules)},
             )
+        if len(header) + len(resource) > _REMEMBERED_LENGTH:
+            return principal
         if len(self._permitted) >= _REMEMBERED:
             self._permitted.clear()
         self._permitted[header, action.name, resource] = (principal, self._expiry[token.split("_")[1]])
@@ -143,6 +145,7 @@ class Model(msgspec.Struct, frozen=True):
 
     @property
     def can_answer(self) -> bool:
+        """Whether a stable version is there to answer."""
         return any(r.role == "stable" for r in self.routes)
 
 
@@ -191,4 +194,5 @@ class State(msgspec.Struct, frozen=True):
 
 
 def empty() -> State:
+    """The state before the first bundle: nobody is known and nothing serves."""
     return State(0, "", "", nobody(), {}, (), ())

@@ -10,10 +10,11 @@ import msgspec
 
 from falaj.governance.signing.dsse import PublicKey, load_public_key, verify_envelope
 from falaj.kernel.clock import parse_iso
-from falaj.kernel.digests import sha256
+from falaj.kernel.digests import canonical_json, sha256
 from falaj.kernel.errors import Integrity
 from falaj.lifecycle.registry.model import Admission
 from falaj.lifecycle.registry.statements import not_accepted, read_admission
+from falaj.lifecycle.registry.waiver import fits, read_waiver
 from falaj.lifecycle.serving.model import BUNDLE_TYPE, Bundle, Release
 
 T = TypeVar("T")
@@ -82,7 +83,30 @@ def check_admission(release: Release, trust: Trust, now: datetime) -> Admission:
         raise _not_admitted("the release lists other files than the admission", "files_differ")
     if now >= expiry(admission):
         raise _not_admitted(f"it expired at {admission.expires_at}", "admission_expired")
+    check_waiver(release, admission, trust, now)
     return admission
+
+
+def check_waiver(release: Release, admission: Admission, trust: Trust, now: datetime) -> None:
+    """Raise `Integrity` unless the waiver that an admission rests on is there and covers it.
+
+    It is the very one that the admission names, two people signed it, it is for this version and its evidence and for the gates
+    that the admission leaves out, and it ends no sooner than the admission. An admission without one is left as it is.
+    """
+    if not admission.waiver and not admission.waived:
+        if release.waiver:
+            raise _not_admitted("a waiver came with it that it does not name", "waiver_for_another")
+        return
+    if release.waiver is None:
+        raise _not_admitted("the waiver that it rests on is not there", "waiver_missing")
+    if sha256(canonical_json(release.waiver)) != admission.waiver:
+        raise _not_admitted("another waiver came with it than it names", "waiver_for_another")
+    waiver = read_waiver(release.waiver, trust.keys)
+    problem, code = fits(waiver, admission.digest, admission.evidence, admission.waived, now)
+    if code:
+        raise _not_admitted(problem, code)
+    if expiry(admission) > parse_iso(waiver.until):
+        raise _not_admitted(f"it outlives its waiver, which ends at {waiver.until}", "admission_outlives_waiver")
 
 
 def expiry(admission: Admission) -> datetime:

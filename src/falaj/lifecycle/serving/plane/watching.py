@@ -47,6 +47,7 @@ class Latest:
         self.value = 0.0
 
     def put(self, score: float | None) -> None:
+        """Remember a score; None is passed over."""
         if score is not None:
             self.value = score
             self.serial += 1
@@ -70,9 +71,11 @@ class Window:
 
     @property
     def count(self) -> int:
+        """How many requests it holds."""
         return min(self.total, self._size)
 
     def add(self, code: int, moment: int) -> None:
+        """Add a request: what became of it, and when (µs since 1970)."""
         at = self.total % self._size
         before = self._codes[at]
         if code != before:
@@ -83,6 +86,7 @@ class Window:
         self.total += 1
 
     def add_pair(self, score: float, stable: float) -> None:
+        """Add a score of the challenger and the stable version's last one."""
         self._scores[:, self.pairs % self._size] = score, stable
         self.pairs += 1
 
@@ -133,9 +137,11 @@ class Watch:
         """Seconds after which a request is slow."""
 
     def begin(self) -> None:
+        """A request begins."""
         self.in_flight += 1
 
     def end(self) -> None:
+        """A request was answered."""
         self.last_at = self._clock.now().timestamp()
         self.in_flight -= 1
 

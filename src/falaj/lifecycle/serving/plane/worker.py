@@ -57,11 +57,11 @@ class Worker:
         self._keeper = threading.Thread(target=self._keep, name="keeper", daemon=True)
         self._guard = threading.Thread(target=self._follow, name="guard", daemon=True)
         self._news = False
+        self._generations.start()  # before there is a loop: so long a signal to stop ends a worker at once
 
     def __rsgi_init__(self, loop: Any) -> None:
-        """Take the bundle, then let the server listen."""
+        """Say so, then let the server listen."""
         self._loop = loop
-        self._generations.start()
         self._write_status()
         self._keeper.start()
         self._guard.start()
@@ -80,6 +80,7 @@ class Worker:
         self._write_status()
 
     def status(self) -> PlaneStatus:
+        """How things stand in this worker now."""
         state = self._generations.state
         served = {id(r.version): r for r in state.served()}
         return PlaneStatus(
@@ -102,6 +103,7 @@ class Worker:
         )
 
     def alive(self) -> bool:
+        """Whether both threads of the housekeeping still run."""
         return self._keeper.is_alive() and self._guard.is_alive()
 
     def all_workers(self) -> list[PlaneStatus]:

@@ -28,7 +28,7 @@ import skl2onnx
 from numpy.typing import NDArray
 from onnxmltools.convert.common.data_types import FloatTensorType as LightGBMTensor
 from onnxmltools.convert.lightgbm.operator_converters.LightGbm import convert_lightgbm
-from skl2onnx.common.data_types import FloatTensorType
+from skl2onnx.common.data_types import FloatTensorType, StringTensorType
 from skl2onnx.common.shape_calculator import calculate_linear_classifier_output_shapes as classifier_shapes
 from skl2onnx.common.shape_calculator import calculate_linear_regressor_output_shapes as regressor_shapes
 from sklearn.compose import ColumnTransformer
@@ -44,10 +44,13 @@ _SIZES = re.compile(r"^tree_sizes=.*\n", re.MULTILINE)  # byte counts that no lo
 _THRESHOLDS = re.compile(r"^threshold=(.*)$", re.MULTILINE)
 
 
-def to_onnx(estimator: Any, name: str, tensor: str, inputs: tuple[Input, ...]) -> onnx.ModelProto:
+def to_onnx(
+    estimator: Any, name: str, tensor: str, inputs: tuple[Input, ...], *, text: bool = False
+) -> onnx.ModelProto:
     """Convert a fitted LightGBM or scikit-learn estimator, or a scikit-learn pipeline.
 
-    Raises `Invalid` for what cannot be expressed, with the converter's own reason.
+    With `text` the graph keeps one input a column, and a category comes as its text. Raises `Invalid` for what cannot be
+    expressed, with the converter's own reason.
     """
     library = library_of(estimator)
     if library not in ("lightgbm", "sklearn"):
@@ -61,7 +64,7 @@ def to_onnx(estimator: Any, name: str, tensor: str, inputs: tuple[Input, ...]) -
             if library == "lightgbm":
                 graph = _lightgbm(estimator, name, tensor, inputs)
             else:
-                graph = _sklearn(estimator, name, tensor, inputs)
+                graph = _sklearn(estimator, name, tensor, inputs, text)
     except Invalid:
         raise
     except Exception as e:  # the converters raise whatever their inner libraries raise
@@ -83,7 +86,7 @@ def _unconvertible(estimator: object, why: str) -> Invalid:
 
 
 def _lightgbm(estimator: Any, name: str, tensor: str, inputs: tuple[Input, ...]) -> onnx.ModelProto:
-    lists = getattr(estimator.booster_, "pandas_categorical", None)
+    lists = getattr(booster_of(estimator), "pandas_categorical", None)
     frozen = [list(i.categories) for i in inputs if i.type == "category"]
     if lists and [list(c) for c in lists] != frozen:
         raise Invalid(
@@ -101,12 +104,19 @@ def _lightgbm(estimator: Any, name: str, tensor: str, inputs: tuple[Input, ...])
     return graph
 
 
+def booster_of(estimator: Any) -> Any:
+    """LightGBM's booster: the one inside its scikit-learn estimator, or itself."""
+    return estimator if isinstance(estimator, lightgbm.Booster) else estimator.booster_
+
+
 def _rounded_down(estimator: Any) -> Any:
     """A copy of boosted trees whose thresholds are float32 numbers, none above the original."""
-    shallow = copy.copy(estimator)
+    shallow: Any = estimator if isinstance(estimator, lightgbm.Booster) else copy.copy(estimator)
     if library_of(estimator) == "lightgbm":
-        text = _SIZES.sub("", estimator.booster_.model_to_string())
+        text = _SIZES.sub("", booster_of(estimator).model_to_string())
         lowered = _THRESHOLDS.sub(lambda m: "threshold=" + " ".join(map(repr, _floor32(m[1].split()).tolist())), text)
+        if isinstance(estimator, lightgbm.Booster):
+            return lightgbm.Booster(model_str=lowered)
         shallow._Booster = lightgbm.Booster(model_str=lowered)
     elif type(estimator).__name__.startswith("HistGradientBoosting"):
         shallow._predictors = copy.deepcopy(estimator._predictors)
@@ -124,7 +134,7 @@ def _floor32(numbers: Any) -> NDArray[np.float64]:
     return low.astype(np.float64)
 
 
-def _sklearn(estimator: Any, name: str, tensor: str, inputs: tuple[Input, ...]) -> onnx.ModelProto:
+def _sklearn(estimator: Any, name: str, tensor: str, inputs: tuple[Input, ...], text: bool) -> onnx.ModelProto:
     _register_lightgbm()
     last = estimator.steps[-1] if hasattr(estimator, "steps") else None
     if last is None:
@@ -132,9 +142,10 @@ def _sklearn(estimator: Any, name: str, tensor: str, inputs: tuple[Input, ...]) 
     else:
         estimator = copy.copy(estimator)
         estimator.steps = [*estimator.steps[:-1], (last[0], _rounded_down(last[1]))]
-    named = _by_name(estimator)
+    named = text or _by_name(estimator)
+    kinds = [StringTensorType if text and i.type == "category" else FloatTensorType for i in inputs]
     types = (
-        [(i.name, FloatTensorType([None, 1])) for i in inputs]
+        [(i.name, kind([None, 1])) for i, kind in zip(inputs, kinds, strict=True)]
         if named
         else [(tensor, FloatTensorType([None, len(inputs)]))]
     )
@@ -142,7 +153,7 @@ def _sklearn(estimator: Any, name: str, tensor: str, inputs: tuple[Input, ...]) 
     graph: onnx.ModelProto = skl2onnx.convert_sklearn(
         estimator, name=name, initial_types=types, target_opset=OPSET, options=options
     )
-    if named:
+    if named and not text:
         _join_inputs(graph, tensor, [i.name for i in inputs])
     return graph
 

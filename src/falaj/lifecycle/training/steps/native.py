@@ -8,6 +8,8 @@ import msgspec
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+from sklearn.exceptions import NotFittedError
+from sklearn.utils.validation import check_is_fitted
 
 from falaj.kernel.errors import Invalid
 from falaj.lifecycle.training.model import Input
@@ -66,12 +68,14 @@ class Native:
 
     def _check(self, classes: tuple[str, ...]) -> None:
         estimator: Any = self._estimator
-        if not callable(getattr(estimator, "predict", None)):
+        if isinstance(estimator, type) or not callable(getattr(estimator, "predict", None)):
+            what = f"the class {estimator.__name__}" if isinstance(estimator, type) else type(estimator).__name__
             raise Invalid(
-                f"the training function returned {type(estimator).__name__}, which cannot predict",
+                f"the training function returned {what}, which cannot predict",
                 hint="return the fitted estimator itself",
                 code="not_an_estimator",
             )
+        _check_fitted(estimator)
         if self._task == "regression":
             if hasattr(estimator, "classes_"):
                 raise Invalid(
@@ -93,6 +97,19 @@ class Native:
                 hint="train on the label as it is given: the index into data.classes",
                 code="wrong_classes",
             )
+
+
+def _check_fitted(estimator: Any) -> None:
+    try:
+        check_is_fitted(estimator)
+    except NotFittedError as e:
+        raise Invalid(
+            f"the training function returned {type(estimator).__name__} unfitted",
+            hint="call its fit(rows.features, rows.label) before returning it",
+            code="not_an_estimator",
+        ) from e
+    except TypeError:
+        return  # not one of scikit-learn's: the conversion will tell
 
 
 def _form(estimator: Any, asked: Form) -> Form:

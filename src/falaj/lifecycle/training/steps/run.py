@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import time
 import traceback
@@ -13,6 +14,7 @@ import msgspec
 import numpy as np
 import polars as pl
 
+from falaj.kernel import faults
 from falaj.kernel.digests import canonical_json, manifest, manifest_digest, sha256_file
 from falaj.kernel.errors import FalajError, Invalid
 from falaj.lifecycle.training.model import (
@@ -83,21 +85,22 @@ def run(task: TrainTask, frame: Frame, train: TrainFunction, report: Reporter) -
 
 
 def _train(train: TrainFunction, data: TrainingSet, params: Params) -> Estimator:
+    own = os.getpid()
     random.seed(data.seed)
     np.random.seed(data.seed % 2**32)  # what libraries fall back to when they are given no seed
     try:
         estimator: Estimator | None = train(data, params)
     except FalajError:
         raise
-    except Exception as e:  # the project's own code may raise anything; it becomes a refusal with its place
-        frames = traceback.extract_tb(e.__traceback__)
-        place = next((f for f in frames[1:] if f.filename == train.__code__.co_filename), frames[-1])
+    except (Exception, SystemExit, KeyboardInterrupt) as e:  # the project's own code may raise anything
         raise Invalid(
-            f"the training function raised {type(e).__name__}: {str(e)[:300]}",
-            hint=f"see {Path(place.filename).name}, line {place.lineno}: {place.line}",
+            f"the training function raised {type(e).__name__}{faults.place(e)}",
+            hint=f"mend it{faults.place(e)}, `falaj apply`, and train again",
             code="training_failed",
-            details={"traceback": "".join(traceback.format_exception(e))[-4000:]},
+            details={**faults.told(e), "traceback": "".join(traceback.format_exception(e))[-4000:]},
         ) from e
+    if os.getpid() != own:  # it forked and this is the copy: there is one model to hand over
+        os._exit(0)
     if estimator is None:
         raise Invalid(
             "the training function returned nothing", hint="end it with 'return model'", code="not_an_estimator"

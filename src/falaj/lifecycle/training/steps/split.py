@@ -56,7 +56,7 @@ def split(spec: TrainingSpec, frame: pl.DataFrame) -> Split:
         raise Invalid(
             f"no row of the training set has a label ({spec.label}) and a time ({spec.at})",
             hint="check the label's column, and that outcomes have been ingested up to the as-of time",
-            code="no_labels",
+            code="no_labelled_rows",
         )
     # The order is total: rows of one moment are ordered by their own content, so two runs see the same rows.
     ordered = labelled.sort(spec.at, *(c for c in labelled.columns if c != spec.at), nulls_last=True)

@@ -1,0 +1,85 @@
+"""A finding, and the patient."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+from sqlalchemy import Connection, create_engine
+from sqlalchemy.pool import StaticPool
+
+from falaj.governance.signing.keys import KeyRing
+from falaj.kernel import locks
+from falaj.kernel.settings import Settings
+
+WELL, NOTE, PROBLEM, BROKEN = "well", "note", "problem", "broken"
+"""Levels: all is well · worth knowing · something does not work or soon will not · bytes are not what they must be."""
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """What a check found. `name` is stable; `hint` is the next step; `mend` says what `--mend` would do, if it can."""
+
+    check: str
+    name: str
+    level: str
+    text: str
+    hint: str = ""
+    mend: str = ""
+    path: str = ""
+
+
+class Report(msgspec.Struct, frozen=True):
+    """Everything that was found. `exit_code`: 0 well, 1 problems, 4 integrity broken."""
+
+    home: str
+    findings: tuple[Finding, ...]
+
+    @property
+    def exit_code(self) -> int:
+        """0 well, 1 problems, 4 integrity broken."""
+        levels = {f.level for f in self.findings}
+        return 4 if BROKEN in levels else int(PROBLEM in levels)
+
+
+class Patient:
+    """A home that is looked at and not touched. `deep` reads every byte; `running` is the process that has it open
+    (0: none, -1: one that did not say who it is)."""
+
+    def __init__(self, settings: Settings, *, deep: bool) -> None:
+        self.settings = settings
+        self.home = settings.home
+        self.deep = deep
+        self.running = (locks.holder(self.home / "lock") or -1) if locks.held(self.home / "lock") else 0
+        self._keys: KeyRing | None = None
+
+    def keys(self) -> KeyRing:
+        """The keys; opening makes none. Raises `Integrity` for one that is missing or cannot be read."""
+        if self._keys is None:
+            self._keys = KeyRing(self.home / "keys")
+        return self._keys
+
+    def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        """Rows of `falaj.db`. Raises `sqlite3.Error`."""
+        with closing(self.connection()) as connection:
+            return list(connection.execute(query, values))
+
+    def connection(self, name: str = "falaj.db") -> sqlite3.Connection:
+        """A connection that cannot write."""
+        address = f"file:{quote(str((self.home / name).absolute()))}?mode=ro"
+        return sqlite3.connect(address, uri=True, timeout=10, check_same_thread=False)
+
+    def transaction(self, work: Callable[[Connection], Any]) -> Any:
+        """Do `work` on a read-only snapshot, as the stores want it."""
+        engine = create_engine("sqlite://", creator=self.connection, poolclass=StaticPool)
+        try:
+            with engine.connect() as connection:
+                return work(connection)
+        finally:
+            engine.dispose()
+
+
+Check = Callable[[Patient], Iterable[Finding]]

@@ -1,0 +1,128 @@
+"""Models that exist already, put together: their import, the waivers that admit them, and what follows when those end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+from fastapi import APIRouter
+
+from falaj.governance.door import Door
+from falaj.governance.identity.guard import Guard
+from falaj.governance.identity.service import IdentityService
+from falaj.governance.lineage.service import LineageService
+from falaj.governance.signing.keys import KeyRing
+from falaj.governance.signing.signer import EnvelopeSigner
+from falaj.kernel.clock import Clock
+from falaj.kernel.environments import ENVIRONMENTS, PRODUCTION
+from falaj.kernel.settings import Settings
+from falaj.lifecycle.data.service import DataService
+from falaj.lifecycle.evidence.ports import ServingProbe
+from falaj.lifecycle.evidence.service import EvidenceService
+from falaj.lifecycle.loop.flows.defined import Defined
+from falaj.lifecycle.loop.flows.importing import ImportFlow, Stages
+from falaj.lifecycle.loop.service import DecisionService, DefinitionService
+from falaj.lifecycle.loop.waiving import Ports as WaivingPorts
+from falaj.lifecycle.loop.waiving import WaiverWatch, WaivingService
+from falaj.lifecycle.monitoring.incidents import IncidentService
+from falaj.lifecycle.registry import routes as registry_routes
+from falaj.lifecycle.registry import waivers
+from falaj.lifecycle.registry.service import RegistryService
+from falaj.lifecycle.registry.store import SqlWaiverStore
+from falaj.lifecycle.rollout.service import RolloutService
+from falaj.lifecycle.serving.service import ServingService
+from falaj.lifecycle.training import imports
+from falaj.lifecycle.training import routes as training_routes
+from falaj.lifecycle.training.foreign import IMPORT_FLOW
+from falaj.lifecycle.training.store import SqlImportStore
+from falaj.storage.blobs.local import LocalBlobs
+from falaj.storage.sql.sqlite import SqliteDatabase
+from falaj.workflow.child import ChildRunner
+from falaj.workflow.engine import DbosWorkflows
+
+
+class Around(msgspec.Struct, frozen=True):
+    """The parts of an open home that these stand on. `serving` and `rollouts` by environment."""
+
+    settings: Settings
+    database: SqliteDatabase
+    door: Door
+    keys: KeyRing
+    blobs: LocalBlobs
+    identity: IdentityService
+    lineage: LineageService
+    definitions: DefinitionService
+    data: DataService
+    evidence: EvidenceService
+    registry: RegistryService
+    waivers: waivers.WaiverService
+    rollouts: Mapping[str, RolloutService]
+    serving: Mapping[str, ServingService]
+    incidents: IncidentService
+    probe: ServingProbe
+    steps: ChildRunner
+    workflows: DbosWorkflows
+    clock: Clock
+
+
+class Intake:
+    """Registers its flow when it is made; `routers` gives its routes, and between `start` and `stop` it looks at waivers."""
+
+    def __init__(self, around: Around) -> None:
+        a = self._a = around
+        ports = imports.Ports(a.database, SqlImportStore(), a.blobs, a.lineage)
+        self.imports = imports.ImportService(a.door, ports)
+        self.flow = ImportFlow(self._stages())
+        a.workflows.register(IMPORT_FLOW, self.flow.bring_in)
+        self.waiving = WaivingService(
+            WaivingPorts(a.registry, a.waivers, a.evidence, a.rollouts, a.serving, a.workflows, a.incidents, a.clock)
+        )
+        self._watch = WaiverWatch(self.waiving)
+
+    def start(self) -> None:
+        """Begin to look after waivers."""
+        self._watch.start()
+
+    def stop(self) -> None:
+        """End, and wait for the look that is under way."""
+        self._watch.stop()
+
+    def routers(self, guard: Guard, decisions: DecisionService) -> list[APIRouter]:
+        """The routes of these parts."""
+        a = self._a
+        ports = training_routes.ImportPorts(self.imports, self.flow, a.workflows, a.clock, decisions.check_model)
+        return [
+            training_routes.build_imports(ports, guard),
+            registry_routes.build_waivers(a.registry, self.waiving, guard),
+        ]
+
+    def _stages(self) -> Stages:
+        a = self._a
+        return Stages(
+            defined=Defined(a.definitions, a.data),
+            imports=self.imports,
+            evidence=a.evidence,
+            registry=a.registry,
+            champions=a.rollouts[PRODUCTION],
+            probe=a.probe,
+            blobs=a.blobs,
+            steps=a.steps,
+            principals=a.identity,
+            clock=a.clock,
+            environment=PRODUCTION,
+            model_key=str(a.keys.model_path),
+            approvals=a.settings.approvals,
+            memory_mb=a.settings.step_memory_mb,
+            hidden=(str(a.settings.home),),
+        )
+
+
+def waiver_service(
+    door: Door, database: SqliteDatabase, blobs: LocalBlobs, evidence: EvidenceService, lineage: LineageService,
+    keys: KeyRing, days: int,
+) -> waivers.WaiverService:  # fmt: skip
+    """Waivers, signed with the key of each environment, so that each data plane can read them."""
+    signers = tuple(EnvelopeSigner(keys.of(name)) for name in ENVIRONMENTS)
+    public = tuple(keys.of(name).public_key() for name in ENVIRONMENTS)
+    ports = waivers.Ports(database, SqlWaiverStore(), blobs, evidence, lineage, signers, public, days)
+    return waivers.WaiverService(door, ports)

@@ -1,0 +1,171 @@
+"""What follows from waivers: a version that is waived goes on to staging, one whose waiver ends takes no traffic.
+
+The data plane takes a version out by itself when its admission ends, which is no later than the waiver. What is written here follows:
+the traffic plan, the version's state, and the incident. A revocation is carried out at once, and again by the next look if a crash
+came between.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+
+from falaj.kernel.access import SYSTEM, Principal
+from falaj.kernel.clock import Clock, iso, parse_iso
+from falaj.kernel.ids import new_id
+from falaj.kernel.log import logger
+from falaj.lifecycle.loop.model import STAGING_FLOW
+from falaj.lifecycle.monitoring.ports import Alarms
+from falaj.lifecycle.registry.model import ModelVersion, missing
+from falaj.lifecycle.registry.ports import VerifiedEvidence
+from falaj.lifecycle.registry.service import RegistryService
+from falaj.lifecycle.registry.waiver import Waiver
+from falaj.lifecycle.registry.waivers import Proposal, WaiverService
+from falaj.lifecycle.rollout.model import champion, withdrawn
+from falaj.lifecycle.rollout.service import RolloutService
+from falaj.lifecycle.serving.service import ServingService
+from falaj.workflow.flow import Workflows
+
+ENDS = "waiver"
+"""The kind of the incident of a waiver that ends soon, or has ended while the version served."""
+WARN = timedelta(days=7)
+_LOOK_SECONDS = 5.0
+_log = logger(__name__)
+
+
+class Ports(msgspec.Struct, frozen=True):
+    """Whom waivers concern. `rollouts` and `serving` by environment."""
+
+    registry: RegistryService
+    waivers: WaiverService
+    evidence: VerifiedEvidence
+    rollouts: Mapping[str, RolloutService]
+    serving: Mapping[str, ServingService]
+    flows: Workflows
+    alarms: Alarms
+    clock: Clock
+
+
+class WaivingService:
+    """People's decisions about waivers, and what follows from them and from the passing of time."""
+
+    def __init__(self, ports: Ports) -> None:
+        self._p = ports
+
+    # deciding
+
+    def of(self, version: ModelVersion) -> list[dict[str, Any]]:
+        """A version's waivers, newest first, each with its state."""
+        return [self._told(w) for w in self._p.waivers.of(version.digest)]
+
+    def propose(self, actor: Principal, version: ModelVersion, proposal: Proposal) -> dict[str, Any]:
+        """Propose to waive what the version is missing; the proposal is the first signature."""
+        return self._told(self._p.waivers.propose(actor, version, proposal))
+
+    def sign(self, actor: Principal, version: ModelVersion, reason: str) -> dict[str, Any]:
+        """Sign what is proposed; the signature that completes it carries a registered version on to staging."""
+        waiver = self._p.waivers.sign(actor, version, reason)
+        told = self._told(waiver)
+        if told["state"] != "in force" or version.state != "registered":
+            return {**told, "flow": ""}
+        flow = f"stg_{waiver.content.id.partition('_')[2]}"
+        self._p.flows.start(STAGING_FLOW, flow, {"digest": version.digest, "actor": actor.name})
+        return {**told, "flow": flow}
+
+    def revoke(self, actor: Principal, version: ModelVersion, reason: str) -> dict[str, Any]:
+        """Take a waiver back: the version takes no traffic any more, in no environment."""
+        told = self._told(self._p.waivers.revoke(actor, version, reason))
+        why = self._uncovered(version)
+        taken_out = self._take_out(version, why, actor.name) if why else []
+        return {**told, "taken_out": taken_out}
+
+    # what follows
+
+    def look(self) -> None:
+        """Take out what its waiver no longer covers, and tell of waivers that end soon."""
+        p = self._p
+        planned = {r.digest for rollout in p.rollouts.values() for plan in rollout.plans() for r in plan.routes}
+        soon = p.clock.now() + WARN
+        for digest in sorted(planned):
+            version = p.registry.by_digest(digest)
+            if not version.imported:
+                continue
+            why = self._uncovered(version)
+            if why:
+                self._take_out(version, why, SYSTEM.name)
+                p.alarms.open(version.model, ENDS, digest, f"{version.alias} takes no traffic any more: {why}")
+                continue
+            proven = p.evidence.proven(digest)
+            covering = p.registry.standing(version, proven).waiver
+            if covering is not None and parse_iso(covering.until) <= soon:
+                reason = f"the waiver of {version.alias} ends at {covering.until}; it takes no traffic from then on"
+                p.alarms.open(version.model, ENDS, digest, reason)
+
+    def _uncovered(self, version: ModelVersion) -> str:
+        """Why nothing covers what a version is missing now; empty when something does, or it misses nothing."""
+        proven = self._p.evidence.proven(version.digest)
+        if not missing(version, proven.verdicts):
+            return ""
+        standing = self._p.registry.standing(version, proven)
+        return "" if standing.waiver is not None else standing.problem
+
+    def _take_out(self, version: ModelVersion, why: str, actor: str) -> list[str]:
+        """Give its traffic to the version that serves beside it, or to none; returns the environments that it was in."""
+        p, out = self._p, []
+        for name, rollout in p.rollouts.items():
+            plan = rollout.present(version.model)
+            if all(r.digest != version.digest for r in plan.routes):
+                continue
+            stable = champion(plan)
+            left = tuple(r for r in plan.routes if r.digest == stable and stable != version.digest)
+            routes = tuple(msgspec.structs.replace(r, weight=100, role="stable") for r in left)
+            then = msgspec.structs.replace(withdrawn(version.model), routes=routes)
+            rollout.set_plan(then, actor, new_id("op", p.clock.now()))
+            out.append(name)
+        if version.state not in ("registered", "refused", "rejected", "candidate"):
+            p.registry.move(version.digest, "registered", why, actor, new_id("op", p.clock.now()))
+        for name in out:
+            if name in p.serving:
+                p.serving[name].publish(actor)
+        return out
+
+    def _told(self, waiver: Waiver) -> dict[str, Any]:
+        content: dict[str, Any] = msgspec.to_builtins(waiver.content)
+        return {
+            **content,
+            "state": waiver.state(iso(self._p.clock.now())),
+            "statement": waiver.statement,
+            "revoked": msgspec.to_builtins(waiver.revoked),
+            "words": waiver.content.words,
+        }
+
+
+class WaiverWatch:
+    """Looks every few seconds, from a thread."""
+
+    def __init__(self, waiving: WaivingService, seconds: float = _LOOK_SECONDS) -> None:
+        self._waiving = waiving
+        self._seconds = seconds
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="waiver-watch", daemon=True)
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End, and wait for the look that is under way."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stopping.wait(self._seconds):
+            try:
+                self._waiving.look()
+            except Exception as e:  # this thread must outlive any fault: what it looks for may come with the next look
+                _log.error("waiver_watch_failed", error=f"{type(e).__name__}: {e}")

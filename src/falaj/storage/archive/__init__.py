@@ -1,0 +1,9 @@
+"""Backups as files: one folder for any number of them, a part that two of them share kept once.
+
+    <folder>/objects/<aa>/<64 hex>   the bytes of a file, named by their digest
+    <folder>/backups/<id>.json       a backup: its signed manifest, written last
+
+`manifest`  what a backup says of itself
+`writing`   puts files into a folder; a backup that was not finished leaves no manifest
+`reading`   checks every byte and lays the files out again
+"""

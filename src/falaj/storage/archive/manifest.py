@@ -1,0 +1,109 @@
+"""What a backup says of itself: which files, how large, with which digests; and what it was taken of.
+
+It travels as a DSSE envelope of payload type `BACKUP_TYPE`, signed by the key that signs the home's statements.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import PurePosixPath
+from typing import Any
+
+import msgspec
+
+from falaj.kernel.digests import FileEntry, digest_of
+from falaj.kernel.errors import Integrity
+
+BACKUP_TYPE = "application/vnd.falaj.backup+json"
+FORMAT = 1
+MANIFESTS, OBJECTS = "backups", "objects"
+_ID = re.compile(r"bak_[0-9a-z]{26}\Z")
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """How the home was at the backup's moment: schema, flow shape, the audit log's signed size and root (base64)."""
+
+    schema: str
+    flow_shape: str
+    log_size: int
+    log_root: str
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """A backup. `files` are sorted by path below the home; `keys` are the public ids of the home's keys, by name;
+    `home` is where it lay: what flows under way remember of it is moved at restoring. Times are RFC 3339."""
+
+    format: int
+    id: str
+    made_at: str
+    release: str
+    host: str
+    home: str
+    standing: Standing
+    keys: dict[str, str]
+    files: tuple[FileEntry, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files together."""
+        return sum(f.size for f in self.files)
+
+
+def object_name(digest: str) -> str:
+    """Where the bytes of a digest lie below the folder."""
+    name = digest.removeprefix("sha256:")
+    return f"{OBJECTS}/{name[:2]}/{name}"
+
+
+def manifest_name(backup: str) -> str:
+    """Where a backup's manifest lies below the folder."""
+    return f"{MANIFESTS}/{backup}.json"
+
+
+def is_backup_id(text: str) -> bool:
+    """Whether this can be the id of a backup."""
+    return bool(_ID.match(text))
+
+
+def decoded(payload: bytes, name: str) -> Manifest:
+    """A manifest from its signed bytes. Raises `Integrity` for a form that is not known, and for paths that lead out."""
+    try:
+        manifest = msgspec.json.decode(payload, type=Manifest)
+    except (msgspec.DecodeError, UnicodeDecodeError) as e:
+        raise unreadable(name, str(e)) from e
+    if manifest.format != FORMAT:
+        raise unreadable(name, f"it has form {manifest.format}, this release knows {FORMAT}")
+    bad = next((f.path for f in manifest.files if not _inside(f.path)), "")
+    if bad or not is_backup_id(manifest.id):
+        raise unreadable(name, f"it names {bad or manifest.id!r}")
+    return manifest
+
+
+def contents(files: Iterable[FileEntry]) -> str:
+    """One digest for everything that a backup holds."""
+    return digest_of([[f.path, f.size, f.sha256] for f in sorted(files)])
+
+
+def unreadable(name: str, why: str) -> Integrity:
+    """What to say of a manifest that cannot be used."""
+    return Integrity(
+        f"the backup's manifest {name} cannot be used: {why}",
+        hint="take another backup of the folder (`falaj restore` lists them), or another copy of this one",
+        code="backup_damaged",
+    )
+
+
+def damaged(name: str, why: str, **details: Any) -> Integrity:
+    """What to say of a backup one of whose files is not what was signed."""
+    return Integrity(
+        f"the backup cannot be used: {name} {why}",
+        hint="nothing was restored; take another backup, or another copy of this one",
+        code="backup_damaged",
+        details={"file": name, **details},
+    )
+
+
+def _inside(path: str) -> bool:
+    parts = PurePosixPath(path).parts
+    return bool(parts) and not PurePosixPath(path).is_absolute() and ".." not in parts and "\\" not in path

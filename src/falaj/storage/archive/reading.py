@@ -1,0 +1,129 @@
+"""Check a backup and lay its files out. Nothing is believed that the signed manifest does not name."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from falaj.kernel.disk import refusal
+from falaj.kernel.errors import NotFound
+from falaj.storage.archive.manifest import (
+    MANIFESTS,
+    Manifest,
+    damaged,
+    decoded,
+    is_backup_id,
+    manifest_name,
+    object_name,
+    unreadable,
+)
+
+_BLOCK = 1 << 20
+
+Verify = Callable[[dict[str, Any]], bytes]
+"""Checks an envelope and returns the bytes that were signed. Raises `Integrity`."""
+Report = Callable[[str, int, int], None]
+"""Told how far it is: text, done, total."""
+
+
+def backups(folder: Path) -> list[str]:
+    """The ids of the backups in a folder, oldest first: an id begins with its time."""
+    return sorted(p.stem for p in (folder / MANIFESTS).glob("*.json") if is_backup_id(p.stem))
+
+
+def read_manifest(folder: Path, backup: str, verify: Verify) -> Manifest:
+    """A backup's manifest, its signature checked; the newest for an empty id.
+
+    Raises `NotFound` without such a backup, `Integrity` for one that is not what was signed.
+    """
+    there = backups(folder)
+    if not there or (backup and backup not in there):
+        told = f"no backup {backup[:60]}" if there else "no backup"
+        raise NotFound(
+            f"there is {told} in {folder}",
+            hint=f"name one of these: {', '.join(there[-5:])}"
+            if there
+            else "name the folder that `falaj backup` wrote",
+            code="no_backup",
+        )
+    name = manifest_name(backup or there[-1])
+    try:
+        envelope = msgspec.json.decode((folder / name).read_bytes(), type=dict[str, Any])
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as e:
+        raise unreadable(name, str(e)) from e
+    manifest = decoded(verify(envelope), name)
+    if manifest.id != Path(name).stem:
+        raise unreadable(name, f"it is that of {manifest.id}")
+    return manifest
+
+
+def check(folder: Path, manifest: Manifest, report: Report) -> None:
+    """Read every byte. Raises `Integrity` that names the first file that differs."""
+    for number, file in enumerate(manifest.files):
+        report(f"checking {file.path}", number, len(manifest.files))
+        _stream(folder, file.path, file.sha256, file.size, None)
+
+
+def lay_out(folder: Path, manifest: Manifest, target: Path, report: Report) -> None:
+    """Write the files below an empty folder, for its owner only, each compared with its digest on the way, flushed.
+
+    Raises `Integrity` that names a file which differs, `Unavailable` when the target cannot be written.
+    """
+    folders: set[Path] = {target}
+    for number, file in enumerate(manifest.files):
+        report(f"restoring {file.path}", number, len(manifest.files))
+        path = target / file.path
+        missing = [p for p in path.parents if p != target and target in p.parents and not p.exists()]
+        try:
+            for parent in reversed(missing):
+                parent.mkdir(mode=0o700)
+                folders.add(parent)
+            _stream(folder, file.path, file.sha256, file.size, path)
+        except OSError as e:
+            raise refusal(e, target) or damaged(file.path, f"cannot be laid out ({e.strerror or e})") from e
+    _sync(folders)
+
+
+def _stream(folder: Path, name: str, digest: str, size: int, target: Path | None) -> None:
+    """Read an object, and copy it when there is a target."""
+    source = folder / object_name(digest)
+    hashed, seen = hashlib.sha256(), 0
+    try:
+        f = source.open("rb")
+    except OSError as e:
+        raise damaged(name, f"is missing ({object_name(digest)})", object=object_name(digest)) from e
+    out = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600) if target is not None else -1
+    try:
+        with f:
+            while block := f.read(_BLOCK):
+                hashed.update(block)
+                seen += len(block)
+                if out >= 0:
+                    _write_all(out, block)
+        if out >= 0:
+            os.fsync(out)
+    finally:
+        if out >= 0:
+            os.close(out)
+    if seen != size or f"sha256:{hashed.hexdigest()}" != digest:
+        raise damaged(name, f"is not what was signed ({object_name(digest)})", object=object_name(digest))
+
+
+def _write_all(descriptor: int, block: bytes) -> None:
+    view = memoryview(block)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def _sync(folders: Iterable[Path]) -> None:
+    for folder in sorted(folders):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,54 @@
+"""A restored home, opened: it serves again and knows what it is a copy of. One control plane a process, so apart."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import msgspec
+
+from falaj.bootstrap.control_plane import ControlPlane
+from falaj.bootstrap.keeping.restoring import Restoring, read_note, restore, twin_of
+from falaj.governance.signing.recovery import read_folder
+from falaj.kernel.settings import Settings
+from falaj.workflow.moving import moved_text
+from tests.lifecycle.house import house
+
+
+def silent(_text: str, _done: int, _total: int) -> None:
+    """No progress."""
+
+
+def test_a_restored_home_opens_serves_and_verifies(tmp_path: Path) -> None:
+    with house(tmp_path / "first") as opened:
+        opened.packaged()
+        backup = opened.plane.keeping.backups.start(opened.owner, str(tmp_path / "backups"))
+        assert opened.plane.keeping.backups.state(backup, 30.0).state == "done"
+        keys = read_folder(opened.plane.layout.keys)
+        assert twin_of(str(opened.plane.layout.home), socket.gethostname(), tmp_path) > 0
+        done = restore(Restoring(tmp_path / "backups", keys, tmp_path / "new"), silent)
+        assert done.twin > 0 and "open now" in done.warnings[0]
+    plane = ControlPlane(Settings(home=tmp_path / "new", project=tmp_path))
+    try:
+        plane.start()
+        assert plane.audit.verify().ok
+        assert plane.serving.generation() > 0
+        assert (tmp_path / "new" / "plane" / "key.pem").exists()
+        assert plane.identity.authenticate((tmp_path / "new" / "tokens" / "owner").read_text().strip()).name == "owner"
+    finally:
+        plane.close()
+    note = read_note(tmp_path / "new")
+    assert note is not None and note.backup == backup and note.of == str(tmp_path / "first" / "home")
+
+
+def test_what_flows_remember_of_the_old_place_is_moved() -> None:
+    told = {
+        "task": {"table": "/old/home/lake/f", "code": "/old/home", "other": "/old/homestead/x", "n": 3},
+        "l": ["/old/home/a"],
+    }
+    moved = msgspec.json.decode(moved_text(msgspec.json.encode(told).decode(), "/old/home", "/new"))
+    assert moved == {
+        "task": {"table": "/new/lake/f", "code": "/new", "other": "/old/homestead/x", "n": 3},
+        "l": ["/new/a"],
+    }
+    assert moved_text("not about it", "/old/home", "/new") == "not about it"

@@ -1,0 +1,290 @@
+"""An endpoint that is not ours: an HTTP server with a scikit-learn model, whose access records are pushed."""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from falaj.bootstrap.control_plane import ControlPlane
+from falaj.kernel.clock import iso
+from falaj.kernel.settings import Settings
+from falaj.lifecycle.evidence.model import Verdict
+from falaj.lifecycle.monitoring.model import Pushed
+from tests.lifecycle.house import House
+from tests.lifecycle.serving.plane.fleet import eventually
+from tests.lifecycle.tables import ask, hand_over
+
+START = datetime(2026, 1, 2, tzinfo=UTC)
+"""Where a window of five days begins: they are counted from 1970 on."""
+COUNTRIES = ("AE", "IN", "PH")
+Person = dict[str, Any]
+
+
+def person(chance: random.Random, older: float = 0.0) -> Person:
+    return {
+        "age": round(chance.gauss(40 + older, 10), 1),
+        "country": chance.choice(COUNTRIES),
+        "member": chance.random() < 0.5,
+    }
+
+
+def features(who: Person) -> list[float]:
+    return [who["age"], float(COUNTRIES.index(who["country"])), float(who["member"])]
+
+
+class Endpoint:
+    """Somebody else's service: it scores, and writes what it was asked and answered to a list of its own."""
+
+    def __init__(self) -> None:
+        chance = random.Random(0)
+        people = [person(chance) for _ in range(800)]
+        came = [chance.random() < 1 / (1 + np.exp(-(p["age"] - 40) / 6 - p["member"])) for p in people]
+        model = LogisticRegression(max_iter=500).fit(np.array([features(p) for p in people]), came)
+        self.records: list[dict[str, Any]] = []
+        self.before = b""
+        served = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                began = time.perf_counter()
+                asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                record = {"id": asked["id"], "at": asked["at"], "inputs": asked["person"], "version": "2026-01"}
+                if asked["person"]["age"] is None:
+                    body: dict[str, Any] = {"error": "no age"}
+                    status = 500
+                    record |= {"error": "ValueError: no age"}
+                else:
+                    answer = float(model.predict_proba(np.array([features(asked["person"])]))[0, 1])
+                    status, body = 200, {"probability": answer}
+                    record |= {"outputs": body}
+                served.records.append({**record, "latency_ms": 1000 * (time.perf_counter() - began)})
+                data = json.dumps(body).encode()
+                self.send_response(status)
+                self.send_header("content-length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, format: str, *arguments: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        self.http = httpx.Client(base_url=f"http://127.0.0.1:{self._server.server_port}")
+
+    def ask(self, people: list[tuple[datetime, Person]], name: str) -> list[dict[str, Any]]:
+        """Real requests; the endpoint's own records of them."""
+        self.records = []
+        for n, (at, who) in enumerate(people):
+            self.http.post("/score", json={"id": f"{name}-{n}", "at": iso(at), "person": who})
+        return self.records
+
+    def close(self) -> None:
+        self.http.close()
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@contextmanager
+def serving() -> Iterator[Endpoint]:
+    made = Endpoint()
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[Endpoint]:
+    with serving() as made:
+        yield made
+
+
+def days(chance: random.Random, first: int, last: int, each: int, older: float = 0.0) -> list[tuple[datetime, Person]]:
+    return [
+        (START + timedelta(days=day, minutes=20 * n), person(chance, older))
+        for day in range(first, last)
+        for n in range(each)
+    ]
+
+
+DECLARATION = {
+    "name": "visits",
+    "task": "binary",
+    "score": "probability",
+    "inputs": {"age": "float", "country": "category", "member": "boolean"},
+    "label": "came",
+    "served_by": "http://visits.example.com/score",
+    "silent_after": 2,
+    "monitor": {"window_seconds": 5 * 86400, "psi": 0.2, "features": 1, "min_rows": 200},
+}
+
+
+def reference(endpoint: Endpoint) -> bytes:
+    """Twenty days before: what was asked and answered, as JSON lines."""
+    if not endpoint.before:
+        rows = endpoint.ask(days(random.Random(1), -25, -5, 40), "before")
+        lines = (json.dumps({**r["inputs"], **r["outputs"], "at": r["at"]}) for r in rows)
+        endpoint.before = "\n".join(lines).encode()
+    return endpoint.before
+
+
+def declare(home: House, endpoint: Endpoint, name: str = "visits", table: bytes = b"", **changed: Any) -> Any:
+    parcel = hand_over(home, "engineer", table or reference(endpoint))
+    body = {"model": {**DECLARATION, "name": name, **changed}, "table": parcel, "format": "jsonl"}
+    answer = ask(home, "engineer", "POST", "/api/v1/external", json=body)
+    if answer.status_code != 202:
+        return answer.json()
+    state = home.finished(answer.json()["flow"])
+    return state.result if state.state == "done" else state.error
+
+
+def push(home: House, name: str, records: list[dict[str, Any]], who: str = "engineer") -> Any:
+    return ask(home, who, "POST", f"/api/v1/external/{name}/predictions", json={"predictions": records}).json()
+
+
+def windows(home: House, name: str) -> Any:
+    return home.api("engineer").get(f"/api/v1/models/{name}/drift").json()
+
+
+def incidents(home: House, name: str) -> list[tuple[str, str]]:
+    return [(i.kind, i.state) for i in home.plane.incidents.all() if i.model == name]
+
+
+def test_a_drift_planted_in_the_second_half_is_found(home: House, endpoint: Endpoint) -> None:
+    found = declare(home, endpoint)
+    assert (found["number"], found["governed"], found["reference"]["rows"]) == (1, False, 800)
+    assert declare(home, endpoint)["digest"] == found["digest"], "the same reference again changes nothing"
+    chance = random.Random(2)
+    asked = [*days(chance, 0, 5, 60), *days(chance, 5, 10, 60, older=25.0)]
+    asked[3][1]["age"] = None
+    records = endpoint.ask(asked, "live")
+    assert push(home, "visits", records) == {"accepted": 600, "duplicates": 0, "refused": []}
+    eventually(lambda: ("drift", "open") in incidents(home, "visits"), "the drift is seen")
+    first, second = windows(home, "visits")
+    assert (first["rows"], first["errors"], first["claims"]) == (299, 1, "2026-01")
+    assert (first["verdict"], second["verdict"]) == ("Successful", "Failed"), (first["reason"], second["reason"])
+    assert "age" in second["drifted"] and first["p99_ms"] > 0
+    (incident,) = [i for i in home.plane.incidents.all() if i.model == "visits" and i.kind == "drift"]
+    assert incident.reason.startswith("2026-01-07 to 2026-01-12")
+    assert not home.plane.training.runs("visits"), "nothing is trained for a model of somebody else"
+
+
+def test_control_without_a_planted_drift_nothing_is_found(home: House, endpoint: Endpoint) -> None:
+    declare(home, endpoint, "calm")
+    records = endpoint.ask(days(random.Random(2), 0, 10, 60), "calm")
+    assert push(home, "calm", records)["accepted"] == 600
+    eventually(lambda: [w["rows"] for w in windows(home, "calm")] == [300, 300], "all is read")
+    home.plane.tail.catch_up(10)
+    assert {w["verdict"] for w in windows(home, "calm")} == {"Successful"}
+    assert incidents(home, "calm") == []
+
+
+def test_labels_join_by_the_endpoint_s_own_ids(home: House, endpoint: Endpoint) -> None:
+    assert declare(home, endpoint, "labelled", at="at")["reference"]["rows"] == 800
+    records = endpoint.ask(days(random.Random(4), 0, 5, 50), "mine")
+    push(home, "labelled", records)
+    eventually(lambda: [w["rows"] for w in windows(home, "labelled")] == [250], "all is read")
+    chance = random.Random(5)
+    rows = [{"prediction": r["id"], "value": float(chance.random() < r["outputs"]["probability"])} for r in records]
+    sent = home.api("engineer").post(
+        "/api/v1/models/labelled/labels", {"labels": [*rows, {"prediction": "nobody", "value": 1}]}
+    )
+    assert sent.json() == {"accepted": 250, "unknown": 1}
+    (window,) = windows(home, "labelled")
+    assert window["labels"] == 250 and window["metric"] == "roc_auc" and 0.6 < window["quality"] < 1
+
+
+def test_what_comes_again_counts_once(home: House, endpoint: Endpoint) -> None:
+    declare(home, endpoint, "again")
+    records = endpoint.ask(days(random.Random(6), 0, 1, 30), "once")
+    assert push(home, "again", [*records, records[0]])["duplicates"] == 1
+    assert push(home, "again", records) == {"accepted": 0, "duplicates": 30, "refused": []}
+    # A sender that never got its answer: the journal has the record twice, and it still counts once.
+    declared = home.plane.external
+    twice = declared._append([declared._record(home.author, declared.model("again"), Pushed(**records[0]))])
+    home.plane.tail.catch_up(10)
+    assert [w["rows"] for w in windows(home, "again")] == [30]
+    assert home.plane.metrics.read(lambda tx: home.plane.quality._p.store.known(tx, "again", [twice[0].id])) == set()
+
+
+def test_records_that_cannot_be_used_are_told_and_the_others_taken(home: House, endpoint: Endpoint) -> None:
+    declare(home, endpoint, "picky")
+    fine = {
+        "id": "a",
+        "at": "2026-01-06T00:00:00Z",
+        "inputs": {"age": 30, "secret": "x"},
+        "outputs": {"probability": 0.4},
+    }
+    sent = push(home, "picky", [
+        fine,
+        {**fine, "id": "b", "inputs": {"age": "thirty"}},
+        {**fine, "id": "c", "at": "2026-01-06T00:00:00"},
+        {**fine, "id": "d", "at": "2999-01-06T00:00:00Z"},
+        {**fine, "id": "e", "outputs": {}},
+        {**fine, "id": "f", "latency_ms": -1},
+        {**fine, "id": ""},
+    ])  # fmt: skip
+    assert sent["accepted"] == 1
+    assert [r["code"] for r in sent["refused"]] == [
+        "wrong_type", "bad_moment", "from_the_future", "no_answer", "wrong_type", "bad_prediction_id",
+    ]  # fmt: skip
+    eventually(lambda: [w["rows"] for w in windows(home, "picky")] == [1], "it is read")
+    (window,) = windows(home, "picky")
+    assert (window["claims"], window["p50_ms"]) == ("", None), "nobody said how long it took"
+    known, _ = home.plane.external.translate("picky", [("a", 1.0)])
+    kept = home.plane.record(known[0][0])
+    assert kept is not None and kept.body["inputs"] == {"age": [30], "country": [None], "member": [None]}
+
+
+def test_who_may_and_what_is_refused(home: House, endpoint: Endpoint) -> None:
+    declare(home, endpoint, "asked")
+    home.person("looker", "viewer")
+    assert push(home, "asked", [], "looker")["code"] == "denied_by_policy"
+    assert push(home, "nobody", [])["code"] == "no_such_external_model"
+    assert home.api("looker").get("/api/v1/external/asked").json()["governed"] is False
+    version = home.packaged()
+    assert declare(home, endpoint, version.model)["code"] == "name_taken"
+    assert declare(home, endpoint, "odd", task="guessing")["code"] == "wrong_external_model"
+    assert declare(home, endpoint, "odd", table=b'{"age": 1}')["code"] == "missing_column"
+    broken = b'{"age": "old", "country": "AE", "member": true, "probability": 0.5, "at": "2026-01-01T00:00:00Z"}'
+    assert declare(home, endpoint, "odd", table=broken)["code"] == "bad_reference_table"
+    assert [e.entry.outcome for e in home.log(action="monitoring.declare_external")][:2] == ["refused", "refused"]
+
+
+def test_silence_opens_an_incident_and_the_next_record_resolves_it(tmp_path: Path, endpoint: Endpoint) -> None:
+    """In a home of its own, whose clock is moved."""
+    home = House(tmp_path)
+    try:
+        declare(home, endpoint, "quiet")
+        push(home, "quiet", endpoint.ask(days(random.Random(8), 0, 1, 3), "quiet"))
+        home.plane.tail.catch_up(10)
+        assert incidents(home, "quiet") == []
+        later = home.plane.clock.now() + timedelta(days=11)
+        home.plane.clock.set(later)
+        eventually(lambda: incidents(home, "quiet") == [("silent", "open")], "nothing came for two windows")
+        push(home, "quiet", endpoint.ask(days(random.Random(9), 1, 2, 3), "back"))
+        eventually(lambda: incidents(home, "quiet") == [("silent", "resolved")], "it is heard again")
+        before = windows(home, "quiet")
+    finally:
+        home.plane.close()
+    again = ControlPlane(Settings(home=tmp_path / "home", project=tmp_path))
+    again.start()
+    try:
+        assert again.external.told("quiet")["claims"] == ["2026-01"]
+        assert [w.rows for w in again.quality.windows("quiet")] == [w["rows"] for w in before] == [6]
+        assert {w.verdict for w in again.quality.windows("quiet")} == {Verdict.INCONCLUSIVE.value}
+    finally:
+        again.close()

@@ -1,0 +1,251 @@
+"""Models that exist already, as they are brought in: what is allowed, what is asked for, and that the answers stay the same."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import lightgbm
+import numpy as np
+import pandas as pd
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from sklearn.compose import ColumnTransformer
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+from falaj.kernel.digests import FileEntry
+from falaj.kernel.errors import Invalid
+from falaj.lifecycle.evidence.model import MANDATORY
+from falaj.lifecycle.evidence.steps.parity import parity
+from falaj.lifecycle.evidence.steps.scan import scan
+from falaj.lifecycle.training.foreign import Declared, ImportOutcome, ImportTask, check_source, read_declared
+from falaj.lifecycle.training.model import Input
+from falaj.lifecycle.training.steps.contract import LoadedModel
+from falaj.lifecycle.training.steps.foreign.run import run
+from falaj.workflow.confine import supported
+from tests.lifecycle.serving.plane.fleet import Silent
+from tests.scripts import loaded
+
+ROOT = Path(__file__).resolve().parents[3]
+GATES = ("parity max_abs_difference", "scan", "provenance")
+NOTHING = Declared()
+TWO = (Input("a", "float"), Input("b", "float"))
+
+
+@pytest.fixture(scope="module")
+def corpus() -> Iterator[ModuleType]:
+    with loaded(ROOT / "proofs" / "_malicious.py") as module:
+        yield module
+
+
+@pytest.fixture(scope="module")
+def mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Models as MLflow really saves them."""
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # MLflow's own, about type hints and pickles
+        patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+        patch.setenv("DO_NOT_TRACK", "true")
+        import mlflow.lightgbm
+        import mlflow.onnx
+        import mlflow.sklearn
+        from mlflow.models import infer_signature
+
+        root = tmp_path_factory.mktemp("mlflow")
+        rng = np.random.default_rng(0)
+        rows = pd.DataFrame(
+            {"a": rng.normal(size=300), "b": rng.normal(size=300), "c": rng.choice(["x", "y", "z"], 300)}
+        )
+        late = (rows.a + (rows.c == "x") > 0).astype(int)
+        encode = ColumnTransformer(
+            [("n", StandardScaler(), ["a", "b"]), ("c", OneHotEncoder(handle_unknown="ignore"), ["c"])]
+        )
+        pipeline = make_pipeline(encode, LogisticRegression()).fit(rows, late)
+        mlflow.sklearn.save_model(
+            pipeline, root / "sklearn", serialization_format="cloudpickle", pip_requirements=["scikit-learn"],
+            signature=infer_signature(rows, pipeline.predict(rows)),
+        )  # fmt: skip
+        boosted = lightgbm.LGBMRegressor(n_estimators=15, verbose=-1).fit(rows[["a", "b"]], rows.a * 3)
+        mlflow.lightgbm.save_model(boosted.booster_, root / "lightgbm", pip_requirements=["lightgbm"])
+        return root
+
+
+def brought(tmp_path: Path, kind: str, source: Path | bytes, said: Declared = NOTHING) -> ImportOutcome:
+    given = tmp_path / "given" / "source"
+    given.mkdir(parents=True)
+    if isinstance(source, bytes):
+        (given / "model.onnx").write_bytes(source)
+    else:
+        for path in source.iterdir():
+            (given / path.name).write_bytes(path.read_bytes())
+    task = ImportTask(
+        "late", kind, str(tmp_path / "given"), str(tmp_path), said, GATES, hidden=(str(tmp_path / "home"),)
+    )
+    return run(task, None, Silent())
+
+
+def apart(tmp_path: Path) -> float:
+    """By how much the graph that serves and the original differ, as the gate measures it."""
+    found = parity(MANDATORY[0], LoadedModel.read(tmp_path / "model"), tmp_path / "parity.parquet")
+    assert found.value is not None, found.problem
+    assert scan(MANDATORY[1], tmp_path / "model").value == 0
+    return found.value
+
+
+def test_a_pipeline_with_text_keeps_its_answers(mlflow: Path, tmp_path: Path) -> None:
+    if supported():
+        pytest.skip("no sandbox on this machine: a pickle is refused, which tests/workflow sees to")
+    found = brought(tmp_path, "mlflow", mlflow / "sklearn")
+    assert (found.format, found.library, found.contract.task) == ("pickle", "sklearn", "binary")
+    assert found.contract.inputs[2].categories == ("x", "y", "z")
+    assert [i.null for i in found.contract.inputs] == ["refuse"] * 3
+    assert found.missing == {
+        "provenance": "imported: training run, code, datasets, training set, runtime are not known"
+    }
+    assert found.claims["mlflow_version"]
+    assert apart(tmp_path) < 1e-5
+
+
+def test_boosted_trees_in_their_own_text_keep_their_answers(mlflow: Path, tmp_path: Path) -> None:
+    found = brought(tmp_path, "mlflow", mlflow / "lightgbm")
+    assert (found.format, found.contract.task) == ("lightgbm", "regression")
+    assert [(i.name, i.null) for i in found.contract.inputs] == [("a", "allow"), ("b", "allow")]
+    assert apart(tmp_path) < 1e-5
+
+
+def columns(task: str = "binary") -> bytes:
+    """A graph with a float, a whole number and a text as inputs, and one probability as output."""
+    inputs = [
+        helper.make_tensor_value_info("a", TensorProto.DOUBLE, [None, 1]),
+        helper.make_tensor_value_info("n", TensorProto.INT64, [None]),
+        helper.make_tensor_value_info("c", TensorProto.STRING, [None, 1]),
+    ]
+    nodes = [
+        helper.make_node("Cast", ["a"], ["a32"], to=1),
+        helper.make_node("Cast", ["n"], ["n32"], to=1),
+        helper.make_node("Unsqueeze", ["n32", "one"], ["n2"]),
+        helper.make_node(
+            "LabelEncoder", ["c"], ["code"], domain="ai.onnx.ml", keys_strings=["x", "y"], values_floats=[1.0, 2.0],
+            default_float=-1.0,
+        ),
+        helper.make_node("Concat", ["a32", "n2", "code"], ["all"], axis=1),
+        helper.make_node("MatMul", ["all", "w"], ["z"]),
+        helper.make_node("Sigmoid" if task == "binary" else "Identity", ["z"], ["p"]),
+    ]  # fmt: skip
+    weights = [
+        numpy_helper.from_array(np.array([[1.0], [0.5], [-1.0]], np.float32), "w"),
+        numpy_helper.from_array(np.array([1], np.int64), "one"),
+    ]
+    outputs = [helper.make_tensor_value_info("p", TensorProto.FLOAT, [None, 1])]
+    graph = helper.make_graph(nodes, "g", inputs, outputs, weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18), helper.make_opsetid("ai.onnx.ml", 3)])
+    data: bytes = model.SerializeToString()
+    return data
+
+
+def test_inputs_of_several_types_become_one_tensor(tmp_path: Path) -> None:
+    said = Declared(
+        task="binary", classes=("no", "yes"), positive="yes",
+        inputs=(Input("a", "float"), Input("n", "integer"), Input("c", "category", categories=("y", "x"))),
+    )  # fmt: skip
+    found = brought(tmp_path, "onnx", columns(), said)
+    assert [i.null for i in found.contract.inputs] == ["refuse"] * 3  # it answers no number to any null
+    assert found.contract.classes == ("no", "yes")
+    assert apart(tmp_path) < 1e-6
+
+
+def test_the_positive_class_may_be_the_first(tmp_path: Path) -> None:
+    said = Declared(
+        task="binary", classes=("late", "early"), positive="late",
+        inputs=(Input("a", "float"), Input("n", "integer"), Input("c", "category", categories=("x", "y"))),
+    )  # fmt: skip
+    found = brought(tmp_path, "onnx", columns(), said)
+    model = LoadedModel.read(tmp_path / "model")
+    answers = model.run(np.array([[0.0, 0.0, 0.0]], np.float32))
+    assert found.contract.classes == ("early", "late")
+    assert answers["probability"][0] == pytest.approx(1 - 1 / (1 + np.exp(1)))  # the graph's own is of the second
+    assert apart(tmp_path) < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("said", "missing"),
+    [
+        (Declared(), ["its task", "the categories of c", "its classes"]),
+        (Declared(task="binary", classes=("no", "yes")), ["the categories of c", "which class is the positive one"]),
+        (Declared(task="regression"), ["the categories of c"]),
+    ],
+)
+def test_what_nobody_says_is_named_and_not_guessed(said: Declared, missing: list[str], tmp_path: Path) -> None:
+    with pytest.raises(Invalid) as refused:
+        brought(tmp_path, "onnx", columns(), said)
+    assert refused.value.code == "contract_incomplete"
+    told = refused.value.details["missing"]
+    wanted = [m for m in missing if m != "its classes" or said.task]
+    assert [any(t.startswith(m) for t in told) for m in wanted] == [True] * len(wanted), told
+
+
+@pytest.mark.parametrize(
+    ("said", "code"),
+    [
+        (Declared(task="multiclass", inputs=TWO, classes=("a", "b")), "contract_differs"),
+        (Declared(task="regression", inputs=(*TWO, Input("c", "float"))), "contract_differs"),
+        (Declared(task="regression", inputs=TWO[:1]), "contract_differs"),
+        (Declared(task="binary", inputs=TWO, classes=("a", "b"), positive="c"), "contract_differs"),
+    ],
+)
+def test_what_contradicts_itself_is_refused(said: Declared, code: str, corpus: ModuleType, tmp_path: Path) -> None:
+    with pytest.raises(Invalid) as refused:
+        brought(tmp_path, "onnx", corpus._plain(), said)
+    assert refused.value.code == code
+
+
+def test_every_graph_that_is_not_allowed_is_refused(corpus: ModuleType, tmp_path: Path) -> None:
+    said = Declared(task="regression", inputs=TWO)
+    for n, case in enumerate(c for c in corpus.GRAPHS if "terabyte" not in c.name):
+        folder = tmp_path / str(n)
+        folder.mkdir()
+        case.write(folder, None)
+        with pytest.raises(Invalid) as refused:
+            brought(folder, "onnx", (folder / "model.onnx").read_bytes(), said)
+        assert refused.value.code == "onnx_not_allowed", case.name
+    brought(tmp_path / "good", "onnx", corpus._plain(), said)  # the same without what is not allowed
+
+
+@pytest.mark.parametrize("path", ["../up", "/abs", "a//b", "a/./b", "", "a\\..\\b", "a\nb", "x" * 400])
+def test_only_plain_paths_name_files(path: str) -> None:
+    with pytest.raises(Invalid) as refused:
+        check_source("mlflow", (FileEntry(path, 1, "sha256:" + "0" * 64),))
+    assert refused.value.code == "bad_source"
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        {"task": "ranking"}, {"tasks": "binary"}, {"inputs": [{"name": "a", "type": "picture"}]},
+        {"inputs": [{"name": "a", "type": "float"}, {"name": "a", "type": "float"}]}, {"p99_ms": 0},
+        {"classes": ["a", "b"], "positive": "c"}, {"inputs": [{"name": "a", "type": "float", "source": "view", "view": "v"}]},
+    ],
+)  # fmt: skip
+def test_a_contract_file_says_what_can_be_meant(table: dict[str, Any]) -> None:
+    with pytest.raises(Invalid) as refused:
+        read_declared(table)
+    assert refused.value.code == "bad_contract_file"
+
+
+def test_a_linear_model_of_a_matrix_needs_names(tmp_path: Path) -> None:
+    from skl2onnx import convert_sklearn
+    from skl2onnx.common.data_types import FloatTensorType
+
+    fitted = LinearRegression().fit(np.eye(2), np.array([1.0, 2.0]))
+    graph = convert_sklearn(fitted, initial_types=[("x", FloatTensorType([None, 2]))]).SerializeToString()
+    with pytest.raises(Invalid) as refused:
+        brought(tmp_path / "1", "onnx", graph, Declared(task="regression"))
+    assert refused.value.details["missing"] == [
+        "the names of its 2 columns in their order ([[inputs]] in a contract file)"
+    ]
+    found = brought(tmp_path / "2", "onnx", graph, Declared(task="regression", inputs=TWO))
+    assert (found.contract.tensor, apart(tmp_path / "2") < 1e-6) == ("x", True)
