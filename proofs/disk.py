@@ -1,4 +1,4 @@
-"""A disk of 8 MB that fills up at every stage of a load and of a training: a clear error, and nothing lost.
+"""A disk of 8 MB that fills up at every stage of a training: a clear error, and nothing lost.
 
     python proofs/disk.py [--step 100] [--from 100] [--to 2200]
 

@@ -90,6 +90,18 @@ def test_a_changed_helper_changes_the_project_and_is_what_runs(project: Write) -
     assert not list(folder.rglob("__pycache__"))
 
 
+def test_modules_of_a_folder_without_init_are_the_project_s_own_too(tmp_path: Path) -> None:
+    code = "from shared.places import FILES\n" + HEAD.replace('"data/*.csv"', "FILES")
+    for name in ("first", "second"):
+        folder = tmp_path / name
+        (folder / "shared").mkdir(parents=True)
+        (folder / "falaj.toml").write_text('[project]\nname = "some"\nmodule = "some"\n')
+        (folder / "some.py").write_text(code)
+        (folder / "shared" / "places.py").write_text(f'FILES = "{name}/*.csv"')
+    found = [load_project(tmp_path / name).source("things").files for name in ("first", "second")]
+    assert found == ["first/*.csv", "second/*.csv"]
+
+
 def test_the_digest_covers_python_and_settings_only(project: Write) -> None:
     folder = project(HEAD)
     before = code_digest(folder)

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from falaj.bootstrap.keeping import layout
-from falaj.bootstrap.keeping.restoring import NOTE, Restoring, restore
+from falaj.bootstrap.keeping.restoring import NOTE, Restoring, check_backup, restore
 from falaj.governance.signing.dsse import verify_envelope
 from falaj.governance.signing.keys import KeyRing
 from falaj.governance.signing.recovery import read_folder
@@ -66,6 +67,16 @@ def test_every_acknowledged_change_is_there(home: House, tmp_path: Path) -> None
     assert actions[-2:] == [HOME_RESTORE.name, "identity.grant"] and actions[done.log_size - 1] == HOME_BACKUP.name
 
 
+def test_a_token_that_has_expired_is_not_counted_as_valid(home: House, tmp_path: Path) -> None:
+    taken(home, tmp_path / "backups")
+    valid = restored(home, tmp_path / "backups", tmp_path / "new").tokens
+    late = home.plane.identity.grant(home.owner, home.risk, 5).id
+    ended = text("UPDATE tokens SET expires_at = '2000-01-01T00:00:00.000Z' WHERE id = :id")
+    home.plane.database.change(lambda tx: tx.execute(ended, {"id": late}))
+    taken(home, tmp_path / "backups")
+    assert restored(home, tmp_path / "backups", tmp_path / "newer").tokens == valid
+
+
 def test_no_private_key_and_no_token_is_in_a_backup(home: House, tmp_path: Path) -> None:
     taken(home, tmp_path / "backups")
     secrets = [*keys_of(home).values(), *(p.read_bytes().strip() for p in home.plane.layout.tokens.glob("*"))]
@@ -100,6 +111,18 @@ def test_every_flipped_byte_is_refused_with_the_file_named(home: House, tmp_path
 def _manifest(home: House, folder: Path) -> Any:
     key = home.plane.keys.attestation.public_key()
     return reading.read_manifest(folder, "", lambda e: verify_envelope(e, "application/vnd.falaj.backup+json", (key,)))
+
+
+def test_checking_a_backup_writes_nothing_beside_it(home: House, tmp_path: Path) -> None:
+    folder = tmp_path / "backups"
+    taken(home, folder)
+    before = {p: p.stat().st_mtime_ns for p in (folder, *folder.rglob("*"))}
+    manifest = check_backup(folder, keys_of(home), "", silent)
+    assert manifest == _manifest(home, folder)
+    assert {p: p.stat().st_mtime_ns for p in (folder, *folder.rglob("*"))} == before
+    with pytest.raises(Integrity) as refused:
+        check_backup(folder, {n: k for n, k in keys_of(home).items() if n != "attestation.pem"}, "", silent)
+    assert refused.value.code == "key_missing"
 
 
 def test_a_missing_file_is_refused(home: House, tmp_path: Path) -> None:
@@ -156,9 +179,10 @@ def test_a_place_that_is_taken_is_left_alone(home: House, tmp_path: Path) -> Non
 
 
 def test_it_is_no_place_for_a_backup(home: House, tmp_path: Path) -> None:
-    with pytest.raises(Invalid) as refused:
-        home.plane.keeping.backups.start(home.owner, str(home.plane.layout.home / "backups"))
-    assert refused.value.code == "backup_in_home"
+    for place in (str(home.plane.layout.home / "backups"), "backups", f"{tmp_path}/a\0b"):
+        with pytest.raises(Invalid) as refused:
+            home.plane.keeping.backups.start(home.owner, place)
+        assert refused.value.code == "backup_in_home"
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters" / "dear.txt").write_text("…", "utf-8")
     backup = home.plane.keeping.backups.start(home.owner, str(tmp_path / "letters"))

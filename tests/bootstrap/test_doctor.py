@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
+from shlex import quote
 
 import msgspec
 import pytest
@@ -22,10 +24,18 @@ from falaj.bootstrap.doctor.examining import CHECKS, examine
 from falaj.bootstrap.doctor.mending import mend, wants_opening
 from falaj.bootstrap.doctor.model import BROKEN, NOTE, PROBLEM, WELL, Check, Patient, Report
 from falaj.bootstrap.keeping.restoring import Note
+from falaj.governance.audit.model import Stored
+from falaj.governance.audit.publisher import Publisher, all_rows
+from falaj.governance.audit.service import AuditService
+from falaj.governance.audit.store import SqlAuditStore
+from falaj.governance.door import Event
+from falaj.governance.signing.keys import KeyRing
 from falaj.kernel import locks
-from falaj.kernel.clock import parse_iso, set_replay
+from falaj.kernel.clock import HomeClock, parse_iso, set_replay
 from falaj.kernel.settings import Settings
 from falaj.storage.blobs.local import blob_path
+from falaj.storage.sql.database import Tx
+from falaj.storage.sql.sqlite import SqliteDatabase
 from tests.homes import unpacked
 
 LIGHT = tuple(c for c in CHECKS if c is not machine.libraries)  # it starts a process with every heavy library
@@ -88,6 +98,28 @@ def _blob(home: Path) -> Path:
     return blob_path(home / "blobs", one(home, "SELECT envelope FROM statements"))
 
 
+LOST = f"sha256:{'0' * 64}"
+
+
+def _lost_waiver(home: Path) -> None:
+    sql(home, "CREATE TABLE imports (id, files, artifacts, state)")
+    sql(home, "CREATE TABLE waivers (id, statement)")
+    sql(home, "INSERT INTO waivers VALUES ('wvr_0', '')")  # one that nobody has signed names no blob
+    sql(home, "INSERT INTO waivers VALUES ('wvr_1', ?)", LOST)
+
+
+def _lost_import(home: Path) -> None:
+    _lost_waiver(home)
+    sql(home, "DELETE FROM waivers")
+    file = {"path": "m.onnx", "size": 1, "sha256": LOST}
+    sql(home, "INSERT INTO imports VALUES ('imp_1', ?, '{}', 'finished')", json.dumps([file]))
+
+
+def _lost_reference(home: Path) -> None:
+    sql(home, "CREATE TABLE external_models (name, contract, profile)")
+    sql(home, "INSERT INTO external_models VALUES ('bought', (SELECT envelope FROM statements), ?)", LOST)
+
+
 def _damaged_database(home: Path) -> None:
     path = home / "falaj.db"
     data = bytearray(path.read_bytes())
@@ -148,7 +180,11 @@ DAMAGES: tuple[tuple[str, str, Check, Callable[[Path], object], bool], ...] = (
     ("log_broken", BROKEN, truth.audit_log, lambda h: sql(h, "UPDATE audit_entries SET principal = 'x' WHERE idx = 3"), False),
     ("log_broken", BROKEN, truth.audit_log, lambda h: flip(next(h.glob("audit/tile/entries/*.p/*")), 99), False),
     ("log_broken", BROKEN, truth.audit_log, lambda h: sql(h, "DELETE FROM audit_entries WHERE idx = 41"), False),
+    ("log_broken", BROKEN, truth.audit_log, lambda h: (h / "audit" / "vkey").unlink(), False),
     ("blob_missing", BROKEN, truth.blobs, lambda h: _blob(h).unlink(), False),
+    ("blob_missing", BROKEN, truth.blobs, _lost_waiver, False),
+    ("blob_missing", BROKEN, truth.blobs, _lost_import, False),
+    ("blob_missing", BROKEN, truth.blobs, _lost_reference, False),
     ("blob_broken", BROKEN, truth.blobs, lambda h: _blob(h).write_bytes(b"FJB1"), False),
     ("blob_broken", BROKEN, truth.blobs, lambda h: flip(_blob(h), 200), True),
     ("lake_version_missing", BROKEN, stores.lake, lambda h: next(h.glob("lake/datasets/*/_delta_log/*1.json")).unlink(), False),
@@ -162,6 +198,7 @@ DAMAGES: tuple[tuple[str, str, Check, Callable[[Path], object], bool], ...] = (
     ("not_sealed_to_me", PROBLEM, planes.bundles, lambda h: (h / "plane" / "key.pem").unlink(), False),
     ("trust_root_missing", PROBLEM, planes.bundles, lambda h: (h / "plane" / "trust.json").unlink(), False),
     ("guard_unreadable", PROBLEM, planes.bundles, lambda h: (h / "plane" / "guard.json").write_bytes(b"{"), False),
+    ("guard_unreadable", PROBLEM, planes.bundles, lambda h: (h / "plane" / "guard.json").write_bytes(b'["\xff"]'), False),
     ("admission_expired", PROBLEM, planes.bundles, _late(4000), False),
     ("flow_stuck", PROBLEM, planes.flows, _stuck_flow, False),
     ("clock_behind", PROBLEM, planes.clock, _moved_clock, False),
@@ -181,6 +218,34 @@ def test_a_damage_is_found_by_its_name(
     plant(home)
     found = look(home, check, deep=deep)
     assert found.get(name) == level, found
+
+
+def test_an_import_that_failed_may_name_what_never_came(home: Path) -> None:
+    _lost_import(home)
+    sql(home, "UPDATE imports SET state = 'failed'")
+    assert look(home, truth.blobs) == {"blobs": WELL}
+
+
+def test_a_log_that_is_published_while_it_is_looked_at_is_well(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tiles that the checkpoint named a moment ago are outgrown, and taken away, before they are read."""
+    database = SqliteDatabase(home / "falaj.db")
+    log = KeyRing(home / "keys").log
+    publisher = Publisher(database, SqlAuditStore(), home / "audit", log, "falaj.local/audit", HomeClock(home))
+    audit, moved = AuditService(database, SqlAuditStore(), publisher), list[int]()
+    event = Event(HomeClock(home).now(), "owner", "x", "Home", "*", "done", "op")
+
+    def while_looking(store: SqlAuditStore, tx: Tx) -> Iterator[Stored]:
+        if not moved:
+            database.change(lambda own: audit.record_many(own, [event] * 300))
+            moved.append(publisher.publish().size)
+        yield from all_rows(store, tx)
+
+    monkeypatch.setattr(truth, "all_rows", while_looking)
+    try:
+        found = look(home, truth.audit_log)
+    finally:
+        database.close()
+    assert (found, len(moved)) == ({"audit": WELL}, 1)
 
 
 def test_a_home_in_ruins_is_still_told_about(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,7 +280,9 @@ def test_a_port_that_is_taken_is_told(home: Path) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="this system does not show processes")
 def test_a_process_that_nobody_waits_for_is_told(home: Path) -> None:
-    script = f"exec -a x {sys.executable} -c 'import time; time.sleep(60)' falaj.entrypoints.step {home}"
+    script = (
+        f"exec -a x {quote(sys.executable)} -c 'import time; time.sleep(60)' falaj.entrypoints.step {quote(str(home))}"
+    )
     started = subprocess.run(
         ["bash", "-c", f"({script}) >/dev/null 2>&1 & echo $!"], capture_output=True, text=True, check=True
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import subprocess
 import sys
@@ -13,21 +12,19 @@ from typing import Any
 
 import pytest
 
+from tests.scripts import loaded
+
 PROOFS = Path(__file__).parents[2] / "proofs"
 
 
 @pytest.fixture(scope="module")
 def proof() -> Iterator[ModuleType]:
-    path, known = list(sys.path), set(sys.modules)
-    sys.path.insert(0, str(PROOFS))
-    spec = importlib.util.spec_from_file_location("crash_proof", PROOFS / "crash.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["crash_proof"] = module
-    spec.loader.exec_module(module)
-    yield module
-    sys.path[:] = path
-    for name in {"crash_proof", "_crash_home", "_crash_summary"} - known:
+    known = set(sys.modules)
+    sys.path.insert(0, str(PROOFS))  # where a script that is run finds what lies beside it
+    with loaded(PROOFS / "crash.py") as module:
+        yield module
+    sys.path.remove(str(PROOFS))
+    for name in {"_crash_home", "_crash_summary"} - known:
         sys.modules.pop(name, None)
 
 

@@ -2,7 +2,8 @@
 
 A command is what it always is: a process of its own, with the arguments, variables, folder and streams of whoever
 called it, running the console script's `main`. Only the imports are done already. `falaj` on the readers' PATH is
-a small script that hands all this over a socket and ends with the command's exit code.
+a small script that hands all this over a socket and ends with the command's exit code. It is one for a shell and for
+Python at once, because a path with a space fits no `#!` line.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from pathlib import Path
 from falaj.entrypoints.cli.app import COMMANDS, main
 
 SHOWN_WIDE = {"COLUMNS": "200", "NO_COLOR": "1"}
-SHIM = """#!{python} -IS
+SHIM = """#!/bin/sh
+'''exec' '{python}' -IS "$0" "$@"
+' '''
 import array, json, os, socket, sys
 s = socket.socket(socket.AF_UNIX)
 s.connect({address!r})
@@ -112,7 +115,7 @@ def _run(said: tuple[list[str], dict[str, str], str], streams: list[int]) -> Non
         code = 0
     except SystemExit as e:
         code = e.code
-    except BaseException:
+    except BaseException:  # what the interpreter does at the end of a program that fails
         sys.excepthook(*sys.exc_info())
     finally:
         sys.stdout.flush()

@@ -60,7 +60,7 @@ def test_a_multiclass_task_in_a_notebook(tmp_path: Path) -> None:
     command = [str(BIN / "jupyter"), "execute", "weather.ipynb", "--output=done.ipynb", "--timeout=240"]
     ran = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert ran.returncode == 0, ran.stderr
-    notebook = nbformat.read(folder / "done.ipynb", as_version=4)
+    notebook = nbformat.read(folder / "done.ipynb", as_version=4)  # type: ignore[no-untyped-call]
     said = "\n".join(
         str(o.get("text") or o["data"]["text/plain"]) for c in notebook.cells for o in c.get("outputs", ())
     )

@@ -10,7 +10,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-USERS = ("falaj.lifecycle.serving.plane.loading", "falaj.lifecycle.training.steps.contract")
+USERS = (
+    "falaj.lifecycle.serving.plane.loading",
+    "falaj.lifecycle.training.steps.contract",
+    "falaj.lifecycle.training.steps.foreign.originals",
+)
 """Whatever imports the runtime."""
 SESSION = """
 import onnx, onnxruntime

@@ -113,6 +113,31 @@ def test_a_clock_that_cannot_be_read_is_no_reason_to_show_another_time(tmp_path:
         assert refusal.value.code == "clock_unreadable"
 
 
+@pytest.mark.parametrize(
+    "written",
+    [
+        b'{"anchor": 0, "shows": "2013-04-01T00:00:00"}',
+        b'{"anchor": 0, "shows": "2013-04-01T00:00:00Z", "rate": 1e300}',
+        b'{"anchor": 0, "shows": "2013-04-01T00:00:00Z\xff"}',
+    ],
+    ids=["no zone", "no such moment", "not UTF-8"],
+)
+def test_a_clock_that_shows_no_moment_cannot_be_read(tmp_path: Path, written: bytes) -> None:
+    (tmp_path / "clock.json").write_bytes(written)
+    with pytest.raises(Integrity) as refusal:
+        HomeClock(tmp_path).now()
+    assert refusal.value.code == "clock_unreadable"
+    if b"1e300" not in written:
+        with pytest.raises(Integrity):
+            replay_of(tmp_path)
+
+
+def test_a_clock_that_was_set_in_another_zone_shows_utc(tmp_path: Path, machine: Machine) -> None:
+    set_replay(tmp_path, DAY.astimezone(timezone(timedelta(hours=-5))))
+    assert HomeClock(tmp_path).now() == DAY
+    assert HomeClock(tmp_path).now().tzinfo is UTC
+
+
 def wait_for(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 10
     while not condition():
@@ -138,8 +163,11 @@ def test_another_zone_is_the_same_moment() -> None:
     assert parse_iso("2013-04-01T03:30:00-05:00") == DAY
 
 
-@pytest.mark.parametrize("text", ["2013-04-01T08:30:00", "2013-04-01", "yesterday", ""])
-def test_a_time_without_a_zone_is_no_moment(text: str) -> None:
+@pytest.mark.parametrize(
+    "text",
+    ["2013-04-01T08:30:00", "2013-04-01", "yesterday", "", "0001-01-01T00:00:00+05:00", "9999-12-31T23:00:00-05:00"],
+)
+def test_a_time_without_a_zone_or_out_of_the_calendar_is_no_moment(text: str) -> None:
     with pytest.raises(ValueError, match=r".+"):
         parse_iso(text)
 

@@ -61,7 +61,9 @@ def test_unauthenticated_arrives_as_a_denial() -> None:
     assert type(from_dict(Unauthenticated("no", hint="h", code="no_token").as_dict())) is Denied
 
 
-@pytest.mark.parametrize("body", [{}, {"kind": "success"}, {"kind": None, "details": None}, {"kind": "error"}])
+@pytest.mark.parametrize(
+    "body", [{}, {"kind": "success"}, {"kind": None, "details": None}, {"kind": "error"}, {"details": "said"}]
+)
 def test_what_nobody_understands_is_unavailable_and_says_what_to_do(body: dict[str, object]) -> None:
     error = from_dict(body)
     assert type(error) is Unavailable

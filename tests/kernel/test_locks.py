@@ -6,6 +6,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from falaj.kernel import locks
 
 _HOLD = """
@@ -41,3 +43,16 @@ def test_a_lock_ends_with_its_process_even_while_nobody_has_buried_it(tmp_path: 
     assert descriptor is not None and locks.held(path) and locks.holder(path) == os.getpid()
     os.close(descriptor)
     assert not locks.held(path)
+
+
+def test_a_lock_that_could_not_be_signed_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", full)
+        with pytest.raises(OSError, match="No space left"):
+            locks.take(tmp_path / "lock")
+    descriptor = locks.take(tmp_path / "lock")
+    assert descriptor is not None
+    os.close(descriptor)

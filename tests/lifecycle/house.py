@@ -14,8 +14,8 @@ from typing import Any
 
 import httpx
 import msgspec
-from fastapi import FastAPI
 
+from falaj.bootstrap import api
 from falaj.bootstrap.control_plane import ControlPlane
 from falaj.governance.audit.model import Conditions, Found
 from falaj.kernel.access import SYSTEM, Principal
@@ -47,20 +47,27 @@ MODEL = "flight-delay"
 class Api:
     """Asks an application as someone, without a socket."""
 
-    def __init__(self, app: FastAPI, token: str) -> None:
-        self._app = app
+    def __init__(self, plane: ControlPlane, token: str) -> None:
+        self._app = api.build(plane)
+        self._steps = plane.steps
         self._headers = {"Authorization": f"Bearer {token}"}
 
     def get(self, path: str) -> httpx.Response:
-        return asyncio.run(self._ask("GET", path, None))
+        return self.ask("GET", path)
 
     def post(self, path: str, json: Any = None) -> httpx.Response:
-        return asyncio.run(self._ask("POST", path, json))
+        return self.ask("POST", path, json=json)
 
-    async def _ask(self, method: str, path: str, body: Any) -> httpx.Response:
+    def ask(self, method: str, path: str, **options: Any) -> httpx.Response:
+        """Ask with whatever httpx can send."""
+        return asyncio.run(self._ask(method, path, options))
+
+    async def _ask(self, method: str, path: str, options: dict[str, Any]) -> httpx.Response:
         transport = httpx.ASGITransport(self._app)
         async with httpx.AsyncClient(transport=transport, base_url="http://home", headers=self._headers) as http:
-            return await http.request(method, path, json=body)
+            answer = await http.request(method, path, **options)
+        await self._steps.dismiss()  # this loop ends here
+        return answer
 
 
 class House:
@@ -170,7 +177,7 @@ class House:
         """The HTTP API, asked as someone of this house."""
         who = self.plane.identity.principal(principal)
         token = self.plane.identity.grant(SYSTEM, who, 1).token
-        return Api(self.plane.app(), token)
+        return Api(self.plane, token)
 
     def now(self, version: ModelVersion) -> ModelVersion:
         """The version as it stands."""
@@ -226,11 +233,17 @@ def rehearsal_of(plane: ControlPlane, digest: str, **changed: Any) -> Rehearsal:
     return msgspec.structs.replace(good, **changed)
 
 
+_OPEN: list[Path] = []
+
+
 @contextmanager
 def house(root: Path, **settings: Any) -> Iterator[House]:
-    """An open house, closed at the end."""
+    """An open house, closed at the end. One a process at a time: the engine of flows is one a process."""
+    assert not _OPEN, f"a house is open already: {_OPEN}"
     opened = House(root, **settings)
+    _OPEN.append(root)
     try:
         yield opened
     finally:
+        _OPEN.remove(root)
         opened.plane.close()

@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from falaj.kernel.access import SYSTEM
 from tests.lifecycle.house import House
 
 
 def ask(home: House, who: str, method: str, path: str, **options: Any) -> httpx.Response:
     """Ask the house's API as somebody, with any body."""
-    token = home.plane.identity.grant(SYSTEM, home.plane.identity.principal(who), 1).token
-
-    async def asked() -> httpx.Response:
-        transport = httpx.ASGITransport(home.plane.app())
-        headers = {"Authorization": f"Bearer {token}"}
-        async with httpx.AsyncClient(transport=transport, base_url="http://home", headers=headers) as http:
-            return await http.request(method, path, **options)
-
-    return asyncio.run(asked())
+    return home.api(who).ask(method, path, **options)
 
 
 def hand_over(home: House, who: str, table: Path | bytes) -> str:

@@ -117,6 +117,21 @@ def test_another_project_has_a_process_of_its_own(steps: Again) -> None:
     steps.play(story())
 
 
+def test_who_ends_the_loop_ends_what_waits_for_its_tasks(steps: Again) -> None:
+    async def story() -> None:
+        waits = await steps.do("one")
+        await steps.runner.dismiss()
+        assert not alive(waits)
+        waits = await steps.do("two")
+        await asyncio.to_thread(steps.runner.dismiss_all)
+        assert not alive(waits)
+        waits = await steps.do("three")
+        steps.runner.dismiss_all()  # not those of this very loop, which would wait for itself
+        assert alive(waits)
+
+    steps.play(story())
+
+
 def test_a_fresh_step_shares_with_nobody_before_or_after_it(steps: Again) -> None:
     async def story() -> None:
         kept = await steps.do("one")

@@ -63,7 +63,11 @@ class Engine:
         return {}
 
     async def breaks(self, run: FlowRun, _payload: Payload) -> Payload:
-        return {"x": await run.step("divide", lambda: 1 // 0)}
+        try:
+            return {"x": await run.step("divide", lambda: 1 // 0)}
+        except FalajError:
+            await run.step("clear-up", lambda: self.did(run, "cleared up"))
+            raise
 
     async def waits(self, run: FlowRun, _payload: Payload) -> Payload:
         run.emit({"type": "progress", "text": "waiting"})
@@ -85,9 +89,16 @@ class Engine:
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    made = Engine(tmp_path_factory.mktemp("engine"))
+    home = tmp_path_factory.mktemp("engine") / "what? #1 100% a@b"
+    home.mkdir()
+    made = Engine(home)
     yield made
     made.close()
+
+
+def test_its_file_lies_in_the_home_whatever_the_home_is_called(engine: Engine) -> None:
+    assert [p.name for p in engine.home.parent.iterdir()] == [engine.home.name]
+    assert (engine.home / "flows.db").stat().st_size
 
 
 def test_a_flow_does_its_steps_and_says_what_came_out(engine: Engine) -> None:
@@ -127,7 +138,8 @@ def test_an_accident_is_explained(engine: Engine) -> None:
     assert state.state == "failed"
     assert state.error is not None
     assert state.error["code"] == "flow_failed" and state.error["hint"]
-    assert "ZeroDivisionError" in state.error["error"] or "division" in state.error["error"]
+    assert "ZeroDivisionError" in state.error["error"]
+    assert engine.calls["brk_1"] == ["cleared up"]
 
 
 def test_who_waits_hears_at_once(engine: Engine) -> None:

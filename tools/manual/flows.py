@@ -171,6 +171,7 @@ def _is_step(node: ast.AST) -> bool:
         and isinstance(node.func, ast.Attribute)
         and node.func.attr == "step"
         and isinstance(node.func.value, ast.Name)
+        and node.func.value.id == "run"
         and bool(node.args)
     )
 

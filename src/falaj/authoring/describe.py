@@ -17,7 +17,6 @@ from falaj.lifecycle.data.model import SourceSpec
 from falaj.lifecycle.evidence.model import CHAMPION, MANDATORY, GateSpec
 from falaj.lifecycle.features.model import ViewSpec
 from falaj.lifecycle.loop.model import ModelDefinition, ProjectDefinition
-from falaj.lifecycle.registry.model import check_name
 from falaj.lifecycle.training.model import METRICS, TASKS, Input, JoinKey, ViewUse
 
 _SEEDS = 1 << 31  # what every training library takes
@@ -104,7 +103,6 @@ def view_spec(view: FeatureView, source: SourceSpec) -> ViewSpec:
 
 def model_definition(model: Model, views: dict[str, ViewSpec]) -> ModelDefinition:
     """A model with its features laid out in order, the mandatory gates added, and everything checked."""
-    check_name(model.name)
     if model.task not in TASKS:
         raise _wrong(
             f"{model.name} has the task {model.task!r}, which does not exist", f"use one of {', '.join(TASKS)}"

@@ -185,13 +185,14 @@ def _import(root: Path, module_name: str) -> ModuleType:
 def _forget(root: Path) -> None:
     """Drop loaded modules that go by the names of this project's own, so that its files are what is imported."""
     own = {p.stem for p in root.glob("*.py")} | {p.parent.name for p in root.glob("*/__init__.py")}
-    hidden = sorted(own & set(sys.stdlib_module_names))
+    hidden = sorted(own & set(sys.stdlib_module_names))  # a folder without __init__ hides nothing: Python looks on
     if hidden:
         raise Invalid(
             f"{hidden[0]}.py hides Python's own module {hidden[0]}",
             hint=f"give {hidden[0]}.py another name",
             code="hides_module",
         )
+    own |= {p.parent.name for p in root.glob("*/*.py")} - {*sys.stdlib_module_names, "falaj"}
     for loaded, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None) or ""
         if loaded.split(".")[0] in own and "site-packages" not in file:

@@ -7,23 +7,20 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import datetime
 from functools import partial
 from importlib import metadata as distributions
 from pathlib import Path
 
-import msgspec
-from fastapi import APIRouter, FastAPI
 from sqlalchemy.exc import DatabaseError
 
 from falaj.bootstrap.adoption import Adoption, Around, external_models, watching
 from falaj.bootstrap.intake import Around as IntakeAround
 from falaj.bootstrap.intake import Intake, waiver_service
 from falaj.bootstrap.keeping import assembly as keeping
-from falaj.bootstrap.web import make_app
 from falaj.governance.audit import model as audit_model
-from falaj.governance.audit import routes as audit_routes
 from falaj.governance.audit.publisher import Publisher
 from falaj.governance.audit.service import AuditService
 from falaj.governance.audit.store import SqlAuditStore
@@ -32,7 +29,6 @@ from falaj.governance.changes.service import ChangeService
 from falaj.governance.changes.store import SqlApprovalStore
 from falaj.governance.door import Door
 from falaj.governance.identity import model as identity_model
-from falaj.governance.identity import routes as identity_routes
 from falaj.governance.identity.guard import Guard
 from falaj.governance.identity.service import IdentityService, SessionService
 from falaj.governance.identity.store import SqlIdentityStore
@@ -47,28 +43,26 @@ from falaj.kernel.access import SYSTEM, Action, Principal
 from falaj.kernel.clock import HomeClock, SystemClock
 from falaj.kernel.digests import digest_of, sha256
 from falaj.kernel.environments import DEV, ENVIRONMENTS, MEASUREMENT, PRODUCTION, STAGING
-from falaj.kernel.errors import Conflict, Integrity, NotFound
+from falaj.kernel.errors import Conflict, Integrity
 from falaj.kernel.settings import Settings
 from falaj.lifecycle.data import model as data_model
-from falaj.lifecycle.data import routes as data_routes
 from falaj.lifecycle.data import service as data
 from falaj.lifecycle.data.flows import DataFlows
 from falaj.lifecycle.data.store import SqlDatasetStore
 from falaj.lifecycle.evidence import model as evidence_model
-from falaj.lifecycle.evidence import routes as evidence_routes
 from falaj.lifecycle.evidence import service as evidence
 from falaj.lifecycle.evidence.store import SqlStatementStore
 from falaj.lifecycle.features import model as features_model
-from falaj.lifecycle.features import routes as features_routes
 from falaj.lifecycle.features import service as features
 from falaj.lifecycle.features.flows import FeatureFlows
 from falaj.lifecycle.features.store import SqlMaterializationStore
-from falaj.lifecycle.loop import environments, overview, starting, why
+from falaj.lifecycle.loop import environments, starting
 from falaj.lifecycle.loop import model as loop_model
-from falaj.lifecycle.loop import routes as loop_routes
 from falaj.lifecycle.loop.cancelling import CancelService, cancelled
 from falaj.lifecycle.loop.environments import EnvironmentService
+from falaj.lifecycle.loop.flows import measuring
 from falaj.lifecycle.loop.flows.build import BuildFlow, Stages
+from falaj.lifecycle.loop.flows.defined import Defined
 from falaj.lifecycle.loop.flows.release import ReleaseFlow
 from falaj.lifecycle.loop.flows.retrain import Retraining
 from falaj.lifecycle.loop.flows.rollout import RolloutFlow
@@ -76,35 +70,28 @@ from falaj.lifecycle.loop.flows.rollout import Stages as RolloutStages
 from falaj.lifecycle.loop.flows.staging import Stages as StagingStages
 from falaj.lifecycle.loop.flows.staging import StagingFlow
 from falaj.lifecycle.loop.keeping import model as keeping_model
-from falaj.lifecycle.loop.overview import OverviewService
 from falaj.lifecycle.loop.service import DecisionPorts, DecisionService, DefinitionService
 from falaj.lifecycle.loop.starting import StartService
 from falaj.lifecycle.loop.store import SqlDefinitionStore
-from falaj.lifecycle.loop.why import WhyService
 from falaj.lifecycle.monitoring import analyst, backtest, observer, quality
 from falaj.lifecycle.monitoring import model as monitoring_model
-from falaj.lifecycle.monitoring import routes as monitoring_routes
 from falaj.lifecycle.monitoring.flows import BacktestFlow
 from falaj.lifecycle.monitoring.incidents import IncidentService
 from falaj.lifecycle.monitoring.service import DeadMan, MonitoringService, Watch
 from falaj.lifecycle.monitoring.store import SqlIncidentStore, SqlRecordStore
 from falaj.lifecycle.registry import model as registry_model
-from falaj.lifecycle.registry import routes as registry_routes
 from falaj.lifecycle.registry import service as registry
 from falaj.lifecycle.registry.store import SqlVersionStore
 from falaj.lifecycle.rollout import model as rollout_model
-from falaj.lifecycle.rollout import routes as rollout_routes
 from falaj.lifecycle.rollout import strategy as rollout_strategy
 from falaj.lifecycle.rollout.service import RolloutService
 from falaj.lifecycle.rollout.service import Stores as RolloutStores
 from falaj.lifecycle.rollout.store import SqlPlanStore, SqlRolloutStore
 from falaj.lifecycle.serving import journals
 from falaj.lifecycle.serving import model as serving_model
-from falaj.lifecycle.serving import routes as serving_routes
 from falaj.lifecycle.serving import service as serving
 from falaj.lifecycle.serving.flows import ShipFlow
 from falaj.lifecycle.serving.journals import JournalService, Shipper
-from falaj.lifecycle.serving.plane.journal import read_record
 from falaj.lifecycle.serving.ports import Tokens
 from falaj.lifecycle.serving.process import (
     Guests,
@@ -117,7 +104,6 @@ from falaj.lifecycle.serving.process import (
 from falaj.lifecycle.serving.store import SqlBundleStore, SqlSegmentStore
 from falaj.lifecycle.training import foreign as foreign_model
 from falaj.lifecycle.training import model as training_model
-from falaj.lifecycle.training import routes as training_routes
 from falaj.lifecycle.training import service as training
 from falaj.lifecycle.training.store import SqlImportStore, SqlRunStore
 from falaj.storage.blobs.local import LocalBlobs
@@ -171,18 +157,23 @@ class ControlPlane:
         self.settings = settings
         self.layout = Layout(check_place(settings.home))
         settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._lock = take_lock(self.layout.lock)
-        self.clock = HomeClock(settings.home)
-        keeping.check_keys(self.layout.keys, self.layout.database)
-        self.keys = KeyRing(self.layout.keys)
-        check_database(self.layout.database, self.layout.audit)
-        self.database = SqliteDatabase(self.layout.database)
-        migrate(self.database, keep=self.layout.database)
-        self.metrics = SqliteDatabase(self.layout.metrics, durable=False)
-        self._govern()
-        self._stages()
-        self._flows()
-        self.keeping = keeping.Keeping(self)
+        with ExitStack() as undo:  # a home that cannot be opened is given back
+            undo.callback(os.close, take_lock(self.layout.lock))
+            self.clock = HomeClock(settings.home)
+            keeping.check_keys(self.layout.keys, self.layout.database)
+            self.keys = KeyRing(self.layout.keys)
+            check_database(self.layout.database, self.layout.audit)
+            self.database = SqliteDatabase(self.layout.database)
+            undo.callback(self.database.close)
+            migrate(self.database, keep=self.layout.database)
+            self.metrics = SqliteDatabase(self.layout.metrics, durable=False)
+            undo.callback(self.metrics.close)
+            self._govern()
+            self._stages()
+            self._steps()
+            self._flows()
+            self.keeping = keeping.Keeping(self)
+            self._opened = undo.pop_all()
 
     def start(self) -> None:
         """Carry on what was under way, publish the log, create the first principal of a new home."""
@@ -192,10 +183,7 @@ class ControlPlane:
             self.workflows.launch()
         except DatabaseError as e:
             raise explained(e, self.layout.flows) from e
-        for environment in (self.serving, self.staging):
-            if environment.generation() == 0 or not environment.sealed_to(plane_key(Path(environment.target.folder))):
-                environment.publish(SYSTEM.name)
-            environment.project()
+        self._publish_anew()
         self.watch.start()
         self.intake.start()
         self.observer.load([*self.registry.models(), *self.external.names()])
@@ -203,20 +191,26 @@ class ControlPlane:
         self.shipper.start()
 
     def close(self) -> None:
-        """Stop everything in the order in which nothing is taken for a failure, and give the home back."""
-        self.keeping.stop()
-        self.intake.stop()
-        self.shipper.stop()
-        self.watch.stop()
-        self.tail.stop()
-        self.external.close()
-        self.workflows.close()  # first: a child that is ended below is no failure of its flow
-        self.steps.stop()
-        self.staging_plane.close()
-        self.publisher.stop()
-        self.metrics.close()
-        self.database.close()
-        os.close(self._lock)
+        """Stop everything in the order in which nothing is taken for a failure, and give the home back.
+
+        What fails to stop does not keep the rest from it; it is raised at the end.
+        """
+        in_order: tuple[Callable[[], object], ...] = (
+            self.keeping.stop,
+            self.intake.stop,
+            self.shipper.stop,
+            self.watch.stop,
+            self.tail.stop,
+            self.external.close,
+            self.steps.dismiss_all,  # while the loop that their pipes belong to runs
+            self.workflows.close,  # before the children: one that is ended below is no failure of its flow
+            self.steps.stop,
+            self.staging_plane.close,
+            self.publisher.stop,
+        )
+        with self._opened as last:
+            for stop in reversed(in_order):
+                last.callback(stop)
 
     # putting together
 
@@ -348,7 +342,7 @@ class ControlPlane:
             ),
         )  # fmt: skip
 
-    def _set_clock(self, shows: datetime, rate: float) -> None:
+    def set_clock(self, shows: datetime, rate: float) -> None:
         """Move the home's clock, and look at what is due by it before anything else happens."""
         self.clock.set(shows, rate)
         self.tail.catch_up(_LOOK_SECONDS)
@@ -358,32 +352,50 @@ class ControlPlane:
         for environment in (self.serving, self.staging):
             environment.settle(environment.publish(SYSTEM.name), 2.0)
 
-    def _flows(self) -> None:
+    def _publish_anew(self) -> None:
+        """Each data plane finds a bundle that it can read; the home's first, or the first since its key was made anew.
+
+        What such a bundle lacks, a signature that is gone perhaps, is told and does not keep the home from opening: a
+        home must open to be mended, and without a bundle nothing takes traffic.
+        """
+        troubles = []
+        for environment in (self.serving, self.staging):
+            name, folder = environment.target.environment, Path(environment.target.folder)
+            try:
+                if environment.generation() == 0 or not environment.sealed_to(plane_key(folder)):
+                    environment.publish(SYSTEM.name)
+                environment.project()
+            except Integrity as e:
+                troubles.append(f"{name} has no bundle that its data plane can read: {e.message}")
+        if troubles:
+            self.incidents.open(monitoring_model.EVERY_MODEL, monitoring_model.BUNDLE, "", "; ".join(troubles))
+        else:
+            self.incidents.settle(monitoring_model.EVERY_MODEL, monitoring_model.BUNDLE)
+
+    def _steps(self) -> None:
         limits = {"memory_mb": self.settings.step_memory_mb, "seconds": self.settings.step_seconds}
         shutil.rmtree(self.layout.scratch, ignore_errors=True)  # of a process that was killed: every step begins anew
         self.steps = ChildRunner(self.layout.scratch, **limits)
         self.steps.sweep()
+
+    def _flows(self) -> None:
         self.workflows = DbosWorkflows(self.layout.flows, self.events, partial(cancelled, self.door))
         self.cancelling = CancelService(self.door, self.workflows, self.steps)
         staging = self._staging_flow()
+        self.defined = Defined(self.definitions, self.data)
+        self.measuring = self._measuring()
         self.build = BuildFlow(
             Stages(
-                staging=staging,
-                definitions=self.definitions,
-                data=self.data,
+                defined=self.defined,
                 training=self.training,
                 evidence=self.evidence,
                 registry=self.registry,
-                champions=self.rollout,
-                probe=self.probe,
-                blobs=self.blobs,
+                measuring=self.measuring,
+                staging=staging,
                 steps=self.steps,
                 principals=self.identity,
                 clock=self.clock,
-                environment=PRODUCTION,
                 runtime=runtime_digest(),
-                model_key=str(self.keys.model_path),
-                approvals=self.settings.approvals,
             )
         )
         self.workflows.register(data_model.INGEST, DataFlows(self.data, self.steps, self.identity).ingest)
@@ -419,6 +431,21 @@ class ControlPlane:
             )
         )
 
+    def _measuring(self) -> measuring.Measuring:
+        return measuring.Measuring(
+            measuring.Tools(
+                registry=self.registry,
+                champions=self.rollout,
+                probe=self.probe,
+                blobs=self.blobs,
+                steps=self.steps,
+                clock=self.clock,
+                environment=PRODUCTION,
+                model_key=str(self.keys.model_path),
+                approvals=self.settings.approvals,
+            )
+        )
+
     def _adopted(self) -> Adoption:
         """What one may adopt alone."""
         return Adoption(
@@ -432,9 +459,9 @@ class ControlPlane:
     def _intake(self) -> Intake:
         return Intake(
             IntakeAround(
-                self.settings, self.database, self.door, self.keys, self.blobs, self.identity, self.lineage, self.definitions,
-                self.data, self.evidence, self.registry, self.waivers, self.rollouts,
-                {STAGING: self.staging, PRODUCTION: self.serving}, self.incidents, self.probe, self.steps, self.workflows,
+                self.settings, self.database, self.door, self.keys, self.blobs, self.identity, self.lineage, self.defined,
+                self.measuring, self.evidence, self.registry, self.waivers, self.rollouts,
+                {STAGING: self.staging, PRODUCTION: self.serving}, self.incidents, self.steps, self.workflows,
                 self.clock,
             )
         )  # fmt: skip
@@ -468,86 +495,6 @@ class ControlPlane:
                 journal=str(self.layout.plane / "journal"),
             )
         )
-
-    def app(self, more: Sequence[APIRouter] = ()) -> FastAPI:
-        """The API, with `more` routes beside it (the console's)."""
-        guard, flows, clock = self.guard, self.workflows, self.clock
-        loop = loop_routes.Ports(
-            definitions=self.definitions,
-            decisions=self.decisions,
-            environments=self.environments,
-            starts=self.starts,
-            registry=self.registry,
-            builds=self.build,
-            flows=flows,
-            steps=self.steps,
-            monitoring=self.monitoring,
-            lineage=self.lineage,
-            audit=self.audit,
-            why=WhyService(self._known_of_predictions()),
-            overview=OverviewService(self._known_of_the_loop()),
-            record=self.record,
-            set_clock=self._set_clock,
-            home=str(self.layout.home),
-            clock=clock,
-            door=self.door,
-            cancelling=self.cancelling,
-        )
-        monitored = monitoring_routes.Ports(
-            self.quality, self.external, self.incidents, self.backtests, flows, clock, self.decisions.check_model
-        )
-        routers: list[APIRouter] = [
-            identity_routes.build(self.identity, self.sessions, guard),
-            audit_routes.build(self.audit, self.door, guard),
-            data_routes.build(self.data, flows, guard, clock),
-            features_routes.build(self.features, flows, guard, clock),
-            training_routes.build(self.training, self.decisions.check_model, guard),
-            evidence_routes.build(self.evidence, guard),
-            registry_routes.build(self.registry, self.decisions.check_model, guard),
-            rollout_routes.build(self.rollout, self.analyst, self.decisions.check_model, guard),
-            serving_routes.build(self.journals, guard),
-            monitoring_routes.build(monitored, guard),
-            loop_routes.build(loop, guard),
-            *self.intake.routers(guard, self.decisions),
-            *self.keeping.routers(guard),
-            monitoring_routes.external(monitored, guard),
-            *self.adoption.routers(guard),
-        ]
-        return make_app([*routers, *more], guard, self.layout.home)
-
-    def _known_of_predictions(self) -> why.Ports:
-        return why.Ports(
-            record=partial(read_record, self.layout.plane / "journal"),
-            registry=self.registry,
-            changes=self.changes,
-            rollout=self.rollout,
-            training=self.training,
-            data=self.data,
-            quality=self.quality,
-            incidents=self.incidents,
-            audit=self.audit,
-        )
-
-    def _known_of_the_loop(self) -> overview.Ports:
-        return overview.Ports(
-            registry=self.registry,
-            definitions=self.definitions,
-            changes=self.changes,
-            rollout=self.rollout,
-            training=self.training,
-            quality=self.quality,
-            incidents=self.incidents,
-            retraining=self.retraining,
-            flows=self.workflows,
-        )
-
-    def record(self, prediction: str) -> loop_routes.Record | None:
-        """A prediction's record from the journal, if there is one."""
-        try:
-            found = read_record(self.layout.plane / "journal", prediction)
-        except NotFound:
-            return None
-        return loop_routes.Record(found.id, found.model, found.digest, msgspec.to_builtins(found))
 
     def _first_principal(self) -> None:
         """A new home gets one administrator: whoever owns the folder. Its token lies in the home, for its owner only.

@@ -9,18 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
     PrivateFormat,
-    PublicFormat,
     load_pem_private_key,
 )
 
 from falaj.governance.signing.dsse import STATEMENT_TYPE, PublicKey, load_public_key, verify_envelope
+from falaj.governance.signing.keys import public_pem
 from falaj.governance.signing.signer import EnvelopeSigner
+from falaj.kernel.disk import refusal
 from falaj.kernel.errors import Integrity, Invalid
+from falaj.kernel.files import write_private
 from falaj.kernel.settings import Settings
 from falaj.lifecycle.evidence.model import PredictionsOutcome, PredictionsTask
 from falaj.lifecycle.evidence.statements import test_result
@@ -43,17 +46,21 @@ def measure(
 
 
 def signing_key(path: Path) -> Ed25519PrivateKey:
-    """The key in a file; a new one where there is no file, with the public half beside it (`.pub`). Raises `Invalid`."""
+    """The key in a file; a new one where there is no file, with the public half beside it (`.pub`).
+
+    Raises `Invalid`, and `Unavailable` for a new key that cannot be written.
+    """
     if not path.exists():
         key = Ed25519PrivateKey.generate()
-        path.touch(0o600)
-        path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-        public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-        path.with_name(f"{path.name}.pub").write_bytes(public)
+        try:
+            write_private(path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+            path.with_name(f"{path.name}.pub").write_text(public_pem(key), "ascii")
+        except OSError as e:
+            raise refusal(e, path) or _no_key(path) from e
         return key
     try:
         found = load_pem_private_key(path.read_bytes(), None)
-    except (ValueError, TypeError, OSError) as e:
+    except (ValueError, TypeError, OSError, UnsupportedAlgorithm) as e:
         raise _no_key(path) from e
     if not isinstance(found, Ed25519PrivateKey):
         raise _no_key(path)
@@ -73,12 +80,11 @@ def read_signed(bundle: bytes, keys: list[PublicKey]) -> list[dict[str, Any]]:
     for line in bundle.splitlines():
         try:
             envelope = msgspec.json.decode(line, type=dict[str, Any])
+            found.append(msgspec.json.decode(verify_envelope(envelope, STATEMENT_TYPE, keys), type=dict[str, Any]))
         except (msgspec.DecodeError, UnicodeDecodeError) as e:
             raise Integrity(
                 "the evidence cannot be read", hint="use the file as `falaj gates check` wrote it", code="bad_envelope"
             ) from e
-        statement: dict[str, Any] = msgspec.json.decode(verify_envelope(envelope, STATEMENT_TYPE, keys))
-        found.append(statement)
     if not found:
         raise Integrity(
             "the evidence is empty", hint="use the file as `falaj gates check` wrote it", code="no_evidence"

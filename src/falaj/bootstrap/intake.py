@@ -14,14 +14,13 @@ from falaj.governance.lineage.service import LineageService
 from falaj.governance.signing.keys import KeyRing
 from falaj.governance.signing.signer import EnvelopeSigner
 from falaj.kernel.clock import Clock
-from falaj.kernel.environments import ENVIRONMENTS, PRODUCTION
+from falaj.kernel.environments import ENVIRONMENTS
 from falaj.kernel.settings import Settings
-from falaj.lifecycle.data.service import DataService
-from falaj.lifecycle.evidence.ports import ServingProbe
 from falaj.lifecycle.evidence.service import EvidenceService
 from falaj.lifecycle.loop.flows.defined import Defined
 from falaj.lifecycle.loop.flows.importing import ImportFlow, Stages
-from falaj.lifecycle.loop.service import DecisionService, DefinitionService
+from falaj.lifecycle.loop.flows.measuring import Measuring
+from falaj.lifecycle.loop.service import DecisionService
 from falaj.lifecycle.loop.waiving import Ports as WaivingPorts
 from falaj.lifecycle.loop.waiving import WaiverWatch, WaivingService
 from falaj.lifecycle.monitoring.incidents import IncidentService
@@ -51,15 +50,14 @@ class Around(msgspec.Struct, frozen=True):
     blobs: LocalBlobs
     identity: IdentityService
     lineage: LineageService
-    definitions: DefinitionService
-    data: DataService
+    defined: Defined
+    measuring: Measuring
     evidence: EvidenceService
     registry: RegistryService
     waivers: waivers.WaiverService
     rollouts: Mapping[str, RolloutService]
     serving: Mapping[str, ServingService]
     incidents: IncidentService
-    probe: ServingProbe
     steps: ChildRunner
     workflows: DbosWorkflows
     clock: Clock
@@ -99,19 +97,14 @@ class Intake:
     def _stages(self) -> Stages:
         a = self._a
         return Stages(
-            defined=Defined(a.definitions, a.data),
+            defined=a.defined,
             imports=self.imports,
             evidence=a.evidence,
             registry=a.registry,
-            champions=a.rollouts[PRODUCTION],
-            probe=a.probe,
-            blobs=a.blobs,
+            measuring=a.measuring,
             steps=a.steps,
             principals=a.identity,
             clock=a.clock,
-            environment=PRODUCTION,
-            model_key=str(a.keys.model_path),
-            approvals=a.settings.approvals,
             memory_mb=a.settings.step_memory_mb,
             hidden=(str(a.settings.home),),
         )

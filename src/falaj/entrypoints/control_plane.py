@@ -25,6 +25,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from falaj.bootstrap import api
 from falaj.bootstrap.control_plane import ControlPlane
 from falaj.entrypoints.console import routes as console
 from falaj.entrypoints.console.home import ConsoleGuard, HomeReader, HomeSessions
@@ -36,7 +37,7 @@ from falaj.kernel.settings import Settings, load_settings
 
 
 def main() -> None:
-    """Serve a home: `falaj-control-plane --home … --project …`."""
+    """Serve a home: `python -m falaj.entrypoints.control_plane --home … --project …`."""
     parser = argparse.ArgumentParser(prog="falaj-control-plane")
     parser.add_argument("--home", required=True)
     parser.add_argument("--project", required=True)
@@ -113,7 +114,7 @@ class _Server(uvicorn.Server):
 
 def application(plane: ControlPlane) -> FastAPI:
     """The API and the console of an opened home, for loopback names only."""
-    app = plane.app([console.build(HomeReader(plane), HomeSessions(plane), ConsoleGuard(plane.door))])
+    app = api.build(plane, [console.build(HomeReader(plane), HomeSessions(plane), ConsoleGuard(plane.door))])
     as_json = app.exception_handlers[HTTPException]
 
     async def nowhere(request: Request, error: Exception) -> Response:
@@ -142,6 +143,7 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         listener.bind((host, port))
     except OSError as e:
+        listener.close()
         raise Unavailable(
             f"port {port} is taken", hint="set FALAJ_PORT to a free one, or to 0 for any", code="port_taken"
         ) from e

@@ -9,5 +9,9 @@
 `names`    what things may be called
 `faults`   what project code did wrong
 `disk`     what it means when a disk refuses
+`files`    writing what must survive a power cut
+`locks`    locks on files, held as long as a process lives
+`environments` the environments that a home hosts, in their order
 `log`      structured logs to standard error
+`lookout`  a thread that looks after something, again and again
 """

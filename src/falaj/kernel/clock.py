@@ -11,11 +11,11 @@ import threading
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import msgspec
 
-from falaj.kernel.errors import Integrity
+from falaj.kernel.errors import Integrity, Invalid
 
 
 class Clock(Protocol):
@@ -38,7 +38,7 @@ class Replay(msgspec.Struct, frozen=True):
     """`clock.json`: at machine time `anchor` (Unix seconds) the clock showed `shows`; it runs `rate` times as fast."""
 
     anchor: float
-    shows: datetime
+    shows: Annotated[datetime, msgspec.Meta(tz=True)]
     rate: float = 1.0
 
 
@@ -66,13 +66,15 @@ class HomeClock:
         replay = self._replay
         if replay is None:
             return datetime.now(UTC)
-        return replay.shows + timedelta(seconds=(machine - replay.anchor) * replay.rate)
+        try:
+            return (replay.shows + timedelta(seconds=(machine - replay.anchor) * replay.rate)).astimezone(UTC)
+        except OverflowError as e:
+            raise _unreadable(e) from e
 
     def set(self, shows: datetime, rate: float = 1.0) -> None:
         """Move the home's clock; this one follows at once, those of other processes within 50 ms."""
-        with (
-            self._looking
-        ):  # a look that another thread is taking may have seen the old file, and must not count after this
+        # Locked: a look that another thread is taking may have seen the old file, and must not count after this.
+        with self._looking:
             set_replay(self._path.parent, shows, rate)
             self._checked = 0.0
 
@@ -81,24 +83,22 @@ class HomeClock:
             stat = self._path.stat()
             seen = (stat.st_mtime_ns, stat.st_ino)
             if seen != self._seen:
-                self._replay = msgspec.json.decode(self._path.read_bytes(), type=Replay)
+                self._replay = _decoded(self._path.read_bytes())
                 self._seen = seen
         except FileNotFoundError:
             self._replay = self._seen = None
-        except (OSError, msgspec.DecodeError) as e:
-            raise Integrity(
-                f"the home's clock cannot be read: {e}",
-                hint="set the clock again, or remove clock.json from the home to show the machine's time",
-                code="clock_unreadable",
-            ) from e
+        except OSError as e:
+            raise _unreadable(e) from e
 
 
 def replay_of(home: Path) -> Replay | None:
-    """How a home's clock was moved; None when it shows the machine's time."""
+    """How a home's clock was moved; None when it shows the machine's time. Raises `Integrity` as `HomeClock.now` does."""
     try:
-        return msgspec.json.decode((home / "clock.json").read_bytes(), type=Replay)
+        return _decoded((home / "clock.json").read_bytes())
     except FileNotFoundError:
         return None
+    except OSError as e:
+        raise _unreadable(e) from e
 
 
 def set_replay(home: Path, shows: datetime, rate: float = 1.0) -> None:
@@ -108,14 +108,42 @@ def set_replay(home: Path, shows: datetime, rate: float = 1.0) -> None:
     temporary.replace(home / "clock.json")
 
 
+def _decoded(data: bytes) -> Replay:
+    try:
+        return msgspec.json.decode(data, type=Replay)
+    except (msgspec.DecodeError, UnicodeDecodeError) as e:
+        raise _unreadable(e) from e
+
+
+def _unreadable(why: Exception) -> Integrity:
+    return Integrity(
+        f"the home's clock cannot be read: {why}",
+        hint="set the clock again, or remove clock.json from the home to show the machine's time",
+        code="clock_unreadable",
+    )
+
+
 def iso(moment: datetime) -> str:
     """RFC 3339 in UTC with milliseconds, as it stands in records."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def parse_iso(text: str) -> datetime:
-    """The inverse of `iso`; a time without a zone is refused (ValueError)."""
+    """The inverse of `iso`; a time without a zone, or that no calendar has in UTC, is refused (ValueError)."""
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
         raise ValueError(f"{text!r} has no time zone")
-    return moment.astimezone(UTC)
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError as e:  # the first hours of year 1 and the last of year 9999, with an offset
+        raise ValueError(f"{text!r} is out of the calendar") from e
+
+
+def written_moment(text: str) -> str:
+    """What a person wrote, as `iso` writes it. Raises `Invalid` (bad_moment)."""
+    try:
+        return iso(parse_iso(text))
+    except ValueError as e:
+        raise Invalid(
+            f"{text[:60]!r} is not a moment: {e}", hint="write it like 2013-04-01T00:00:00Z", code="bad_moment"
+        ) from e

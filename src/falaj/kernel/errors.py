@@ -93,12 +93,12 @@ KINDS: dict[str, type[FalajError]] = {c.kind: c for c in (NotFound, Conflict, In
 
 def from_dict(body: dict[str, Any]) -> FalajError:
     """Rebuild an error from `as_dict`; an unknown kind becomes `Unavailable`, never a success."""
-    kind = KINDS.get(str(body.get("kind")), Unavailable)
+    kind, details = KINDS.get(str(body.get("kind")), Unavailable), body.get("details")
     error = kind(
         str(body.get("error") or "the server answered with an error that it did not explain"),
         hint=str(body.get("hint") or "look at the server's log in the home's run folder"),
         code=str(body.get("code") or "unexplained"),
-        details=dict(body.get("details") or {}),
+        details=details if isinstance(details, dict) else {},
     )
     error.received = True
     return error

@@ -7,7 +7,8 @@ from datetime import datetime
 
 from falaj.kernel.digests import digest_of
 
-_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32
+ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+"""Crockford's base 32: five bits a character, and none that is read for another."""
 
 
 def new_id(prefix: str, now: datetime) -> str:
@@ -21,4 +22,4 @@ def id_of(prefix: str, *parts: str) -> str:
 
 
 def _written(prefix: str, value: int) -> str:
-    return prefix + "_" + "".join(_ALPHABET[(value >> shift) & 31] for shift in range(125, -1, -5))
+    return prefix + "_" + "".join(ALPHABET[(value >> shift) & 31] for shift in range(125, -1, -5))

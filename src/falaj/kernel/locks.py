@@ -18,13 +18,17 @@ def take(path: Path) -> int | None:
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     until = time.monotonic() + _PATIENCE
-    while not _locked(descriptor, fcntl.LOCK_EX):
-        if time.monotonic() > until:
-            os.close(descriptor)
-            return None
-        time.sleep(_PAUSE)
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+    try:
+        while not _locked(descriptor, fcntl.LOCK_EX):
+            if time.monotonic() > until:
+                os.close(descriptor)
+                return None
+            time.sleep(_PAUSE)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+    except OSError:  # a lock that nobody was told of would be held as long as this process lives
+        os.close(descriptor)
+        raise
     return descriptor
 
 

@@ -52,6 +52,7 @@ class _Child:
         self.tasks = 0
         self.loop = asyncio.get_running_loop()
         self.expiry: asyncio.TimerHandle | None = None
+        self.ending: asyncio.Task[None] | None = None  # a loop holds its tasks only weakly
 
     def suits(self, task: StepTask) -> bool:
         return (
@@ -95,6 +96,21 @@ class ChildRunner:
         self._stopped.add(flow)
         for pid in [p for p, of in list(self._flows.items()) if of == flow]:
             _kill(pid)
+
+    async def dismiss(self) -> None:
+        """End the processes that wait for a task of the running loop; whoever ends the loop does this before."""
+        for child in [c for c in self._idle if c.loop is asyncio.get_running_loop()]:
+            self._idle.remove(child)
+            if child.expiry:
+                child.expiry.cancel()
+            await self._end(child)
+
+    def dismiss_all(self) -> None:
+        """The same in every other loop that runs."""
+        for loop in {c.loop for c in self._idle}:
+            if loop.is_running() and loop is not _running_loop():
+                with contextlib.suppress(TimeoutError):  # `stop` ends them all the same
+                    asyncio.run_coroutine_threadsafe(self.dismiss(), loop).result(_END_SECONDS)
 
     def stop(self) -> None:
         """End every child and what they started; used when the parent stops in order."""
@@ -178,7 +194,7 @@ class ChildRunner:
     def _expire(self, child: _Child) -> None:
         if child in self._idle:
             self._idle.remove(child)
-            child.loop.create_task(self._end(child))
+            child.ending = child.loop.create_task(self._end(child))
 
     async def _end(self, child: _Child) -> None:
         _kill(child.process.pid)
@@ -216,6 +232,14 @@ class ChildRunner:
             if processes.memory_mb(pid, self._memory_mb) > self._memory_mb:
                 _kill(pid)
                 return f"it took more than {self._memory_mb} MB of memory"
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    """The loop that runs in this thread, if one does."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 async def _event(lines: asyncio.StreamReader) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer, PortableWorkflowError, SetWorkflowID
+from sqlalchemy import URL
 
 from falaj.kernel.clock import iso
 from falaj.kernel.disk import refusal
@@ -43,7 +44,7 @@ class DbosWorkflows:
         self._closing = threading.Event()
         config: DBOSConfig = {
             "name": "falaj",
-            "system_database_url": f"sqlite:///{database}",
+            "system_database_url": _address(database),
             "application_version": FLOW_SHAPE,
             "executor_id": "embedded",  # one process owns the home, so one name is enough
             "serializer": DBOSPortableJSONSerializer(),
@@ -55,8 +56,7 @@ class DbosWorkflows:
         """Make a flow known; before `launch`."""
 
         async def body(payload: Payload) -> Payload:
-            run = _Run(str(DBOS.workflow_id), self._events, self._closing, self._home)
-            run.cancelled = self._cancelled
+            run = _Run(str(DBOS.workflow_id), self._events, self._closing, self._home, self._cancelled)
             try:
                 result = {"value": await flow(run, payload)}
             except FalajError as e:
@@ -143,12 +143,14 @@ class _Stopping(BaseException):
 class _Run:
     """A `FlowRun` over DBOS."""
 
-    def __init__(self, flow_id: str, events: EventLog, closing: threading.Event, home: Path) -> None:
+    def __init__(
+        self, flow_id: str, events: EventLog, closing: threading.Event, home: Path, cancelled: Cancelled
+    ) -> None:
         self.id = flow_id
-        self._home = home
         self._events = events
         self._closing = closing
-        self.cancelled: Cancelled = lambda _flow: None
+        self._home = home
+        self._cancelled = cancelled
         self._stopping = False  # the flow was told that it is cancelled, and ends
 
     async def step(self, name: str, work: Work) -> Any:
@@ -162,11 +164,10 @@ class _Run:
                 if self._closing.is_set():
                     raise asyncio.CancelledError from e  # it may come from the stop: never kept as the step's result
                 return {"error": (self._order() or e).as_dict()}
-            except OSError as e:
-                told = refusal(e, self._home)
-                if told is None or self._closing.is_set():
-                    raise
-                return {"error": told.as_dict()}
+            except Exception as e:  # the flow clears up after a fault of ours as after a refusal
+                if self._closing.is_set():
+                    raise asyncio.CancelledError from e
+                return {"error": (refusal(e, self._home) or _fault(name, e)).as_dict()}
             return {"value": value}
 
         try:
@@ -183,10 +184,15 @@ class _Run:
 
     def _order(self) -> FalajError | None:
         """The order to stop, until a step has raised it: the steps after that are the flow's own clearing up."""
-        return None if self._stopping else self.cancelled(self.id)
+        return None if self._stopping else self._cancelled(self.id)
 
     def emit(self, event: dict[str, Any]) -> None:
         self._events.append(self.id, event)
+
+
+def _address(database: Path) -> str:
+    """Of a file, whatever signs are in its folders' names: a '?' as it stands would end the path."""
+    return URL.create("sqlite", database=str(database)).render_as_string()
 
 
 def _moment(ms: int | None) -> str:
@@ -195,6 +201,15 @@ def _moment(ms: int | None) -> str:
 
 def _no_flow(flow_id: str) -> NotFound:
     return NotFound(f"there is no flow {flow_id}", hint="the id was printed when it was started", code="no_such_flow")
+
+
+def _fault(step: str, error: Exception) -> FalajError:
+    _log.error("step_failed", step=step, error=repr(error), exc_info=error)
+    return Unavailable(
+        f"step {step} failed: {type(error).__name__}: {error}"[:500],
+        hint="this is a fault of the platform: the log in the home's run folder has the trace",
+        code="flow_failed",
+    )
 
 
 def _unexplained(status: str, error: object) -> FalajError:

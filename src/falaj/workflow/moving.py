@@ -10,9 +10,10 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import msgspec
+
+from falaj.storage.sql.snapshot import reading
 
 _PLACES = (
     (
@@ -52,7 +53,8 @@ def move(flows: Path, old: Path, new: Path) -> int:
 
 def moved_text(text: str, old: str, new: str) -> str:
     """A JSON document with every string that is `old`, or a path below it, moved to `new`; others as they are."""
-    if old not in text:
+    written = msgspec.json.encode(old)[1:-1].decode()  # a quotation mark in a name has a backslash before it there
+    if written not in text:
         return text
     document = msgspec.json.decode(text)
     return msgspec.json.encode(_moved(document, old, new)).decode()
@@ -60,7 +62,7 @@ def moved_text(text: str, old: str, new: str) -> str:
 
 def under_way(flows: Path) -> list[tuple[str, str, int]]:
     """The flows that have not ended: id, name, when they were last touched (Unix milliseconds)."""
-    with closing(sqlite3.connect(f"file:{quote(str(flows.absolute()))}?mode=ro", uri=True)) as database:
+    with closing(reading(flows)) as database:
         return [(str(i), str(n), int(at)) for i, n, at in database.execute(_UNDER_WAY)]
 
 

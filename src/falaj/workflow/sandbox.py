@@ -179,7 +179,7 @@ def no_sandbox(why: str) -> Denied:
     """Nothing that runs code when it is loaded is loaded without a sandbox."""
     return Denied(
         f"no sandbox can be had here: {why}",
-        hint="export the model to ONNX, or save it with skops or as LightGBM's own text; or import it on Linux 6.2 or later with "
+        hint="export the model to ONNX, or save it as LightGBM's own text; or import it on Linux 6.2 or later with "
         "unprivileged user namespaces",
         code="no_sandbox",
     )

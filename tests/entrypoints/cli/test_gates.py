@@ -126,3 +126,16 @@ def test_what_cannot_be_understood_is_refused(shell: Shell, change: tuple[str, s
     said_here = code in ("bad_gate_file", "wrong_gate")  # by the command itself, before anything is measured
     found = shell.refused("gates", "check", "gates.toml", "--predictions", "p.csv", code=2 if said_here else 1)
     assert found["code"] == code
+
+
+@pytest.mark.parametrize(
+    ("option", "place", "code"),
+    [("--junit", "none/j.xml", "no_such_folder"), ("--evidence", "there", "not_a_regular_file")],
+)
+def test_a_place_where_no_file_can_be_is_told_before_anything_is_measured(
+    shell: Shell, option: str, place: str, code: str
+) -> None:
+    (shell.folder / "there").mkdir()
+    assert (
+        shell.refused("gates", "check", "gates.toml", "--predictions", "p.csv", option, place, code=2)["code"] == code
+    )

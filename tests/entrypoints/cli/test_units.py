@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import stat
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from cyclopts import App
 
@@ -15,13 +17,17 @@ from falaj.entrypoints.cli import render
 from falaj.entrypoints.cli.app import COMMANDS, app
 from falaj.entrypoints.cli.client import running_control_plane, token_of, token_path
 from falaj.entrypoints.cli.commands.build import parameters, project_files
+from falaj.entrypoints.cli.commands.follow import window
 from falaj.entrypoints.cli.commands.home import write_token
-from falaj.entrypoints.cli.commands.look import tree
-from falaj.entrypoints.cli.commands.serve import read_rows
+from falaj.entrypoints.cli.commands.importing import import_onnx
+from falaj.entrypoints.cli.commands.look import find_version, tree
+from falaj.entrypoints.cli.commands.serve import PlaneClient, read_rows
 from falaj.entrypoints.cli.commands.traffic import How
+from falaj.entrypoints.cli.session import Common
 from falaj.entrypoints.cli.starter import write_project
-from falaj.kernel.errors import Conflict, Invalid, Unauthenticated
+from falaj.kernel.errors import Conflict, Invalid, NotFound, Unauthenticated, Unavailable
 from falaj.kernel.settings import Settings
+from falaj.lifecycle.training.foreign import FILE_BYTES
 
 
 def test_parameters_are_json_where_they_can_be() -> None:
@@ -64,6 +70,65 @@ def test_a_tree_with_a_ring_ends() -> None:
     assert tree("a", [edge("a", "b"), edge("b", "a")], down=False) == [(0, "a"), (1, "b"), (2, "a (above)")]
 
 
+class Answering:
+    """A control plane that has these versions."""
+
+    def __init__(self, *rows: tuple[int, str]) -> None:
+        self._rows = [{"number": n, "alias": f"m@{n or d[:12]}", "digest": f"sha256:{d}"} for n, d in rows]
+
+    def get(self, path: str) -> Any:
+        assert path == "/api/v1/models/m/versions"
+        return self._rows
+
+
+def test_a_version_by_its_number_or_by_a_start_of_its_digest_that_no_other_has() -> None:
+    one, two, number = "ab" * 32, "ab" * 8 + "cd" * 24, "12345678" * 8
+    client: Any = Answering((1, one), (2, two), (12345678, "ef" * 32), (3, number))
+    assert find_version(client, "m@1")["number"] == 1
+    assert find_version(client, f"m@{two[:20]}")["number"] == 2
+    assert find_version(client, "m@12345678")["number"] == 12345678  # a number before a digest
+    with pytest.raises(Invalid, match="more than one version: m@1, m@2"):
+        find_version(client, "m@abababab")
+    with pytest.raises(NotFound):
+        find_version(client, "m@cdcdcdcd")
+
+
+def test_a_window_tells_a_quality_of_nothing() -> None:
+    found = {
+        "start": "2026-01-01T00:00Z", "end": "2026-01-08T00:00Z", "rows": 10, "verdict": "Inconclusive",
+        "reason": "few", "metric": "accuracy", "quality": 0.0, "labels": 3,
+    }  # fmt: skip
+    assert window(found).endswith(", accuracy 0.000 on 3 labels")
+    assert "accuracy" not in window({**found, "quality": None})
+
+
+@pytest.mark.parametrize("model", ["", "../tokens", "a/b", "m\x00"])
+def test_a_name_of_an_import_is_never_another_address(tmp_path: Path, model: str) -> None:
+    (tmp_path / "m.onnx").write_bytes(b"onnx")
+    with pytest.raises(Invalid) as refused:
+        import_onnx(tmp_path / "m.onnx", model=model, common=Common(home=str(tmp_path / "home")))
+    assert refused.value.code == "bad_name" and not (tmp_path / "home").exists()
+
+
+def test_a_model_that_is_too_large_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (tmp_path / "m.onnx").open("wb") as f:
+        f.truncate(FILE_BYTES + 1)
+    monkeypatch.setattr(Path, "read_bytes", None)
+    with pytest.raises(Invalid) as refused:
+        import_onnx(tmp_path / "m.onnx", model="m", common=Common(home=str(tmp_path / "home")))
+    assert refused.value.code == "source_too_large"
+
+
+def test_what_is_no_data_plane_is_told() -> None:
+    def answer(_request: httpx.Request) -> httpx.Response:
+        return httpx.Response(500, text="Internal Server Error")
+
+    client = PlaneClient("http://127.0.0.1:1", "token")
+    client._http = httpx.Client(transport=httpx.MockTransport(answer), base_url="http://127.0.0.1:1")
+    with closing(client), pytest.raises(Unavailable, match="no data plane"):
+        client.infer("m", [{}])
+
+
 def test_rows_from_a_file_or_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "rows.json"
     file.write_text('{"a": 1}')
@@ -72,10 +137,10 @@ def test_rows_from_a_file_or_standard_input(tmp_path: Path, monkeypatch: pytest.
     assert read_rows("-") == [{"a": 1}, {"a": 2}]
 
 
-@pytest.mark.parametrize("text", ["", "[]", "1", '"a"', "[1]", '[{"a": 1}, 2]', "{", "null"])
+@pytest.mark.parametrize("text", ["", "[]", "1", '"a"', "[1]", '[{"a": 1}, 2]', "{", "null", '{"a": "é"}'])
 def test_what_holds_no_rows(tmp_path: Path, text: str) -> None:
     file = tmp_path / "rows.json"
-    file.write_text(text)
+    file.write_text(text, "latin-1")
     with pytest.raises(Invalid):
         read_rows(str(file))
     with pytest.raises(Invalid, match="cannot read"):
@@ -89,6 +154,9 @@ def test_a_token_file_is_for_its_owner_only(tmp_path: Path) -> None:
     assert path.read_text() == "2nd\n"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    path.chmod(0o644)
+    write_token(path, "2nd")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
     settings = Settings(home=tmp_path, principal="risk")
     assert token_of(settings) == "2nd"
     assert token_of(Settings(home=tmp_path, principal="risk", token="given")) == "given"

@@ -22,12 +22,14 @@ from falaj.kernel.errors import Conflict, NotFound
 from falaj.kernel.locks import take
 from falaj.kernel.settings import Settings
 from falaj.lifecycle.evidence.model import Verdict
+from falaj.lifecycle.monitoring.model import ExternalModel, ReferenceOutcome
 from falaj.lifecycle.monitoring.policy import MonitorPolicy, RetrainPolicy
 from falaj.lifecycle.rollout.model import Route, TrafficPlan
 from falaj.lifecycle.rollout.strategy import Limits, Rollout, Strategy
 from falaj.lifecycle.serving.model import GuardReport, PlaneStatus
 from falaj.lifecycle.serving.plane.journal import Journal, Prediction
 from tests.entrypoints.console.test_home import OURS, PEOPLE, define, recorded, train, version_of, visitor
+from tests.lifecycle.serving.plane.fleet import overflow_contract, profile_of
 
 PAGE = "/models/late/rollout"
 ROWS = 240
@@ -251,6 +253,18 @@ class TestDrift:
         assert page.status_code == 200 and page.text.count('class="chart pairs"') == 3
         assert browser.get("/models/late/drift?window=none").status_code == 404
         assert browser.get("/models/none/drift").status_code == 404
+
+    def test_the_overview_links_to_the_windows_of_a_model_that_somebody_else_serves(self, built: Built) -> None:
+        plane, model = built.plane, ExternalModel("churn", "regression", "value", {"x": "float"}, served_by="elsewhere")
+        contract = overflow_contract()
+        frozen = ReferenceOutcome(
+            built.stable, 60, 0, msgspec.json.encode(contract).decode(), profile_of(contract).decode()
+        )
+        plane.external.declare(plane.identity.principal(OWNER), model, frozen, "declared")
+        browser = visitor(built.app, plane, "vera")
+        assert '"/models/churn/drift"' in browser.get("/").text
+        page = browser.get("/models/churn/drift")
+        assert page.status_code == 200 and "Watched, not governed." in page.text and "elsewhere" in page.text
 
     def test_slots_count_requests_once_and_rows_apart(self, built: Built) -> None:
         day = 86_400_000_000

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +14,9 @@ from falaj.governance.audit.store import SqlAuditStore
 from falaj.governance.door import Event
 from falaj.storage.sql.schema import metadata
 from falaj.storage.sql.sqlite import SqliteDatabase
+from tests.governance.support import StillClock
 
 ORIGIN = "falaj.example/log"
-
-
-class StillClock:
-    """A clock that shows what it is set to."""
-
-    def __init__(self) -> None:
-        self.shows = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
-
-    def now(self) -> datetime:
-        return self.shows
 
 
 class Log:

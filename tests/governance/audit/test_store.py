@@ -82,6 +82,8 @@ def test_search(log: Log) -> None:
     assert found(log, since=start + timedelta(minutes=2), until=start + timedelta(minutes=4)) == [3, 2]
     assert found(log, limit=2) == [5, 4]
     assert found(log, limit=2, before_index=4) == [3, 2]
+    assert found(log, limit=2, before_index=10**30) == [5, 4]
+    assert found(log, before_index=-(10**30)) == found(log, before_index=0) == []
 
 
 def test_search_finds_what_was_shortened(log: Log) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -63,7 +64,7 @@ def small_app(guard: Guard) -> FastAPI:
     def remove(name: str) -> dict[str, str]:
         return {"removed": name}
 
-    return make_app([routes.router], guard)
+    return make_app([routes.router], guard, Path("home"))
 
 
 def test_reads_are_authorised_before_the_route_runs(desk: Desk, guard: Guard) -> None:
@@ -149,7 +150,7 @@ def mounted_whole() -> APIRouter:
 @pytest.mark.parametrize("make", [undeclared_router, nested, socket_router, mounted, mounted_whole])
 def test_a_route_that_names_no_action_stops_the_start(guard: Guard, make: Any) -> None:
     with pytest.raises(Invalid) as refused:
-        make_app([make()], guard)
+        make_app([make()], guard, Path("home"))
     assert refused.value.code == "undeclared_route"
     assert any(part in refused.value.message for part in ("/side/door", "/socket", "/mounted/deep", "/files"))
 

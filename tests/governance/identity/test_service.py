@@ -1,15 +1,20 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from falaj.governance.identity.model import ROLES, check_principal
-from falaj.governance.identity.service import MAX_DAYS, SessionService
+from falaj.governance.identity.service import MAX_DAYS, IdentityService, SessionService
+from falaj.governance.identity.store import SqlIdentityStore
+from falaj.governance.identity.verify import KnownToken
 from falaj.kernel.access import SYSTEM, Principal
 from falaj.kernel.errors import Conflict, Denied, Invalid, NotFound, Unauthenticated
-from tests.governance.support import ADMIN, ENGINEER, RISK, VIEWER, Desk
+from falaj.storage.sql.database import Tx
+from tests.governance.support import ADMIN, ENGINEER, PEPPER, RISK, VIEWER, Desk
 
 BOB = Principal("bob", "person", ("viewer", "auditor"))
 
@@ -63,6 +68,42 @@ def test_a_revoked_token_is_refused_at_once_and_for_ever(desk: Desk) -> None:
     desk.identity.refresh()
     with pytest.raises(Unauthenticated):
         desk.identity.authenticate(first.token)
+
+
+class SlowStore(SqlIdentityStore):
+    """Reads the tokens, and then dawdles: once, when it is told to."""
+
+    def __init__(self) -> None:
+        self.dawdles = False
+        self.has_read, self.may_go = threading.Event(), threading.Event()
+
+    def live_tokens(self, tx: Tx) -> list[KnownToken]:
+        found = super().live_tokens(tx)
+        if self.dawdles:
+            self.dawdles = False
+            self.has_read.set()
+            assert self.may_go.wait(10)
+        return found
+
+
+def test_what_was_read_before_a_revocation_never_counts_after_it(desk: Desk) -> None:
+    store = SlowStore()
+    identity = IdentityService(desk.database, store, desk.door, PEPPER)
+    given = identity.grant(ADMIN, BOB, 1)
+    store.dawdles = True
+    slow = threading.Thread(target=identity.refresh)
+    slow.start()
+    assert store.has_read.wait(10)
+    revoking = threading.Thread(target=identity.revoke, args=(ADMIN, given.id))
+    revoking.start()
+    while desk.identity.known_tokens():
+        time.sleep(0.01)
+    revoking.join(0.5)
+    store.may_go.set()
+    slow.join()
+    revoking.join()
+    with pytest.raises(Unauthenticated):
+        identity.authenticate(given.token)
 
 
 def test_a_token_expires(desk: Desk) -> None:
@@ -183,6 +224,15 @@ def test_a_link_lasts_ten_minutes_and_a_session_half_a_day(desk: Desk, sessions:
     assert sessions.principal(cookie) == BOB
     desk.clock.forward(seconds=1)
     assert sessions.principal(cookie) is None
+
+
+def test_what_has_ended_is_not_kept(desk: Desk, sessions: SessionService) -> None:
+    for _ in range(3):
+        sessions.link(BOB)
+        sessions.open(sessions.link(BOB))
+        desk.clock.forward(hours=13)
+    sessions.open(sessions.link(BOB))
+    assert (len(sessions._links), len(sessions._cookies)) == (0, 1)
 
 
 def test_a_session_has_the_roles_that_hold_now(desk: Desk, sessions: SessionService) -> None:

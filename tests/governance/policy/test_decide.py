@@ -13,7 +13,9 @@ from falaj.kernel.access import SYSTEM, Action, Decision, Principal, Question, R
 from falaj.kernel.errors import Invalid
 
 POLICY = CedarAuthoriser(default_policy(), actions())
-SPECIAL = {"changes.approve", "training.start", "serving.score"}  # forbidden without facts about their resource
+SPECIAL = {  # forbidden without facts about their resource
+    "changes.approve", "training.start", "serving.score", "registry.propose_waiver", "registry.sign_waiver",
+}  # fmt: skip
 ALLOWED = {
     "viewer": {"read"},
     "data-scientist": {"read", "engineering", "inference"},
@@ -64,6 +66,15 @@ def test_the_platform_itself_does_only_its_own(action: Action) -> None:
 @given(st.lists(st.sampled_from(ROLES), max_size=4), st.sampled_from([a for a in actions() if a.name not in SPECIAL]))
 def test_roles_add_up(roles: list[str], action: Action) -> None:
     assert ask(tuple(roles), action.name).allowed == any(action.group in ALLOWED[r] for r in roles)
+
+
+@pytest.mark.parametrize("action", ["registry.propose_waiver", "registry.sign_waiver"])
+def test_nobody_waives_what_they_imported(action: str) -> None:
+    assert ask(("risk-officer",), action, {"author": person("ann")}).allowed
+    assert not ask(("risk-officer",), action).allowed, "without an author nobody can tell"
+    own = ask(("risk-officer", "platform-admin"), action, {"author": person("bob")})
+    assert not own.allowed
+    assert own.rules == ("nobody-waives-their-own-import",)
 
 
 @pytest.mark.parametrize("role", ["risk-officer", "platform-admin"])

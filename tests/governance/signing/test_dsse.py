@@ -214,7 +214,10 @@ def test_keys_of_other_kinds_are_not_trusted() -> None:
         pem = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
         with pytest.raises(Integrity, match="unsupported"):
             load_public_key(pem)
-    for text in ("", "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----", public_pem(ANN)[:-40]):
+    new_kind = bytes.fromhex("300b300506032a030403020001")  # a SubjectPublicKeyInfo
+    unknown = base64.b64encode(new_kind).decode()
+    begin, end = "-----BEGIN PUBLIC KEY-----\n", "\n-----END PUBLIC KEY-----"
+    for text in ("", f"{begin}AAAA{end}", f"{begin}{unknown}{end}", public_pem(ANN)[:-40]):
         with pytest.raises(Integrity, match="cannot be read"):
             load_public_key(text)
 

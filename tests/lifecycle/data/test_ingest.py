@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from falaj.kernel.errors import Denied, FalajError, Integrity, Invalid
-from falaj.lifecycle.data.model import IngestOutcome, IngestTask, SourceSpec, dataset_digest
-from falaj.lifecycle.data.steps.ingest import describe_source, ingest
+from falaj.kernel.errors import Conflict, Denied, FalajError, Integrity, Invalid
+from falaj.lifecycle.data.model import BadRow, IngestOutcome, IngestTask, SourceSpec, dataset_digest
+from falaj.lifecycle.data.steps.ingest import ingest
 from falaj.storage.lake import delta
 
 HEADER = "id,distance,at,name\n"
@@ -213,6 +213,45 @@ def test_a_row_without_event_time_after_prepare_is_a_bad_row(tmp_path: Path) -> 
     assert stored(tmp_path, outcome)["_row"].to_list() == [2]
 
 
+def test_a_source_may_have_columns_that_are_called_as_those_of_the_quarantine(tmp_path: Path) -> None:
+    put(tmp_path, "a.csv", "id,file,sha256,row,at\n1,mine,own,8,2013-01-01T10:00:00Z\n2,a,b,9,2013-01-01T10:00:00Z\n")
+    columns = {"id": pa.Column(int), "at": pa.Column(pl.Datetime("us", "UTC"))}
+    outcome = load(
+        task(tmp_path),
+        pa.DataFrameSchema(columns),
+        prepare=lambda rows: rows.with_columns(at=pl.when(pl.col("id") == 2).then("at")),
+    )
+    assert outcome.examples == (BadRow("data/a.csv", 1, "at: not_nullable"),)
+    (kept,) = quarantined(tmp_path).to_dicts()
+    assert kept["sha256"] == outcome.files[0].sha256
+    raw = msgspec.json.decode(kept["raw"])
+    assert (raw["id"], raw["file"], raw["sha256"], raw["row"]) == (1, "mine", "own", "8")
+
+
+def test_bytes_in_a_parquet_file_are_stored_and_kept_in_quarantine(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    at = datetime(2013, 1, 1, tzinfo=UTC)
+    rows = {"id": [1, None], "at": [at, at], "key": [b"\x00", b"\xff"], "keys": [[b"a"], None]}
+    pl.DataFrame(rows).write_parquet(tmp_path / "data/a.parquet")
+    source = {"format": "parquet", "files": "data/*.parquet"}
+    outcome = load(task(tmp_path, source=source), pa.DataFrameSchema({"id": pa.Column(int)}))
+    assert stored(tmp_path, outcome)["key"].to_list() == [b"\x00"]
+    assert msgspec.json.decode(quarantined(tmp_path)["raw"][0])["key"] == '"/w=="'
+
+
+def test_a_number_of_json_that_no_column_can_hold_is_a_bad_row_and_no_null(tmp_path: Path) -> None:
+    huge = "9" * 60
+    put(
+        tmp_path,
+        "a.json",
+        f'[{{"id": 1, "at": "2013-01-01T10:00:00Z"}}, {{"id": {huge}, "at": "2013-01-01T10:00:00Z"}}]',
+    )
+    columns = {"id": pa.Column(int, nullable=True), "at": pa.Column(pl.Datetime("us", "UTC"))}
+    outcome = load(task(tmp_path, source={"format": "json", "files": "data/*.json"}), pa.DataFrameSchema(columns))
+    assert (outcome.added, outcome.reasons) == (1, {"id: type(Int64)": 1})
+    assert msgspec.json.decode(quarantined(tmp_path)["raw"][0])["id"] == huge
+
+
 def double(rows: pl.LazyFrame) -> pl.LazyFrame:
     return pl.concat([rows, rows])
 
@@ -362,12 +401,15 @@ def test_strict_contracts_refuse_or_leave_out_columns_that_they_do_not_know(tmp_
     assert stored(tmp_path, outcome).columns == ["id", "distance", "at", "_file", "_row"]
 
 
-def test_a_source_describes_itself_before_any_row_is_read(tmp_path: Path) -> None:
-    spec = task(tmp_path).source
-    found = describe_source(spec, Contract, lambda rows: rows.with_columns(far=pl.col("distance") > 5))
+def test_a_changed_file_whose_types_have_changed_too_is_refused_for_its_types(tmp_path: Path) -> None:
     put(tmp_path, "a.csv", HEADER + GOOD)
-    outcome = load(task(tmp_path), prepare=lambda rows: rows.with_columns(far=pl.col("distance") > 5))
-    assert dict(stored(tmp_path, outcome).schema) == found
-    with pytest.raises(Invalid) as caught:
-        describe_source(spec, None, None)
-    assert caught.value.code == "source_without_contract"
+    first = load(task(tmp_path))
+    put(tmp_path, "a.csv", HEADER + GOOD + "3,300,2013-01-01T12:00:00Z,c\n")
+    columns = {**Contract.to_schema().columns, "id": pa.Column(float, name="id")}
+    known = tuple(file.sha256 for file in first.files)
+    again = task(
+        tmp_path, "op2", base_version=first.version, known_files=known, known_paths={first.files[0].path: known}
+    )
+    with pytest.raises(Conflict) as caught:
+        load(again, pa.DataFrameSchema(columns))
+    assert caught.value.code == "schema_changed" and "id was Int64, is Float64" in caught.value.message

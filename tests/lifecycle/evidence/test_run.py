@@ -248,6 +248,7 @@ def _function(model: onnx.ModelProto) -> None:
         (lambda f: _append(f / "profile.json", b" " * (16 << 20)), "profile.json has more than 16,777,216 bytes"),
         (lambda f: (f / "model.onnx").write_bytes(b"\x80\x04graph"), "not a sound ONNX graph"),
         (lambda f: (f / "model.onnx").write_bytes(b"PK\x03\x04"), "begins like an archive"),
+        (lambda f: (f / "model.onnx").write_bytes(b"\x1f\x8b\x08\x08name\x00"), "begins like an archive"),
         (lambda f: _edit(f, _external), "not a sound ONNX graph: Data of TensorProto ( tensor name: outside)"),
         (lambda f: _edit(f, _foreign), "operator evil.ops:Run is not a standard one"),
         (lambda f: _edit(f, _function), "functions are defined inside"),

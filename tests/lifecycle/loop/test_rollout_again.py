@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from falaj.kernel.clock import iso
+from falaj.kernel.errors import Denied
 from falaj.lifecycle.loop.flows.rollout import RolloutFlow, Stages
 from falaj.lifecycle.rollout.model import champion
-from falaj.lifecycle.rollout.strategy import Rollout, Strategy
+from falaj.lifecycle.rollout.strategy import Analysis, Rollout, Strategy
 from falaj.workflow.flow import Work
 from tests.lifecycle.house import MODEL, House
 
@@ -50,8 +51,8 @@ class Memory:
         pass
 
 
-def begun(home: House) -> Rollout:
-    """A rollout of an approved version beside the one that serves, and a person's order to promote it."""
+def begun(home: House, order: str = "promote") -> Rollout:
+    """A rollout of an approved version beside the one that serves, and a person's order to promote or abort it."""
     plane, challenger = home.plane, home.approved()
     now, stable = iso(plane.clock.now()), champion(plane.rollout.present(MODEL))
     rollout = Rollout(
@@ -59,7 +60,7 @@ def begun(home: House) -> Rollout:
         home.risk.name, "", now, now,
     )  # fmt: skip
     plane.rollout.start(home.risk, rollout, f"{rollout.id}:start")
-    plane.rollout.order(home.risk, MODEL, "promote")
+    plane.rollout.order(home.risk, MODEL, order)
     return rollout
 
 
@@ -83,3 +84,20 @@ def test_it_takes_the_same_steps_again(home: House, killed_after: str) -> None:
         f.entry.operation_id for f in home.log(action="rollout.step") if f.entry.operation_id.startswith(rollout.id)
     ]
     assert sorted(moved) == [f"{rollout.id}:begun-1", f"{rollout.id}:move-1"]
+
+
+def test_an_analysis_that_breaks_decides_nothing_and_a_person_still_ends_it(
+    home: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plane = home.plane
+    if not champion(plane.rollout.present(MODEL)):
+        assert home.release(home.registered()).state == "done"
+    rollout = begun(home, "abort")
+    nothing: dict[str, Analysis] = {}
+    monkeypatch.setattr(plane.analyst, "analyse", lambda _rollout: nothing["a fault of ours"])
+    flow = RolloutFlow(Stages(plane.registry, plane.rollout, plane.serving, plane.analyst))
+    with pytest.raises(Denied) as refusal:
+        asyncio.run(flow.roll_out(Memory(rollout.id, ""), {"rollout": rollout.id}))
+    assert refusal.value.code == "rolled_back" and "cannot be judged" in refusal.value.message
+    assert champion(plane.rollout.present(MODEL)) == rollout.stable
+    assert [r.digest for r in plane.rollout.present(MODEL).routes] == [rollout.stable]

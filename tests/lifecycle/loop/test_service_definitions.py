@@ -16,21 +16,21 @@ from tests.lifecycle.house import House
 
 BAD_PATHS = [
     "../evil.py", "/etc/evil.py", "a/../../evil.py", "a/../b.py", "./a.py", ".hidden.py", "a/.hidden/b.py", "a//b.py", "a.py/", "a.txt",
-    "a.pyc", "setup.cfg", "sub/falaj.toml", "a\\b.py", "a\x00.py", "a.py\n", "falaj.toml\n", "", "a b.py", "~/a.py", "-a.py",
+    "a.py/b.py", "a" * 300 + ".py", "a/" * 2000 + "b.py", "a.pyc", "setup.cfg", "sub/falaj.toml", "a\\b.py", "a\x00.py", "a.py\n", "falaj.toml\n", "", "a b.py", "~/a.py", "-a.py",
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("path", BAD_PATHS, ids=repr)
+@pytest.mark.parametrize("path", BAD_PATHS, ids=lambda path: repr(path)[:30])
 def test_a_path_that_is_not_code_below_the_project_is_refused(home: House, path: str) -> None:
     with pytest.raises(Invalid) as refusal:
-        home.plane.definitions.unpack({"falaj.toml": "", path: "x = 1"})
+        home.plane.definitions.unpack({"falaj.toml": "", "a.py": "", path: "x = 1"})
     assert refusal.value.code == "bad_project"
 
 
 @pytest.mark.parametrize(
     "files",
-    [{}, {f"m{n}.py": "" for n in range(MAX_FILES + 1)}, {"big.py": "#" * (MAX_BYTES + 1)}],
-    ids=["nothing", "too many", "too large"],
+    [{}, {f"m{n}.py": "" for n in range(MAX_FILES + 1)}, {"big.py": "#" * (MAX_BYTES + 1)}, {"a.py": "'\ud800'"}],
+    ids=["nothing", "too many", "too large", "no text"],
 )
 def test_too_little_or_too_much_is_refused(home: House, files: dict[str, str]) -> None:
     with pytest.raises(Invalid):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from falaj.governance.audit.publisher import Publisher
+from falaj.governance.lineage.model import Node
 from falaj.kernel.errors import Unavailable
 from tests.lifecycle.house import House
 
@@ -18,10 +19,19 @@ def test_a_model_that_nobody_knows_is_not_an_empty_list(home: House, look: str) 
     assert api.get(f"/api/v1/models/known/{look}").status_code == 200
 
 
-@pytest.mark.parametrize("name", ["flights@0", "flights@7", "nosuch@1"])
+@pytest.mark.parametrize("name", ["flights@0", "flights@7", "nosuch@1", "run:run_0", "nosuch:a"])
 def test_lineage_of_what_nobody_knows(home: House, name: str) -> None:
     answer = home.api().get(f"/api/v1/lineage/{name}")
     assert (answer.status_code, answer.json()["code"]) == (404, "nothing_known")
+
+
+@pytest.mark.parametrize("kind", ["import", "source", "waiver", "external", "run"])
+def test_lineage_of_a_node_as_an_answer_names_it(home: House, kind: str) -> None:
+    made, of = Node(kind, f"{kind}_1 file:model.onnx"), Node("version", "sha256:" + "0" * 64)
+    home.plane.database.change(lambda tx: home.plane.lineage.record(tx, made, [of]))
+    answer = home.api().get(f"/api/v1/lineage/{kind}:{made.id}")
+    assert answer.status_code == 200, answer.json()
+    assert answer.json()["edges"] == [{"child": f"{kind}:{made.id}", "parent": f"version:{of.id}"}]
 
 
 def test_the_status_says_how_the_log_is(home: House, monkeypatch: pytest.MonkeyPatch) -> None:

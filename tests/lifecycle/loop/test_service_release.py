@@ -163,3 +163,20 @@ def test_bytes_that_the_plane_refused_may_be_built_and_approved_again(home: Hous
     assert (again["version"], again["state"], again["already"]) == (version.alias, "registered", True)
     home.staged(version)
     assert home.release(version).state == "done"
+
+
+def test_a_rollback_returns_to_the_version_that_served_before_and_not_to_the_newest(home: House) -> None:
+    """A second version was given up for the first; a third must not fall back to it."""
+    model = "back-and-forth"
+    first, second, third = (home.registered(model=model) for _ in range(3))
+    assert home.release(first).state == home.release(second).state == "done"
+
+    def given_back() -> str:
+        answer = home.plane.decisions.roll_back(home.risk, model, "it is late")
+        assert home.finished(answer["flow"]).state == "done"
+        return str(answer["digest"])
+
+    assert given_back() == first.digest
+    assert home.release(third).state == "done"
+    assert given_back() == first.digest
+    assert given_back() == third.digest

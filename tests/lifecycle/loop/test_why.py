@@ -128,11 +128,18 @@ def test_a_row_has_its_own_label(shop: Shop) -> None:
 
 def test_only_incidents_that_were_open_then(shop: Shop) -> None:
     incidents = shop.home.plane.incidents
+
+    def pass_on() -> None:
+        then = iso(shop.home.plane.clock.now())
+        eventually(lambda: iso(shop.home.plane.clock.now()) > then, "times are told in milliseconds: one passes")
+
     before = shop.ask()
+    pass_on()
     mine = incidents.open(MODEL, "drift", shop.first.digest, "the wind has turned")
     everyones = incidents.open("*", "data_plane", "", "it is gone")  # a kind that no watcher settles by itself
     incidents.open("another", "drift", "", "not ours")
     during = shop.ask()
+    pass_on()
     incidents.resolve(shop.home.owner, mine.id)
     incidents.settle("*", "data_plane")
     after = shop.ask()
@@ -167,6 +174,7 @@ def test_asking_is_audited_and_not_for_everyone(shop: Shop) -> None:
     assert told[0] == ("risk", "done") and ("passer-by", "denied") in told
     assert shop.api.get("/api/v1/predictions/p_" + "0" * 26 + "_8/why").status_code == 404
     assert shop.api.get("/api/v1/predictions/nothing/why").status_code == 422
+    assert shop.api.get(f"/api/v1/predictions/{prediction}/{'9' * 5000}/why").json()["code"] == "no_such_row"
 
 
 def test_where_the_loop_stands(shop: Shop) -> None:

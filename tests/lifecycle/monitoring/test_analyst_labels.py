@@ -17,10 +17,11 @@ from falaj.lifecycle.monitoring.analyst import JournalAnalyst
 from falaj.lifecycle.monitoring.store import SqlRecordStore
 from falaj.lifecycle.registry.model import ModelVersion
 from falaj.lifecycle.rollout.strategy import Limits, Rollout, Strategy
-from falaj.lifecycle.serving.plane.journal import Journal, Prediction
+from falaj.lifecycle.serving.plane.journal import Journal, Prediction, not_finite
 from falaj.lifecycle.training.model import ModelContract, Output
 from tests.lifecycle.house import House
 from tests.lifecycle.serving.plane.fleet import eventually, flight_contract
+from tests.lifecycle.tables import ask
 
 LOOSE = Limits(shift=0.9, loss=0.05)
 
@@ -236,3 +237,52 @@ def test_versions_that_write_segments_of_their_own_are_compared_answer_by_answer
     mirror.close()
     report = ride.judge().report(ride.rollout)
     assert {(m.requests, m.pairs) for m in report.metrics if m.metric != "label_loss"} == {(300, 300)}
+
+
+def test_answers_that_are_no_finite_number_are_counted_as_such(rides: Any) -> None:
+    ride = rides("infinite")
+    for n in range(40):
+        ride.answers(ride.stable, {"probability": [0.5]})
+        ride.answers(ride.challenger, {"probability": [0.5]}, error=not_finite("probability") if n % 2 else "")
+    report = ride.judge().report(ride.rollout)
+    shares = {m.metric: (m.stable, m.challenger) for m in report.metrics if m.metric in ("non_finite", "error_rate")}
+    assert shares == {"non_finite": (0.0, 0.5), "error_rate": (0.0, 0.5)}
+
+
+def test_a_challenger_whose_score_has_another_width_is_judged_by_the_rest(rides: Any) -> None:
+    """It knows one class more: its scores have no rank in the stable version's reference."""
+    ride = rides("wider")
+    for _ in range(20):
+        ride.answers(ride.stable, {"probability": [0.5]})
+        ride.answers(ride.challenger, {"probability": [[0.5, 0.2, 0.3]]})
+    found = ride.judge().analyse(ride.rollout)
+    assert (found.verdict, found.requests) == (Verdict.INCONCLUSIVE, 20) and "score_up" in found.reason
+
+
+def test_a_label_of_a_row_that_nobody_asked_for_is_unknown_and_keeps_no_other_out(rides: Any, home: House) -> None:
+    ride = rides("beyond")
+    record = ride.answers(ride.challenger, {"probability": [0.5]})
+    ride.labels({record.id: 1.0})
+    push = home.plane.quality.push
+    assert push(home.owner, ride.model, [(f"{record.id}/1", 0.0)]) == {"accepted": 0, "unknown": 1}
+    assert [label.row for label in home.plane.metrics.read(lambda tx: SqlRecordStore().labels_of(tx, record.id))] == [0]
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "1e999"])
+def test_a_label_that_is_no_number_is_refused(rides: Any, home: House, value: str) -> None:
+    ride = rides(f"odd-{value.lower()}")
+    record = ride.answers(ride.challenger, {"probability": [0.5]})
+    ride.labels({record.id: 1.0})
+    body = f'{{"labels": [{{"prediction": "{record.id}", "value": {value}}}]}}'
+    path, as_json = f"/api/v1/models/{ride.model}/labels", {"content-type": "application/json"}
+    refused = ask(home, "owner", "POST", path, content=body, headers=as_json)
+    assert (refused.status_code, refused.json()["code"]) == (422, "bad_label")
+
+
+def test_a_row_that_no_request_has_is_no_prediction(rides: Any, home: House) -> None:
+    ride = rides("far")
+    record = ride.answers(ride.challenger, {"probability": [0.5]})
+    ride.labels({record.id: 1.0})
+    far = [{"prediction": f"{record.id}/{10**30}", "value": 1}]
+    refused = home.api("owner").post(f"/api/v1/models/{ride.model}/labels", {"labels": far})
+    assert (refused.status_code, refused.json()["code"]) == (422, "bad_prediction_id")

@@ -21,8 +21,10 @@ from sklearn.linear_model import LogisticRegression
 from falaj.bootstrap.control_plane import ControlPlane
 from falaj.kernel.clock import iso
 from falaj.kernel.settings import Settings
+from falaj.lifecycle.data.steps.tables import PIECE
 from falaj.lifecycle.evidence.model import Verdict
 from falaj.lifecycle.monitoring.model import Pushed
+from falaj.lifecycle.serving.plane.journal import read_record
 from tests.lifecycle.house import House
 from tests.lifecycle.serving.plane.fleet import eventually
 from tests.lifecycle.tables import ask, hand_over
@@ -217,7 +219,8 @@ def test_what_comes_again_counts_once(home: House, endpoint: Endpoint) -> None:
     twice = declared._append([declared._record(home.author, declared.model("again"), Pushed(**records[0]))])
     home.plane.tail.catch_up(10)
     assert [w["rows"] for w in windows(home, "again")] == [30]
-    assert home.plane.metrics.read(lambda tx: home.plane.quality._p.store.known(tx, "again", [twice[0].id])) == set()
+    store, second = home.plane.quality._p.store, (twice[0].id, 0)
+    assert home.plane.metrics.read(lambda tx: store.known(tx, "again", [second])) == set()
 
 
 def test_records_that_cannot_be_used_are_told_and_the_others_taken(home: House, endpoint: Endpoint) -> None:
@@ -245,8 +248,8 @@ def test_records_that_cannot_be_used_are_told_and_the_others_taken(home: House, 
     (window,) = windows(home, "picky")
     assert (window["claims"], window["p50_ms"]) == ("", None), "nobody said how long it took"
     known, _ = home.plane.external.translate("picky", [("a", 1.0)])
-    kept = home.plane.record(known[0][0])
-    assert kept is not None and kept.body["inputs"] == {"age": [30], "country": [None], "member": [None]}
+    kept = read_record(home.plane.layout.plane / "journal", known[0][0])
+    assert kept.inputs == {"age": [30], "country": [None], "member": [None]}
 
 
 def test_who_may_and_what_is_refused(home: House, endpoint: Endpoint) -> None:
@@ -262,6 +265,38 @@ def test_who_may_and_what_is_refused(home: House, endpoint: Endpoint) -> None:
     broken = b'{"age": "old", "country": "AE", "member": true, "probability": 0.5, "at": "2026-01-01T00:00:00Z"}'
     assert declare(home, endpoint, "odd", table=broken)["code"] == "bad_reference_table"
     assert [e.entry.outcome for e in home.log(action="monitoring.declare_external")][:2] == ["refused", "refused"]
+
+
+def test_a_value_that_is_none_is_told_with_its_row_however_long_the_table(home: House, endpoint: Endpoint) -> None:
+    fine = b'{"age": 30, "country": "AE", "member": true, "probability": 0.5}\n'
+    table = fine * (PIECE + 7) + fine.replace(b"30", b'"old"')
+    refused = declare(home, endpoint, "long", table=table)
+    assert refused["code"] == "bad_reference_table" and f"row {PIECE + 7} " in refused["error"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"inputs": {"age": 10**30}},
+        {"inputs": {"age": -(2**63) - 1}},
+        {"outputs": {"probability": 10**400}},
+        {"latency_ms": 1e300},
+        {"inputs": {"country": "\ud800"}},
+    ],
+)
+def test_what_no_record_can_hold_is_told_and_the_others_taken(
+    home: House, endpoint: Endpoint, wrong: dict[str, Any]
+) -> None:
+    name = "huge"
+    if name not in home.plane.external.names():
+        declare(home, endpoint, name)
+    number = len(home.plane.external._known(name, [f"{n}" for n in range(20)]))
+    fine = {"id": f"{number}", "at": "2026-01-06T00:00:00Z", "inputs": {"age": 30}, "outputs": {"probability": 0.4}}
+    body = json.dumps({"predictions": [fine, {**fine, "id": "odd", **wrong}]})  # as the endpoint sends it: in ASCII
+    as_json = {"content-type": "application/json"}
+    sent = ask(home, "engineer", "POST", f"/api/v1/external/{name}/predictions", content=body, headers=as_json).json()
+    assert sent["accepted"] == 1, sent
+    assert [r["code"] for r in sent["refused"]] == ["wrong_type"]
 
 
 def test_silence_opens_an_incident_and_the_next_record_resolves_it(tmp_path: Path, endpoint: Endpoint) -> None:

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 from sqlalchemy import delete, update
 
+from falaj.bootstrap import api
 from falaj.governance.changes.model import Approval, Subject
 from falaj.governance.changes.store import approvals as approvals_table
 from falaj.kernel.access import SYSTEM
@@ -222,7 +223,7 @@ def test_what_a_version_is_never_changes(home: House, field: str) -> None:
 
 
 def test_no_route_deletes_or_overwrites_a_version(home: House) -> None:
-    home.plane.app()
+    api.build(home.plane)
     touching = {(method, path) for method, path in home.plane.guard.declared if "version" in path or "models" in path}
     assert {m for m, _ in touching} <= {"GET", "POST"}
     assert {p for m, p in touching if m == "POST"} == {
@@ -231,6 +232,7 @@ def test_no_route_deletes_or_overwrites_a_version(home: House) -> None:
         "/api/v1/models/{model}/labels",
         "/api/v1/models/{model}/rollback",
         "/api/v1/models/{model}/rollouts/orders",
+        "/api/v1/models/{model}/scores",
         "/api/v1/models/{model}/versions/{number}/admissions",
         "/api/v1/models/{model}/versions/{number}/approvals",
         "/api/v1/models/{model}/versions/{number}/backtests",
@@ -241,7 +243,10 @@ def test_no_route_deletes_or_overwrites_a_version(home: House) -> None:
         "/api/v1/models/{model}/versions/{number}/waivers/revocations",
         "/api/v1/models/{model}/versions/{number}/waivers/signatures",
     }
-    assert {p for m, p in home.plane.guard.declared if m == "DELETE"} == {"/api/v1/tokens/{token_id}"}
+    assert {p for m, p in home.plane.guard.declared if m == "DELETE"} == {
+        "/api/v1/tables/{name}",  # a table that was sent to be scored
+        "/api/v1/tokens/{token_id}",
+    }
 
 
 @pytest.mark.parametrize(

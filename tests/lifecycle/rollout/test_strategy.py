@@ -8,6 +8,7 @@ import pytest
 from falaj import Canary, Shadow
 from falaj.kernel.errors import Invalid
 from falaj.lifecycle.evidence.model import Verdict
+from falaj.lifecycle.rollout.model import MAX_WINDOW
 from falaj.lifecycle.rollout.strategy import Analysis, Limits, Rollout, Strategy, check_strategy, decide, first_stage
 
 STRATEGY = Strategy(shadow=100, steps=(10, 50), requests=200, labels=30)
@@ -69,6 +70,7 @@ def test_a_project_says_the_same() -> None:
         Strategy(limits=Limits(alpha=0.0)),
         Strategy(limits=Limits(latency_ms=float("inf"))),
         Strategy(limits=Limits(least=0)),
+        Strategy(limits=Limits(least=MAX_WINDOW + 1)),  # no guard could be made of it
     ],
 )
 def test_what_cannot_be_followed(strategy: Strategy) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from collections.abc import Iterator
-from datetime import timedelta
 from typing import Any
 
 import httpx
@@ -14,60 +12,11 @@ import polars as pl
 import pytest
 
 from falaj.kernel.access import SYSTEM, Principal
-from falaj.lifecycle.registry.model import ModelVersion
-from tests.lifecycle.house import MODEL, House, house
+from falaj.lifecycle.serving.plane.journal import read_record
+from tests.lifecycle.house import MODEL, House
+from tests.lifecycle.serving.office import COLUMNS, ROWS, Office, as_parquet, given
 from tests.lifecycle.serving.plane.fleet import eventually
 from tests.lifecycle.tables import ask, hand_over
-
-ROWS = 137
-COLUMNS: dict[str, tuple[str, list[Any]]] = {
-    "distance": ("FP64", [100.0 + 13.7 * n for n in range(ROWS)]),
-    "hour": ("INT64", [n % 24 if n % 7 else None for n in range(ROWS)]),
-    "carrier": ("BYTES", [("AA", "B6", "UA", "ZZ", None)[n % 5] for n in range(ROWS)]),
-    "origin": ("BYTES", ["JFK"] * ROWS),
-}
-
-
-def given(**more: Any) -> pl.DataFrame:
-    """The same rows as a table, with what the online store holds for JFK."""
-    plain = {name: values for name, (_, values) in COLUMNS.items()}
-    return pl.DataFrame({**plain, "wind": [10.0] * ROWS, "gusty": [True] * ROWS, **more})
-
-
-def as_parquet(frame: pl.DataFrame) -> bytes:
-    out = io.BytesIO()
-    frame.write_parquet(out)
-    return out.getvalue()
-
-
-class Office:
-    """A house with a version that serves."""
-
-    def __init__(self, home: House) -> None:
-        self.home = home
-        self.version: ModelVersion = home.registered()
-        assert home.release(self.version).state == "done"
-
-    def score(self, table: bytes, who: str = "engineer", model: str = MODEL, **body: Any) -> Any:
-        """The end of a scoring: its result, or its error."""
-        parcel = hand_over(self.home, who, table)
-        body = {"table": parcel, "format": "parquet", **body}
-        answer = ask(self.home, who, "POST", f"/api/v1/models/{model}/scores", json=body)
-        if answer.status_code != 202:
-            return answer.json()
-        state = self.home.finished(answer.json()["flow"])
-        return state.result if state.state == "done" else state.error
-
-    def fetch(self, name: str, who: str = "engineer") -> bytes:
-        answer = ask(self.home, who, "GET", f"/api/v1/tables/{name}")
-        assert answer.status_code == 200, answer.text
-        return answer.content
-
-    def scores(self, done: Any) -> pl.DataFrame:
-        return pl.read_parquet(io.BytesIO(self.fetch(done["files"]["scores"])))
-
-    def rejects(self, done: Any) -> list[dict[str, str]]:
-        return list(csv.DictReader(io.StringIO(self.fetch(done["files"]["rejects"]).decode())))
 
 
 @pytest.fixture(scope="module")
@@ -154,12 +103,23 @@ def test_recorded_answers_are_watched_and_labelled_once(office: Office, answers:
     home.plane.tail.catch_up(10)
     sent = home.plane.quality.push(home.author, MODEL, [(i, float(n % 2)) for n, i in enumerate(ids)])
     assert sent == {"accepted": ROWS, "unknown": 0}
-    record = home.plane.record(ids[-1])
-    assert record is not None and record.digest == office.version.digest
-    assert record.body["outputs"]["probability"][-1] == pytest.approx(float(office.scores(done)["probability"][-1]))
+    record = read_record(home.plane.layout.plane / "journal", ids[-1])
+    assert record.digest == office.version.digest
+    assert record.outputs["probability"][-1] == pytest.approx(float(office.scores(done)["probability"][-1]))
     eventually(
         lambda: done["segments"][0] in {s.segment for s in home.plane.journals.segments()}, "the segment is sealed"
     )
+
+
+def test_ids_are_those_of_one_s_own_records_whoever_recorded_the_table_before(office: Office) -> None:
+    home, table = office.home, as_parquet(given(distance=[300.0 + n for n in range(ROWS)]))
+    home.person("somebody-with-a-longer-name", "ml-engineer")
+    assert office.score(table, record=True)["recorded"] == 1
+    theirs = office.score(table, "somebody-with-a-longer-name", record=True)
+    frame = pl.read_parquet(io.BytesIO(office.fetch(theirs["files"]["scores"], "somebody-with-a-longer-name")))
+    record = read_record(home.plane.layout.plane / "journal", frame["prediction"][-1])
+    assert record.principal == "somebody-with-a-longer-name"
+    assert record.outputs["probability"][-1] == pytest.approx(float(frame["probability"][-1]))
 
 
 def test_who_may_and_what_is_refused(office: Office) -> None:
@@ -182,18 +142,3 @@ def test_who_may_and_what_is_refused(office: Office) -> None:
     nulls = given().with_columns(distance=pl.lit(None, pl.Float64))
     assert office.score(as_parquet(nulls))["code"] == "nothing_scored"
     assert home.log(action="serving.score")[0].entry.outcome == "refused"
-
-
-def test_a_version_that_a_data_plane_would_not_load_scores_nothing(tmp_path_factory: pytest.TempPathFactory) -> None:
-    with house(tmp_path_factory.mktemp("broken")) as home:
-        office = Office(home)
-        graph = next(f for f in office.version.files if f.path == "model.onnx")
-        name = graph.sha256.removeprefix("sha256:")
-        blob = home.plane.layout.blobs / name[:2] / name
-        whole = blob.read_bytes()
-        blob.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-        assert office.score(as_parquet(given()))["kind"] == "integrity"
-        blob.write_bytes(whole)
-        assert office.score(as_parquet(given()))["scored"] == ROWS
-        home.plane.clock.set(home.plane.clock.now() + timedelta(days=367))
-        assert office.score(as_parquet(given()))["code"] == "admission_expired"

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from falaj.kernel.errors import Invalid
-from falaj.lifecycle.training.encoding import Encoder, decode, encode
+from falaj.lifecycle.training.encoding import Encoder, decode
 from falaj.lifecycle.training.model import Input, ModelContract, Output
 
 INPUTS = (
@@ -37,7 +37,7 @@ def test_values_become_the_matrix() -> None:
     }
     nan = math.nan
     expected = np.array([[1.5, 2, 1, 2], [nan, 3, 0, nan], [3, nan, nan, nan]], dtype=np.float32)
-    matrix = encode(contract(), columns)
+    matrix = Encoder(contract().inputs).encode(columns)
     assert matrix.dtype == np.float32
     np.testing.assert_array_equal(matrix, expected)
 
@@ -55,7 +55,7 @@ def test_values_become_the_matrix() -> None:
     )
 )
 def test_lists_and_arrays_and_single_rows_give_the_same_matrix(rows: list[tuple[Any, ...]]) -> None:
-    encoder = Encoder(contract())
+    encoder = Encoder(contract().inputs)
     names = [i.name for i in INPUTS]
     lists: dict[str, list[Any]] = {n: [r[i] for r in rows] for i, n in enumerate(names)}
     arrays: dict[str, Any] = {
@@ -92,7 +92,7 @@ def test_what_does_not_fit_is_refused(column: str, values: Any, code: str) -> No
     else:
         columns[column] = values
     with pytest.raises(Invalid) as error:
-        encode(contract(), columns)
+        Encoder(contract().inputs).encode(columns)
     assert error.value.code == code
     assert column in error.value.message or code == "ragged_input"
 
@@ -100,7 +100,7 @@ def test_what_does_not_fit_is_refused(column: str, values: Any, code: str) -> No
 def test_nulls_and_unknown_categories_are_refused_where_the_contract_says_so() -> None:
     strict = [msgspec.structs.replace(i, null="refuse", unknown="refuse") for i in INPUTS]
     good: dict[str, Any] = {"size": [1.0, 1.0], "rooms": [1, 1], "garden": [True, False], "colour": ["blue", "amber"]}
-    encoder = Encoder(contract(*strict))
+    encoder = Encoder(contract(*strict).inputs)
     assert encoder.accepts(good).tolist() == [True, True]
     for column, value, code in (("size", None, "null_refused"), ("colour", "pink", "unknown_category")):
         bad = {**good, column: [good[column][0], value]}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,11 +14,12 @@ import lightgbm
 import numpy as np
 import pandas as pd
 import pytest
+import skops.io
 from onnx import TensorProto, helper, numpy_helper
 from sklearn.compose import ColumnTransformer
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
 from falaj.kernel.digests import FileEntry
 from falaj.kernel.errors import Invalid
@@ -24,9 +27,11 @@ from falaj.lifecycle.evidence.model import MANDATORY
 from falaj.lifecycle.evidence.steps.parity import parity
 from falaj.lifecycle.evidence.steps.scan import scan
 from falaj.lifecycle.training.foreign import Declared, ImportOutcome, ImportTask, check_source, read_declared
-from falaj.lifecycle.training.model import Input
+from falaj.lifecycle.training.model import Input, TrainingSpec
 from falaj.lifecycle.training.steps.contract import LoadedModel
-from falaj.lifecycle.training.steps.foreign.run import run
+from falaj.lifecycle.training.steps.foreign.contract import agree
+from falaj.lifecycle.training.steps.foreign.originals import Foreign
+from falaj.lifecycle.training.steps.foreign.run import _plain, run
 from falaj.workflow.confine import supported
 from tests.lifecycle.serving.plane.fleet import Silent
 from tests.scripts import loaded
@@ -69,6 +74,10 @@ def mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
             pipeline, root / "sklearn", serialization_format="cloudpickle", pip_requirements=["scikit-learn"],
             signature=infer_signature(rows, pipeline.predict(rows)),
         )  # fmt: skip
+        mlflow.sklearn.save_model(
+            pipeline, root / "skops", serialization_format="skops", skops_trusted_types=[], pip_requirements=["skops"],
+            signature=infer_signature(rows, pipeline.predict(rows)),
+        )  # fmt: skip
         boosted = lightgbm.LGBMRegressor(n_estimators=15, verbose=-1).fit(rows[["a", "b"]], rows.a * 3)
         mlflow.lightgbm.save_model(boosted.booster_, root / "lightgbm", pip_requirements=["lightgbm"])
         return root
@@ -96,11 +105,12 @@ def apart(tmp_path: Path) -> float:
     return found.value
 
 
-def test_a_pipeline_with_text_keeps_its_answers(mlflow: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("folder", "kind"), [("sklearn", "pickle"), ("skops", "skops")])
+def test_a_pipeline_with_text_keeps_its_answers(mlflow: Path, tmp_path: Path, folder: str, kind: str) -> None:
     if supported():
         pytest.skip("no sandbox on this machine: a pickle is refused, which tests/workflow sees to")
-    found = brought(tmp_path, "mlflow", mlflow / "sklearn")
-    assert (found.format, found.library, found.contract.task) == ("pickle", "sklearn", "binary")
+    found = brought(tmp_path, "mlflow", mlflow / folder)
+    assert (found.format, found.library, found.contract.task) == (kind, "sklearn", "binary")
     assert found.contract.inputs[2].categories == ("x", "y", "z")
     assert [i.null for i in found.contract.inputs] == ["refuse"] * 3
     assert found.missing == {
@@ -108,6 +118,17 @@ def test_a_pipeline_with_text_keeps_its_answers(mlflow: Path, tmp_path: Path) ->
     }
     assert found.claims["mlflow_version"]
     assert apart(tmp_path) < 1e-5
+
+
+def test_a_skops_file_with_a_type_that_nobody_trusts_is_not_opened(mlflow: Path, tmp_path: Path) -> None:
+    if supported():
+        pytest.skip("no sandbox on this machine: no skops file is opened at all")
+    source = tmp_path / "made"
+    shutil.copytree(mlflow / "skops", source)
+    skops.io.dump({"model": FunctionTransformer(subprocess.check_output)}, source / "model.skops")
+    with pytest.raises(Invalid) as refused:
+        brought(tmp_path, "mlflow", source)
+    assert refused.value.code == "untrusted_types" and "subprocess.check_output" in refused.value.message
 
 
 def test_boosted_trees_in_their_own_text_keep_their_answers(mlflow: Path, tmp_path: Path) -> None:
@@ -203,6 +224,65 @@ def test_what_contradicts_itself_is_refused(said: Declared, code: str, corpus: M
     assert refused.value.code == code
 
 
+@pytest.mark.parametrize(
+    ("classes", "said", "defined", "found"),
+    [
+        (("early", "late"), "early", "late", None),
+        (("early", "late"), "late", "late", 1),
+        (("early", "late"), "", "early", 0),
+        (("0", "1"), "1", "true", 1),
+        (("false", "true"), "false", "true", None),
+    ],
+)
+def test_who_imports_does_not_turn_the_project_s_classes_round(
+    classes: tuple[str, str], said: str, defined: str, found: int | None
+) -> None:
+    """Labels are counted by the project's positive class: with the other one every figure would be of its opposite."""
+    definition = TrainingSpec("late", "binary", "late", "at", TWO, positive=defined)
+    model, declared = Foreign("onnx", "onnx", classes=classes), Declared(positive=said, inputs=TWO)
+    if found is not None:
+        assert agree(model, declared, definition).positive == found
+        return
+    with pytest.raises(Invalid) as refused:
+        agree(model, declared, definition)
+    assert refused.value.code == "contract_differs" and "in the project" in refused.value.message
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        Foreign("onnx\n", "sklearn"), Foreign("pickle", "x" * 201), Foreign("pickle", "sklearn", task="ranking"),
+        Foreign("pickle", "sklearn", types={"a": "picture"}), Foreign("pickle", "sklearn", claims={"run_id": "x" * 201}),
+        Foreign("pickle", "sklearn", claims={str(n): "x" for n in range(51)}), Foreign("pickle", "sklearn", names=("",)),
+    ],
+)  # fmt: skip
+def test_what_no_honest_model_says_is_not_taken_from_a_sandbox(said: Foreign) -> None:
+    with pytest.raises(Invalid) as refused:
+        _plain(said)
+    assert refused.value.code == "bad_source"
+
+
+def test_texts_in_one_tensor_are_not_guessed_apart(tmp_path: Path) -> None:
+    graph = helper.make_graph(
+        [
+            helper.make_node(
+                "LabelEncoder", ["c"], ["code"], domain="ai.onnx.ml", keys_strings=["x", "y"], values_floats=[1.0, 2.0],
+                default_float=-1.0,
+            ),
+            helper.make_node("ReduceSum", ["code", "axes"], ["p"], keepdims=1),
+        ],
+        "g",
+        [helper.make_tensor_value_info("c", TensorProto.STRING, [None, 2])],
+        [helper.make_tensor_value_info("p", TensorProto.FLOAT, [None, 1])],
+        [numpy_helper.from_array(np.array([1], np.int64), "axes")],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18), helper.make_opsetid("ai.onnx.ml", 3)])
+    inputs = (Input("a", "category", categories=("x", "y")), Input("b", "category", categories=("y", "x")))
+    with pytest.raises(Invalid) as refused:
+        brought(tmp_path, "onnx", model.SerializeToString(), Declared(task="regression", inputs=inputs))
+    assert refused.value.code == "graph_not_adaptable" and "several texts" in refused.value.message
+
+
 def test_every_graph_that_is_not_allowed_is_refused(corpus: ModuleType, tmp_path: Path) -> None:
     said = Declared(task="regression", inputs=TWO)
     for n, case in enumerate(c for c in corpus.GRAPHS if "terabyte" not in c.name):
@@ -219,6 +299,13 @@ def test_every_graph_that_is_not_allowed_is_refused(corpus: ModuleType, tmp_path
 def test_only_plain_paths_name_files(path: str) -> None:
     with pytest.raises(Invalid) as refused:
         check_source("mlflow", (FileEntry(path, 1, "sha256:" + "0" * 64),))
+    assert refused.value.code == "bad_source"
+
+
+def test_a_file_of_less_than_nothing_makes_no_room_for_others() -> None:
+    files = (FileEntry("a", 1 << 40, "sha256:" + "0" * 64), FileEntry("b", -(1 << 40), "sha256:" + "1" * 64))
+    with pytest.raises(Invalid) as refused:
+        check_source("mlflow", files)
     assert refused.value.code == "bad_source"
 
 

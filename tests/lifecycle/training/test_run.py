@@ -219,6 +219,11 @@ class Unheard:
         return np.full((len(x), 2), 0.5)
 
 
+def _booster(data: Any, objective: str) -> Any:
+    rows = data.numpy()
+    return lightgbm.train({"objective": objective, "verbose": -1}, lightgbm.Dataset(rows.features, rows.label), 5)
+
+
 def _raise(data: Any, params: Any) -> Any:
     raise KeyError("gone")
 
@@ -259,6 +264,15 @@ def _raise(data: Any, params: Any) -> Any:
             "wrong_classes",
             r"\[3, 4\]",
         ),
+        (
+            lambda data, params: lightgbm.LGBMClassifier(n_estimators=2, verbose=-1).fit(
+                data.numpy().features, np.where(data.numpy().label == 1, "late", "early")
+            ),
+            "wrong_classes",
+            r"\['early', 'late'\]",
+        ),
+        (lambda data, params: lightgbm.LGBMClassifier(), "not_an_estimator", "LGBMClassifier unfitted"),
+        (lambda data, params: _booster(data, "binary"), "wrong_estimator", "Booster gives no probabilities"),
     ],
 )
 def test_a_training_function_that_fails_is_refused_with_the_reason(
@@ -271,12 +285,33 @@ def test_a_training_function_that_fails_is_refused_with_the_reason(
     assert error.value.hint
 
 
+def test_lightgbm_s_own_booster_is_an_estimator_of_numbers(tiny: Project, frame: pl.DataFrame, tmp_path: Path) -> None:
+    spec, _ = spec_of(tiny, "tiny-price")
+    outcome = run(TrainTask(spec, str(tmp_path)), frame, lambda data, params: _booster(data, "regression"), Recorder())
+    rows = pl.read_parquet(tmp_path / "parity.parquet")
+    served = LoadedModel.read(tmp_path / "model").answers(rows)["value"].astype(float).reshape(rows.height, -1)
+    assert outcome.library.startswith("lightgbm ")
+    assert difference("regression", np.array(rows[NATIVE].to_list()), served).max() < 1e-5
+
+
+def test_a_label_that_is_no_number_is_no_label(tiny: Project, frame: pl.DataFrame) -> None:
+    """Tables with gaps give labels as floats, and NaN for none."""
+    spec = msgspec.structs.replace(spec_of(tiny, "tiny-late")[0], positive="1")
+    known = frame.filter(pl.col("late").is_not_null()).with_columns(late=pl.col("late").cast(pl.Float64))
+    gone = pl.int_range(pl.len()) % 10 == 0
+    parts = split(spec, known.with_columns(late=pl.when(gone).then(float("nan")).otherwise("late")))
+    assert parts.rows["without_label"] == known.select(gone.sum()).item() > 0
+    assert parts.classes == ("0", "1")
+
+
 def test_an_error_in_the_training_function_names_its_line(tiny: Project, frame: pl.DataFrame, tmp_path: Path) -> None:
     spec, _ = spec_of(tiny, "tiny-late")
     with pytest.raises(Invalid) as error:
         run(TrainTask(spec, str(tmp_path)), frame, _raise, Recorder())
     assert 'raise KeyError("gone")' in error.value.details["shown"][-2]
-    assert error.value.details["shown"][-1] == "KeyError: 'gone'" and "gone" not in error.value.message + error.value.hint
+    assert (
+        error.value.details["shown"][-1] == "KeyError: 'gone'" and "gone" not in error.value.message + error.value.hint
+    )
     assert "KeyError" in error.value.details["traceback"]
 
 

@@ -31,7 +31,9 @@ def test_a_function_that_fails_leaves_a_failed_run_with_its_reason(home: House) 
     assert (run["state"], run["author"]) == ("failed", "engineer")
     assert "the matrix is singular today" in run["reason"] and run["finished_at"]
     entry = home.log(action="training.finish")[0].entry
-    assert "singular" not in str(entry.detail)  # what an exception says may hold a row's values: the log keeps them for good
+    assert "singular" not in str(
+        entry.detail
+    )  # what an exception says may hold a row's values: the log keeps them for good
     assert entry.detail["code"] == "training_failed" and entry.detail["on_behalf_of"] == "engineer"
     assert api.get("/api/v1/models/broken/versions").json() == []
     assert not list(home.plane.layout.scratch.glob("bld_*"))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
+from falaj.kernel.digests import sha256
 from falaj.kernel.errors import FalajError
 from falaj.storage.blobs.local import LocalBlobs, blob_path
 
@@ -27,3 +29,17 @@ def test_the_same_bytes_again_mend_a_broken_blob(tmp_path: Path, damage: object)
     blobs.put(b"weights" * 100)
     assert path.read_bytes() == whole
     assert [p for p in path.parent.iterdir() if p != path] == []
+
+
+def test_half_a_blob_does_not_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    blobs = LocalBlobs(tmp_path, KEK)
+    blob_path(tmp_path, sha256(b"weights" * 100)).parent.mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space left"):
+            blobs.put(b"weights" * 100)
+    assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
+    assert blobs.get(blobs.put(b"weights" * 100)) == b"weights" * 100

@@ -115,6 +115,24 @@ def test_damaged_bytes_are_an_integrity_error(tmp_path: Path) -> None:
         get(tmp_path, ["a"])
 
 
+@pytest.mark.parametrize("damage", [b"\xff\xff", b"\xa2\xff\xfe", b""])
+def test_what_a_view_was_filled_with_can_be_damaged_too_and_filling_anew_mends_it(
+    tmp_path: Path, damage: bytes
+) -> None:
+    fill(tmp_path, {"a": (1, (1.0,))}, meta())
+    env = lmdb.open(str(tmp_path))
+    with env.begin(write=True) as tx:
+        tx.put(b"view\0" + VIEW.encode(), damage)
+    env.close()
+    reader = OnlineReader(tmp_path)
+    with pytest.raises(Integrity) as refused:
+        reader.meta(VIEW)
+    reader.close()
+    assert refused.value.code == "online_value_damaged"
+    assert fill(tmp_path, {"a": (2, (2.0,))}, meta()).keys == 1
+    assert get(tmp_path, ["a"]) == [(2, (2.0,))]
+
+
 WRITER = """
 import sys
 from pathlib import Path

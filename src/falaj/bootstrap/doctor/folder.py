@@ -8,6 +8,7 @@ import socket
 import stat
 import time
 from collections.abc import Iterator
+from glob import escape
 from pathlib import Path
 
 import httpx
@@ -58,7 +59,7 @@ def lock(patient: Patient) -> Iterator[Finding]:
     try:
         url = msgspec.json.decode((patient.home / "run" / "control-plane.json").read_bytes())["url"]
         answers = httpx.get(f"{url}/health", timeout=5.0).status_code == httpx.codes.OK
-    except (OSError, msgspec.DecodeError, KeyError, TypeError, httpx.HTTPError):
+    except (OSError, ValueError, KeyError, TypeError, httpx.HTTPError, httpx.InvalidURL):
         url, answers = "", False
     if answers:
         yield Finding("lock", "lock", WELL, f"the control plane (pid {patient.running}) answers at {url}")
@@ -136,7 +137,7 @@ def left_over(patient: Patient) -> Iterator[Finding]:
     home = patient.home
     found = [p for pattern in ("blobs/*/.*", "lake/**/.*.tmp", "plane/journal/.*.new", "plane/.*.json.*", ".*.db") for p in home.glob(pattern)]  # fmt: skip
     found += [home / "keys.new"] if (home / "keys.new").exists() else []
-    found += list((home / "keys").glob(".*")) + list(home.parent.glob(f".{home.name}.restoring-*"))
+    found += list((home / "keys").glob(".*")) + list(home.parent.glob(f".{escape(home.name)}.restoring-*"))
     found += [] if patient.running else [p for p in (home / "tmp").glob("*") if p.is_dir()]
     for path in found:
         if time.time() - path.stat().st_mtime > _OLD_SECONDS:

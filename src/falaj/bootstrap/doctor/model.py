@@ -6,7 +6,6 @@ import sqlite3
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from typing import Any
-from urllib.parse import quote
 
 import msgspec
 from sqlalchemy import Connection, create_engine
@@ -15,6 +14,7 @@ from sqlalchemy.pool import StaticPool
 from falaj.governance.signing.keys import KeyRing
 from falaj.kernel import locks
 from falaj.kernel.settings import Settings
+from falaj.storage.sql.snapshot import reading
 
 WELL, NOTE, PROBLEM, BROKEN = "well", "note", "problem", "broken"
 """Levels: all is well · worth knowing · something does not work or soon will not · bytes are not what they must be."""
@@ -69,14 +69,14 @@ class Patient:
 
     def connection(self, name: str = "falaj.db") -> sqlite3.Connection:
         """A connection that cannot write."""
-        address = f"file:{quote(str((self.home / name).absolute()))}?mode=ro"
-        return sqlite3.connect(address, uri=True, timeout=10, check_same_thread=False)
+        return reading(self.home / name)
 
     def transaction(self, work: Callable[[Connection], Any]) -> Any:
         """Do `work` on a read-only snapshot, as the stores want it."""
         engine = create_engine("sqlite://", creator=self.connection, poolclass=StaticPool)
         try:
             with engine.connect() as connection:
+                connection.exec_driver_sql("BEGIN")  # without it each query would see a moment of its own
                 return work(connection)
         finally:
             engine.dispose()

@@ -106,7 +106,7 @@ def _guard(patient: Patient, environment: str) -> Iterator[Finding]:
     if path.exists():
         try:
             msgspec.json.decode(path.read_bytes())
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError):
             yield Finding(
                 "bundles", "guard_unreadable", PROBLEM, f"{path} cannot be read: no challenger gets any traffic",
                 f"restore it from a backup; or remove it while no rollout is under way: rm {path}",

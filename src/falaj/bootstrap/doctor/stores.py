@@ -101,7 +101,7 @@ def active_files(table: Path, version: int) -> list[tuple[str, int]]:
         entry = table / "_delta_log" / f"{number:020d}.json"
         try:
             actions: list[dict[str, Any]] = [msgspec.json.decode(x) for x in entry.read_bytes().splitlines() if x]
-        except (OSError, msgspec.DecodeError) as e:
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError) as e:
             raise Integrity(
                 f"{table.name}@{version} is named, but entry {number} of the table's log cannot be read",
                 hint=_RESTORE,

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
+from pathlib import Path
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from falaj.bootstrap.doctor.model import BROKEN, NOTE, PROBLEM, WELL, Finding, Patient
 from falaj.bootstrap.keeping.layout import DATABASES
+from falaj.governance.audit import model as audit_model
 from falaj.governance.audit.note import verifier_of
 from falaj.governance.audit.publisher import all_rows
 from falaj.governance.audit.store import SqlAuditStore
-from falaj.governance.audit.verify import verify_database_entries, verify_folder
+from falaj.governance.audit.verify import CHECKPOINT, VKEY, heads, verify_database_entries, verify_folder
 from falaj.governance.signing.dsse import STATEMENT_TYPE, verify_envelope
 from falaj.governance.signing.keys import public_pem
 from falaj.kernel.digests import sha256
@@ -28,6 +30,7 @@ from falaj.storage.sql.migrate import revisions
 
 _RESTORE = "change nothing, copy the home as it is, and restore it from a backup: falaj restore"
 _KEYS = "bring the keys back: falaj keys restore FILE"
+_TRIES = 5
 _LEAST_BLOB = 64  # bytes: magic, wrapped key, one chunk
 
 
@@ -67,14 +70,16 @@ def schema(patient: Patient) -> Iterator[Finding]:
 def audit_log(patient: Patient) -> Iterator[Finding]:
     """The published log and the rows, from their bytes, against the signed checkpoint."""
     folder, store = patient.home / "audit", SqlAuditStore()
-    if not (folder / "vkey").exists():
+    if not (folder / VKEY).exists() and not (folder / CHECKPOINT).exists():
         yield Finding(
             "audit", "log_not_published", PROBLEM, "no checkpoint was ever published", "open the home: falaj status"
         )
         return
-    vkey = (folder / "vkey").read_text("utf-8", "replace").removesuffix("\n")
+    vkey = None  # one of the two alone: the verification names the other
+    if (folder / VKEY).exists():
+        vkey = (folder / VKEY).read_text("utf-8", "replace").removesuffix("\n")
     published = verify_folder(folder, vkey)
-    rows = patient.transaction(lambda tx: verify_database_entries(all_rows(store, tx), folder, vkey))
+    rows = _rows(patient, folder, vkey)
     size = patient.transaction(store.size)
     problems = dict.fromkeys([*published.problems, *rows.problems])
     for text in list(problems)[:5]:
@@ -85,6 +90,23 @@ def audit_log(patient: Patient) -> Iterator[Finding]:
     if not problems:
         unsigned = size - published.size
         yield Finding("audit", "audit", WELL, f"{published.size:,} signed entries hold, {unsigned} are not signed yet")
+
+
+def _rows(patient: Patient, folder: Path, vkey: str | None) -> audit_model.Report:
+    """The rows against the folder; once more when a control plane published meanwhile, for it takes outgrown tiles away."""
+    store = SqlAuditStore()
+
+    def look() -> audit_model.Report:
+        found: audit_model.Report = patient.transaction(
+            lambda tx: verify_database_entries(all_rows(store, tx), folder, vkey)
+        )
+        return found
+
+    for _ in range(_TRIES):
+        before, report = heads(folder), look()
+        if report.ok or heads(folder) == before:
+            return report
+    return look()
 
 
 def keys(patient: Patient) -> Iterator[Finding]:
@@ -106,7 +128,7 @@ def keys(patient: Patient) -> Iterator[Finding]:
 
 def _wrong(patient: Patient) -> Iterator[str]:
     ring, home = patient.keys(), patient.home
-    vkey = home / "audit" / "vkey"
+    vkey = home / "audit" / VKEY
     if vkey.exists():
         lying = vkey.read_text("utf-8", "replace").removesuffix("\n")
         if verifier_of(lying.partition("+")[0], ring.log.public_key()).vkey != lying:
@@ -136,7 +158,7 @@ def _unsigned(patient: Patient, digest: str, kind: str, key: Ed25519PrivateKey) 
         return False
     try:
         envelope = msgspec.json.decode(LocalBlobs(patient.home / "blobs", patient.keys().kek).get(digest))
-    except (FalajError, msgspec.DecodeError):
+    except (FalajError, msgspec.DecodeError, UnicodeDecodeError):
         return False
     try:
         verify_envelope(envelope, kind, (key.public_key(),))
@@ -207,6 +229,24 @@ def _named(patient: Patient) -> Iterator[tuple[str, str]]:
         "SELECT digest, environment, max(generation) FROM bundles GROUP BY environment"
     ):
         yield digest, f"bundle {generation} of {environment}"
+    tables = {name for (name,) in patient.rows("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if "imports" in tables:  # a home of the first release has none of these until it is opened
+        yield from _named_by_imports(patient)
+    if "external_models" in tables:
+        for contract, profile, name in patient.rows("SELECT contract, profile, name FROM external_models"):
+            yield contract, f"the contract of {name}, which somebody else serves"
+            yield profile, f"the reference of {name}, which somebody else serves"
+
+
+def _named_by_imports(patient: Patient) -> Iterator[tuple[str, str]]:
+    # A failed one may name what nobody ever sent.
+    for files, artifacts, imported in patient.rows("SELECT files, artifacts, id FROM imports WHERE state = 'finished'"):
+        for file in msgspec.json.decode(files):
+            yield file["sha256"], f"{file['path']} as it came with {imported}"
+        for name, digest in msgspec.json.decode(artifacts).items():
+            yield digest, f"{name} of {imported}"
+    for digest, waiver in patient.rows("SELECT statement, id FROM waivers WHERE statement != ''"):
+        yield digest, f"the waiver {waiver}"
 
 
 def _short(key: Ed25519PrivateKey) -> str:

@@ -7,7 +7,6 @@ home that is there is whole.
 
 from __future__ import annotations
 
-import os
 import secrets
 import shutil
 import socket
@@ -22,7 +21,7 @@ from falaj.governance.audit.service import AuditService
 from falaj.governance.audit.store import SqlAuditStore
 from falaj.governance.door import Done, Door, Intent
 from falaj.governance.identity.model import ACTIONS as IDENTITY_ACTIONS
-from falaj.governance.identity.service import IdentityService
+from falaj.governance.identity.service import MAX_DAYS, IdentityService
 from falaj.governance.identity.store import SqlIdentityStore
 from falaj.governance.policy.decide import EnvironmentAuthoriser
 from falaj.governance.signing import recovery
@@ -30,9 +29,10 @@ from falaj.governance.signing.dsse import verify_envelope
 from falaj.governance.signing.keys import KeyRing
 from falaj.kernel import locks
 from falaj.kernel.access import SYSTEM, Principal, Resource
-from falaj.kernel.clock import HomeClock
+from falaj.kernel.clock import HomeClock, parse_iso
 from falaj.kernel.disk import refusal
 from falaj.kernel.errors import Conflict, Integrity, NotFound, Unavailable
+from falaj.kernel.files import flush, write_private
 from falaj.lifecycle.loop.keeping.model import HOME_RESTORE
 from falaj.lifecycle.loop.keeping.service import Tell
 from falaj.storage.archive import reading
@@ -46,7 +46,7 @@ from falaj.workflow import moving
 
 NOTE = "restored.json"
 """In a restored home: what it is a copy of."""
-_OWNER, _DAYS = "owner", 366
+_OWNER = "owner"
 _LOG = "falaj.local/audit"
 
 
@@ -92,9 +92,9 @@ def restore(asked: Restoring, tell: Tell) -> Restored:
     _check_place(check_place(asked.home))
     making = asked.home.with_name(f".{asked.home.name}.restoring-{secrets.token_hex(4)}")
     try:
+        manifest = _manifest(asked.folder, asked.keys, asked.backup)
         making.mkdir(parents=True, mode=0o700)
         recovery.install(asked.keys, making / "keys")
-        manifest = _manifest(asked, KeyRing(making / "keys"))
         reading.lay_out(asked.folder, manifest, making, tell)
         tell("checking the databases", 0, 0)
         for name in layout.DATABASES:
@@ -131,14 +131,11 @@ def restore(asked: Restoring, tell: Tell) -> Restored:
 
 
 def check_backup(folder: Path, keys: dict[str, bytes], backup: str, tell: Tell) -> Manifest:
-    """Verify a backup and leave it where it is: signature by one of these keys, every digest. Raises `Integrity`."""
-    scratch = folder / f".partial-{secrets.token_hex(6)}"
-    try:
-        recovery.install(keys, scratch / "keys")
-        asked = Restoring(folder, keys, scratch, backup)
-        manifest = _manifest(asked, KeyRing(scratch / "keys"))
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    """Verify a backup and leave it where it is: signature by one of these keys, every digest. Raises `Integrity`.
+
+    Nothing is written: a backup may lie on a disk that is read-only, or that must not see a key.
+    """
+    manifest = _manifest(folder, keys, backup)
     reading.check(folder, manifest, tell)
     return manifest
 
@@ -155,7 +152,7 @@ def read_note(home: Path) -> Note | None:
     """What a home is a copy of; None for one that was never restored."""
     try:
         return msgspec.json.decode((home / NOTE).read_bytes(), type=Note)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
         return None
 
 
@@ -168,10 +165,19 @@ def _check_place(home: Path) -> None:
         )
 
 
-def _manifest(asked: Restoring, keys: KeyRing) -> Manifest:
+def _manifest(folder: Path, keys: dict[str, bytes], backup: str) -> Manifest:
+    """A backup's manifest, signed by one of these keys, which must be all that the home had. Raises `Integrity`."""
+    key = recovery.attestation_key(keys)
+    if key is None:
+        raise Integrity(
+            "the key attestation.pem, which signs backups, is not among these keys",
+            hint="name the keys backup or the keys folder of the home that was backed up",
+            code="key_missing",
+        )
+
     def verify(envelope: dict[str, Any]) -> bytes:
         try:
-            return verify_envelope(envelope, BACKUP_TYPE, (keys.attestation.public_key(),))
+            return verify_envelope(envelope, BACKUP_TYPE, (key.public_key(),))
         except Integrity as e:
             raise Integrity(
                 "the backup is not signed by the key of the home that these keys are of",
@@ -179,8 +185,8 @@ def _manifest(asked: Restoring, keys: KeyRing) -> Manifest:
                 code="backup_not_signed",
             ) from e
 
-    manifest = reading.read_manifest(asked.folder, asked.backup, verify)
-    given = recovery.public_ids(asked.keys)
+    manifest = reading.read_manifest(folder, backup, verify)
+    given = recovery.public_ids(keys)
     other = sorted(name for name, public in manifest.keys.items() if given.get(name) != public)
     if other:
         raise Integrity(
@@ -220,7 +226,8 @@ def _opened(home: Path, manifest: Manifest) -> int:
         door = Door(database, EnvironmentAuthoriser((HOME_RESTORE, *IDENTITY_ACTIONS)), audit, clock)
         _record(door, manifest)
         identity = IdentityService(database, SqlIdentityStore(), door, keys.pepper)
-        tokens = len(identity.known_tokens())
+        now = clock.now()
+        tokens = sum(parse_iso(token.expires_at) > now for token in identity.known_tokens())
         _own_token(home, identity)
         publisher.publish()
     finally:
@@ -251,41 +258,27 @@ def _own_token(home: Path, identity: IdentityService) -> None:
         owner = identity.principal(_OWNER)
     except NotFound:
         owner = Principal(_OWNER, "person", ("platform-admin",))
-    token = identity.grant(SYSTEM, owner, _DAYS).token
+    token = identity.grant(SYSTEM, owner, MAX_DAYS).token
     (home / "tokens").mkdir(mode=0o700)
-    with os.fdopen(os.open(home / "tokens" / _OWNER, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as f:
-        f.write(token + "\n")
-        f.flush()
-        os.fsync(f.fileno())
+    write_private(home / "tokens" / _OWNER, f"{token}\n".encode())
 
 
 def _note(home: Path, manifest: Manifest) -> None:
     note = Note(manifest.id, manifest.made_at, manifest.home, manifest.host, manifest.standing.log_size)
     (home / NOTE).unlink(missing_ok=True)  # of a restored home that was backed up in turn
-    with os.fdopen(os.open(home / NOTE, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as f:
-        f.write(msgspec.json.encode(note))
-        f.flush()
-        os.fsync(f.fileno())
+    write_private(home / NOTE, msgspec.json.encode(note))
 
 
 def _place(made: Path, home: Path) -> None:
     for folder in (made / "tokens", made):
-        _sync(folder)
+        flush(folder)
     try:
         made.rename(home)
     except OSError as e:
         if home.exists() and any(home.iterdir()):
             _check_place(home)
         raise e
-    _sync(home.parent)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    flush(home.parent)
 
 
 def _warnings(manifest: Manifest, twin: int, tokens: int) -> list[str]:

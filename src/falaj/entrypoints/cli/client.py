@@ -60,13 +60,13 @@ class Client:
         return self._ask("DELETE", path)
 
     def hand_over(self, table: Path) -> dict[str, Any]:
-        """Send a file; the parcel that it becomes."""
+        """Send a file; returns the parcel that it became: its `name` is what a flow is told. Raises as `get`."""
         with table.open("rb") as f:
             parcel: dict[str, Any] = self._ask("POST", "/api/v1/tables", content=iter(lambda: f.read(1 << 20), b""))
         return parcel
 
     def fetch(self, name: str, to: Path) -> None:
-        """Write a parcel's bytes to a file."""
+        """Write a parcel's bytes to a file, which may be left in part. Raises as `get`."""
         try:
             with self._http.stream("GET", f"/api/v1/tables/{name}") as answer, to.open("wb") as f:
                 if not answer.is_success:
@@ -120,27 +120,13 @@ class Client:
 @contextlib.contextmanager
 def connect(settings: Settings) -> Iterator[Client]:
     """A client of the running control plane, or of one that lives as long as this context."""
-    if settings.server:
-        client = Client(settings.server, token_of(settings))
-        try:
-            yield client
-        finally:
-            client.close()
-        return
-    running = running_control_plane(settings.home)
-    if running is not None:
-        client = Client(running.url, token_of(settings))
-        try:
-            yield client
-        finally:
-            client.close()
-        return
-    with _private_control_plane(settings) as url:
-        client = Client(url, token_of(settings), moment=True)
-        try:
-            yield client
-        finally:
-            client.close()
+    running = None if settings.server else running_control_plane(settings.home)
+    url = settings.server or (running.url if running is not None else "")
+    with contextlib.ExitStack() as stack:
+        moment = not url
+        if moment:
+            url = stack.enter_context(_private_control_plane(settings))
+        yield stack.enter_context(contextlib.closing(Client(url, token_of(settings), moment=moment)))
 
 
 def running_control_plane(home: Path) -> Address | None:
@@ -150,7 +136,7 @@ def running_control_plane(home: Path) -> Address | None:
     """
     try:
         address = msgspec.json.decode((home / "run" / "control-plane.json").read_bytes(), type=Address)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
         return None
     lock = home / "lock"
     if not locks.held(lock) or locks.holder(lock) != address.pid:
@@ -201,7 +187,7 @@ def await_address(process: subprocess.Popen[bytes]) -> str:
     line = process.stdout.readline() if process.stdout else b""
     try:
         said: dict[str, Any] = msgspec.json.decode(line)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         said = {}
     if "url" in said:
         return str(said["url"])
@@ -268,6 +254,6 @@ def token_of(settings: Settings) -> str:
 def _error(status: int, content: bytes) -> Exception:
     try:
         body = msgspec.json.decode(content, type=dict[str, Any])
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         body = {"error": f"the server answered {status}"}
     return from_dict(body)

@@ -123,7 +123,7 @@ def _last(settings: Settings, environment: str) -> Running | None:
     """The data plane that was started last; it may be dead, and its process id another one's by now."""
     try:
         return msgspec.json.decode(_state(settings, environment).read_bytes(), type=Running)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
         return None
 
 

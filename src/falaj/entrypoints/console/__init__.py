@@ -14,6 +14,6 @@
 
 The shortest use::
 
-    app = plane.app([routes.build(HomeReader(plane), HomeSessions(plane), ConsoleGuard(plane.door))])
+    app = api.build(plane, [routes.build(HomeReader(plane), HomeSessions(plane), ConsoleGuard(plane.door))])
     app.add_middleware(security.SecurityHeaders)
 """

@@ -156,13 +156,14 @@ class HomeReader:
         return self._watch.rollout(viewer, name)
 
     def order(self, viewer: Principal, name: str, rollout: str, what: str) -> None:
-        """Pause, resume, promote or abort a rollout. Raises `NotFound`, `Denied`, `Conflict`."""
+        """Promote or abort a rollout. Raises `NotFound`, `Denied`, `Conflict`."""
         self._check_model(name)
         self._watch.order(viewer, name, rollout, what)
 
     def drift(self, name: str, window: str) -> DriftPage:
-        """A model's windows, one of them by feature. Raises `NotFound`."""
-        self._check_model(name)
+        """A model's windows, one of them by feature, also of one that somebody else serves. Raises `NotFound`."""
+        if name not in self._p.external.names():
+            self._check_model(name)
         return self._watch.drift(name, window)
 
     def incidents(self, viewer: Principal) -> IncidentsPage:
@@ -403,7 +404,7 @@ class HomeSessions:
         return found
 
     def login(self, code: str) -> str:
-        """A cookie for a one-time code. Raises `Unauthenticated`."""
+        """A cookie for a one-time code. Raises `Denied`."""
         return self._p.sessions.open(code)
 
     def logout(self, cookie: str) -> None:
@@ -419,6 +420,7 @@ class ConsoleGuard:
 
     def page(self, action: Action) -> Callable[[Request], None]:
         """The dependency that runs before a page of this action."""
+
         def check(request: Request) -> None:
             name = next(iter(request.path_params.values()), "*")
             self._door.check(Intent(request.state.principal, action, Resource(action.resource, str(name))))

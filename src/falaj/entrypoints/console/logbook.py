@@ -98,7 +98,7 @@ class LogBook:
 
     def refusals(self, viewer: Principal, limit: int, models: frozenset[str]) -> tuple[Refusal, ...]:
         """The newest refusals and denials that `viewer` may see. `models` are those that have a page."""
-        found = self._refused(viewer, ("",), limit)
+        found = self._refused(viewer, (), limit)
         return tuple(refusal(f, models) for f in found[:limit])
 
     def refusals_of(self, viewer: Principal, model: str, limit: int) -> tuple[Refusal, ...]:
@@ -130,11 +130,11 @@ class LogBook:
         found = [f.entry for f in self._audit.search(conditions) if f.entry.detail.get("rollout") == rollout]
         return [Move(e.at, e.detail) for e in reversed(found)]
 
-    def _refused(self, viewer: Principal, types: Iterable[str], limit: int) -> list[Found]:
-        """Newest first. Reading these few is not audited one by one; reading the log itself is."""
+    def _refused(self, viewer: Principal, types: tuple[str, ...], limit: int) -> list[Found]:
+        """Of things of these types, or of any that `viewer` may see; newest first. Reading these few is not audited one by one; reading the log itself is."""
         everything = self._door.allows(Intent(viewer, AUDIT_READ, LOG))
         outcomes = ("refused", "denied") if everything else ("refused",)
-        looked = [t for t in types if t] or ([""] if everything else OPEN_TYPES)
+        looked = types or (("",) if everything else OPEN_TYPES)
         found = [
             f
             for outcome in outcomes

@@ -275,7 +275,7 @@ class AdmissionFact(msgspec.Struct, frozen=True):
 class EvidencePage(msgspec.Struct, frozen=True):
     """`/models/{name}/{reference}/evidence`: everything that speaks for or against one version.
 
-    `verdict` is the worst of the gates. `reason` and `hint` say why it was refused, if it was.
+    `verdict` is the worst of the gates; why it was refused, if it was, its `version` says.
     """
 
     model: str

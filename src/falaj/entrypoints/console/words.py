@@ -368,7 +368,6 @@ ENGLISH = MappingProxyType(
         "login.already": "Signed in already? Open the overview",
         "login.spent": "This link no longer works",
         # errors
-        "problem.401": "Sign in first",
         "problem.403": "Not allowed",
         "problem.404": "Not found",
         "problem.409": "Not in the right state",

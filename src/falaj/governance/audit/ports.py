@@ -12,12 +12,8 @@ from falaj.storage.sql.database import Tx
 class AuditStore(Protocol):
     """Rows in the order of their index: 0, 1, 2, … without gaps, each index used once."""
 
-    def append(self, tx: Tx, data: bytes, entry: Entry) -> int:
-        """Append the bytes that `encode(entry)` gave and return their index."""
-        ...
-
     def append_many(self, tx: Tx, batch: Sequence[tuple[bytes, Entry]]) -> range:
-        """Append several at once and return their indices."""
+        """Append entries, each with the bytes that `encode(entry)` gave, at once; returns their indices."""
         ...
 
     def entries(self, tx: Tx, start: int, count: int) -> list[Stored]:

@@ -54,6 +54,7 @@ audit_head = Table(
 )
 
 _HEAD = 1
+_MOST = (1 << 63) - 1  # SQL knows no larger number, whoever asks
 _size = select(audit_head.c.size).where(audit_head.c.id == _HEAD)
 _size_locked = _size.with_for_update()
 _start_head = insert(audit_head)
@@ -70,12 +71,8 @@ _range = (
 class SqlAuditStore:
     """An `AuditStore` over the tables above."""
 
-    def append(self, tx: Tx, data: bytes, entry: Entry) -> int:
-        """Append the bytes that `encode(entry)` gave and return their index."""
-        return self.append_many(tx, ((data, entry),)).start
-
     def append_many(self, tx: Tx, batch: Sequence[tuple[bytes, Entry]]) -> range:
-        """Append several at once and return their indices."""
+        """Append entries, each with the bytes that `encode(entry)` gave, at once; returns their indices."""
         head = tx.execute(_size_locked).scalar()
         if head is None:
             tx.execute(_start_head, {"id": _HEAD, "size": 0})
@@ -103,7 +100,7 @@ class SqlAuditStore:
         if conditions.until is not None:
             query = query.where(c.at < iso(conditions.until))
         if conditions.before_index is not None:
-            query = query.where(c.idx < conditions.before_index)
+            query = query.where(c.idx < min(max(conditions.before_index, 0), _MOST))
         return [_as_stored(row) for row in tx.execute(query)]
 
     def size(self, tx: Tx) -> int:

@@ -16,6 +16,7 @@ import msgspec
 
 from falaj.governance.audit.merkle import HASH_SIZE, Frontier, peaks, root_from_leaves
 from falaj.kernel.errors import Integrity, Invalid
+from falaj.kernel.files import flush
 
 WIDTH = 256
 """Hashes or entries in a full tile."""
@@ -157,11 +158,7 @@ def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
         temporary.replace(path)
         folders.add(path.parent)
     for changed in sorted(folders):
-        descriptor = os.open(changed, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        flush(changed)
 
 
 def prune(folder: Path, size: int, old_size: int | None = None) -> None:

@@ -29,9 +29,9 @@ def verify_folder(folder: Path, vkey: str | None) -> Report:
     A folder that is being published is read again when its head moved meanwhile.
     """
     for _ in range(_TRIES):
-        before = _heads(folder)
+        before = heads(folder)
         report = _FolderCheck(folder, vkey).run()
-        if report.ok or _heads(folder) == before:
+        if report.ok or heads(folder) == before:
             return report
     return _FolderCheck(folder, vkey).run()
 
@@ -39,7 +39,8 @@ def verify_folder(folder: Path, vkey: str | None) -> Report:
 def verify_database_entries(entries: Iterable[Stored], folder: Path, vkey: str | None = None) -> Report:
     """Check database rows (all of them, by index) against the signed tiles in `folder`, and name those that differ.
 
-    Rows that no checkpoint covers yet are checked only against themselves.
+    Rows that no checkpoint covers yet are checked only against themselves. The folder must not move meanwhile; where it
+    may, the caller compares its `heads` before and after.
     """
     return _DatabaseCheck(folder, vkey).run(entries)
 
@@ -331,8 +332,8 @@ def _walk(folder: Path) -> Iterator[str]:
             yield (here / name).relative_to(folder).as_posix()
 
 
-def _heads(folder: Path) -> tuple[bytes, ...]:
-    """The two files that tell whether the log moved while it was read."""
+def heads(folder: Path) -> tuple[bytes, ...]:
+    """The bytes of the two files that tell whether the log moved while it was read; none for one that is not there."""
     found = []
     for name in (HEAD, CHECKPOINT):
         path = folder / name

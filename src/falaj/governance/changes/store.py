@@ -26,11 +26,15 @@ approvals = Table(
 
 
 class SqlApprovalStore:
+    """An `ApprovalStore` over the table above."""
+
     def add(self, tx: Tx, approval: Approval) -> None:
+        """Write one down; an id that is there already is an error of SQL."""
         values = {**msgspec.structs.asdict(approval), "roles": " ".join(approval.roles)}
         tx.execute(insert(approvals).values(values))
 
     def of(self, tx: Tx, digest: str) -> list[Approval]:
+        """Those about a version, oldest first."""
         rows = tx.execute(
             select(approvals).where(approvals.c.digest == digest).order_by(approvals.c.at, approvals.c.id)
         )

@@ -42,6 +42,7 @@ class IdentityService:
         self._door = door
         self._pepper = pepper
         self._listeners: list[Callable[[], None]] = []
+        self._refreshing = threading.Lock()
         self._verifier = TokenVerifier((), pepper)
         self.refresh()
 
@@ -51,7 +52,8 @@ class IdentityService:
 
     def refresh(self) -> None:
         """Take in tokens that were granted or revoked."""
-        self._verifier = TokenVerifier(self.known_tokens(), self._pepper)
+        with self._refreshing:  # from reading on: what was read before a revocation must not come after it
+            self._verifier = TokenVerifier(self.known_tokens(), self._pepper)
 
     def authenticate(self, token: str) -> Principal:
         """Whom a token stands for. Raises `Unauthenticated`."""
@@ -160,9 +162,10 @@ class SessionService:
 
     def link(self, principal: Principal) -> str:
         """A code that opens one session for `principal` within ten minutes."""
-        code = secrets.token_urlsafe(24)
+        code, now = secrets.token_urlsafe(24), self._clock.now()
         with self._lock:
-            self._links[code] = (principal.name, self._clock.now() + _LINK)
+            self._links = _lasting(self._links, now)
+            self._links[code] = (principal.name, now + _LINK)
         return code
 
     def open(self, code: str) -> str:
@@ -177,6 +180,7 @@ class SessionService:
                     code="link_used",
                 )
             cookie = secrets.token_urlsafe(32)
+            self._cookies = _lasting(self._cookies, now)
             self._cookies[cookie] = (name, now + _SESSION)
             return cookie
 
@@ -193,3 +197,8 @@ class SessionService:
         """End a session; one that is unknown is no error."""
         with self._lock:
             self._cookies.pop(cookie, None)
+
+
+def _lasting(held: dict[str, tuple[str, datetime]], now: datetime) -> dict[str, tuple[str, datetime]]:
+    """Without those that have ended: nobody asks for them again, and they would be kept for ever."""
+    return {code: (name, until) for code, (name, until) in held.items() if now < until}

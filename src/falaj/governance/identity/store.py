@@ -30,15 +30,20 @@ tokens = Table(
 
 
 class SqlIdentityStore:
+    """An `IdentityStore` over the tables above. `at` is RFC 3339."""
+
     def principal(self, tx: Tx, name: str) -> Principal | None:
+        """One principal; None when there is none of this name."""
         row = tx.execute(select(principals).where(principals.c.name == name)).first()
         return Principal(row.name, row.kind, tuple(row.roles.split())) if row else None
 
     def principals(self, tx: Tx) -> list[Principal]:
+        """All principals, by name."""
         rows = tx.execute(select(principals).order_by(principals.c.name))
         return [Principal(r.name, r.kind, tuple(r.roles.split())) for r in rows]
 
     def put_principal(self, tx: Tx, principal: Principal, at: str) -> None:
+        """Add a principal, or replace its kind and roles; when it was first added stays."""
         earlier = tx.execute(select(principals.c.created_at).where(principals.c.name == principal.name)).scalar()
         values = {"kind": principal.kind, "roles": " ".join(principal.roles)}
         if earlier is None:
@@ -47,6 +52,7 @@ class SqlIdentityStore:
             tx.execute(update(principals).where(principals.c.name == principal.name).values(**values))
 
     def put_token(self, tx: Tx, token: KnownToken, at: str) -> None:
+        """Add a token, in the place of one of the same id."""
         tx.execute(delete(tokens).where(tokens.c.id == token.id))
         tx.execute(
             insert(tokens).values(
@@ -55,10 +61,12 @@ class SqlIdentityStore:
         )
 
     def revoke(self, tx: Tx, token_id: str, at: str) -> bool:
+        """Whether there was such a token that was not revoked yet."""
         live = (tokens.c.id == token_id) & tokens.c.revoked_at.is_(None)
         return tx.execute(update(tokens).where(live).values(revoked_at=at)).rowcount == 1
 
     def live_tokens(self, tx: Tx) -> list[KnownToken]:
+        """Tokens that are not revoked, also those that have expired, with their principals' present roles; by id."""
         query = (
             select(tokens, principals.c.kind, principals.c.roles)
             .join(principals, principals.c.name == tokens.c.principal)

@@ -21,9 +21,9 @@ import msgspec
 from falaj.kernel.access import Principal
 from falaj.kernel.clock import parse_iso
 from falaj.kernel.errors import Unauthenticated
+from falaj.kernel.ids import ALPHABET
 
 _TOKEN = re.compile(r"(falaj_(?P<id>[0-9a-z]{16})_[A-Za-z0-9_-]{43})_(?P<sum>[0-9a-f]{8})\Z")
-_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 
 
 class KnownToken(msgspec.Struct, frozen=True):
@@ -39,7 +39,7 @@ class KnownToken(msgspec.Struct, frozen=True):
 
 def make_token() -> tuple[str, str]:
     """A fresh (id, token)."""
-    identifier = "".join(secrets.choice(_ALPHABET) for _ in range(16))
+    identifier = "".join(secrets.choice(ALPHABET) for _ in range(16))
     body = f"falaj_{identifier}_{secrets.token_urlsafe(32)}"
     return identifier, f"{body}_{_checksum(body)}"
 

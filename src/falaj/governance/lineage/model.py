@@ -1,7 +1,7 @@
 """Nodes and edges: frozen types and pure rules.
 
-A node is `kind:id`: file, dataset, view, training_set, run, version, evidence, admission,
-prediction. An edge says that `child` was made from `parent`.
+A node is `kind:id`: a file, project, dataset, view, materialization, run, import, version, evidence, waiver,
+rehearsal, admission, prediction, and so on. An edge says that `child` was made from `parent`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ ACTIONS = (LINEAGE_READ,)
 
 
 class Node(msgspec.Struct, frozen=True, order=True):
-    """A thing by its kind and its id, such as `model_version` and a digest."""
+    """A thing by its kind and its id, such as `version` and a digest."""
 
     kind: str
     id: str

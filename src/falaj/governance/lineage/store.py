@@ -22,7 +22,10 @@ _c = edges_table.c
 
 
 class SqlLineageStore:
+    """A `LineageStore` over the table above."""
+
     def add(self, tx: Tx, edges: list[Edge], at: str) -> None:
+        """Add edges with the moment (RFC 3339); one that is there is left alone."""
         for e in edges:
             values = {
                 "child_kind": e.child.kind, "child_id": e.child.id,
@@ -33,9 +36,11 @@ class SqlLineageStore:
                 tx.execute(insert(edges_table).values(values))
 
     def parents(self, tx: Tx, node: Node) -> list[Edge]:
+        """The edges that lead to a node, in no order."""
         return _edges(tx, (_c.child_kind == node.kind) & (_c.child_id == node.id))
 
     def children(self, tx: Tx, node: Node) -> list[Edge]:
+        """The edges that lead away from a node, in no order."""
         return _edges(tx, (_c.parent_kind == node.kind) & (_c.parent_id == node.id))
 
 

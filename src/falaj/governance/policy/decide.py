@@ -59,7 +59,6 @@ class CedarAuthoriser:
     """Decides questions about declared actions; an undeclared action is denied."""
 
     def __init__(self, policy: str, actions: Iterable[Action]) -> None:
-        self.text = policy
         self._actions: dict[str, Action] = {}
         for action in actions:
             if self._actions.setdefault(action.name, action) != action:

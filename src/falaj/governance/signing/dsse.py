@@ -10,7 +10,7 @@ import binascii
 from collections.abc import Sequence
 from typing import Any
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -37,7 +37,7 @@ def load_public_key(pem: str) -> PublicKey:
     """An Ed25519 or P-256 public key from PEM. Raises `Integrity` for anything else."""
     try:
         key = load_pem_public_key(pem.encode())
-    except ValueError as e:
+    except (ValueError, UnsupportedAlgorithm) as e:
         raise Integrity(
             "a trusted key cannot be read", hint="restore the trust root from a backup", code="trusted_key_unreadable"
         ) from e

@@ -11,7 +11,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import shutil
 from pathlib import Path
@@ -32,6 +31,7 @@ from cryptography.hazmat.primitives.serialization import (
 from falaj.kernel.digests import sha256
 from falaj.kernel.environments import ENVIRONMENTS, home_of
 from falaj.kernel.errors import Denied, Integrity
+from falaj.kernel.files import flush, write_private
 
 K = TypeVar("K")
 _SYMMETRIC = 32  # bytes
@@ -68,7 +68,7 @@ def plane_key(folder: Path) -> X25519PrivateKey:
     path = folder / "key.pem"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        _write(path, _pem(X25519PrivateKey.generate()))
+        write_private(path, _pem(X25519PrivateKey.generate()))
     return _load(path, X25519PrivateKey)
 
 
@@ -87,36 +87,20 @@ def _create(folder: Path) -> None:
     making = folder.with_name(folder.name + ".new")
     shutil.rmtree(making, ignore_errors=True)  # left by a start that was interrupted; nothing used its keys
     making.mkdir(parents=True, mode=0o700)
-    _write(making / "attestation.pem", _pem(Ed25519PrivateKey.generate()))
-    _write(making / "model.pem", _pem(ec.generate_private_key(ec.SECP256R1())))
-    _write(making / "log.pem", _pem(Ed25519PrivateKey.generate()))
+    write_private(making / "attestation.pem", _pem(Ed25519PrivateKey.generate()))
+    write_private(making / "model.pem", _pem(ec.generate_private_key(ec.SECP256R1())))
+    write_private(making / "log.pem", _pem(Ed25519PrivateKey.generate()))
     for name in ENVIRONMENTS:
-        _write(making / f"{name}.pem", _pem(Ed25519PrivateKey.generate()))
-    _write(making / "kek.bin", secrets.token_bytes(_SYMMETRIC))
-    _write(making / "pepper.bin", secrets.token_bytes(_SYMMETRIC))
-    _sync(making)
+        write_private(making / f"{name}.pem", _pem(Ed25519PrivateKey.generate()))
+    write_private(making / "kek.bin", secrets.token_bytes(_SYMMETRIC))
+    write_private(making / "pepper.bin", secrets.token_bytes(_SYMMETRIC))
+    flush(making)
     making.rename(folder)
-    _sync(folder.parent)
+    flush(folder.parent)
 
 
 def _pem(key: PrivateKey) -> bytes:
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-
-
-def _write(path: Path, data: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as f:
-        f.write(data)
-        f.flush()
-        os.fsync(f.fileno())
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _load(path: Path, kind: type[K]) -> K:

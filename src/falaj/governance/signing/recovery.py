@@ -11,23 +11,25 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 import secrets
 from pathlib import Path
 
 import msgspec
-from cryptography.exceptions import InvalidTag
+from cryptography.exceptions import InvalidTag, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 from falaj.kernel.digests import canonical_json, sha256
 from falaj.kernel.errors import Conflict, Denied, Integrity, Invalid, NotFound
+from falaj.kernel.files import flush, write_private
+from falaj.kernel.ids import ALPHABET
 
 FORMAT = "falaj-keys-1"
-_ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_ALPHABET = ALPHABET.upper()
 _LIKE = str.maketrans("ILO", "110")  # what a person reads for another letter
 _RANDOM, _CHECK, _GROUP = 27, 5, 4  # characters of five bits
 _MAX_FILE = 1 << 20
@@ -144,37 +146,41 @@ def install(keys: dict[str, bytes], folder: Path) -> list[str]:
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     for name in missing:
         temporary = folder / f".{name}.{secrets.token_hex(4)}"
-        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as f:
-            f.write(keys[name])
-            f.flush()
-            os.fsync(f.fileno())
+        write_private(temporary, keys[name])
         temporary.rename(folder / name)
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    flush(folder)
     return missing
 
 
 def _public_id(name: str, data: bytes) -> str:
     if not name.endswith(".pem"):
         return sha256(b"falaj key id\0" + name.encode() + b"\0" + data)
+    return sha256(_loaded(name, data).public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
+
+
+def _loaded(name: str, data: bytes) -> PrivateKeyTypes:
     try:
-        key = load_pem_private_key(data, password=None)
-    except (ValueError, TypeError) as e:
+        return load_pem_private_key(data, password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as e:
         raise Integrity(
             f"the key {name} cannot be read",
             hint="bring it back from the keys backup: `falaj keys restore FILE`",
             code="key_missing",
         ) from e
-    return sha256(key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
 
 
 def log_key(keys: dict[str, bytes]) -> Ed25519PrivateKey | None:
-    """The key that signs the audit log's checkpoints, if it is among these."""
-    data = keys.get("log.pem")
-    key = load_pem_private_key(data, password=None) if data else None
+    """The key that signs the audit log's checkpoints, if it is among these. Raises `Integrity` for bytes that are no key."""
+    return _signing_key(keys, "log.pem")
+
+
+def attestation_key(keys: dict[str, bytes]) -> Ed25519PrivateKey | None:
+    """The key that signs statements and backups, if it is among these. Raises `Integrity` for bytes that are no key."""
+    return _signing_key(keys, "attestation.pem")
+
+
+def _signing_key(keys: dict[str, bytes], name: str) -> Ed25519PrivateKey | None:
+    key = _loaded(name, keys[name]) if name in keys else None
     return key if isinstance(key, Ed25519PrivateKey) else None
 
 

@@ -72,8 +72,10 @@ class DataService:
     def plan(self, name: str, operation_id: str) -> tuple[IngestTask, str]:
         """What a step process shall load, and the folder of the code that it runs."""
         source = self._p.sources.source(name)
-        head = self._p.database.read(lambda tx: self._p.store.head(tx, name))
-        known = self._p.database.read(lambda tx: self._p.store.known_files(tx, name))
+        store = self._p.store
+        head, files, paths = self._p.database.read(  # in one read: another load may be committed at any time
+            lambda tx: (store.head(tx, name), store.known_files(tx, name), store.known_paths(tx, name))
+        )
         task = IngestTask(
             source=source,
             project=str(self._p.files),
@@ -81,8 +83,8 @@ class DataService:
             quarantine=str(self._p.lake / "quarantine" / name),
             operation_id=operation_id,
             base_version=head.version if head else -1,
-            known_files=tuple(known),
-            known_paths=self._p.database.read(lambda tx: self._p.store.known_paths(tx, name)),
+            known_files=tuple(files),
+            known_paths=paths,
         )
         return task, self._p.sources.code()
 

@@ -145,7 +145,9 @@ def judge(gate: GateSpec, measurement: Measurement | None) -> Finding:
 
 
 def findings(
-    gates: tuple[GateSpec, ...], measurements: tuple[Measurement, ...], missing: Mapping[str, str] = MappingProxyType({})
+    gates: tuple[GateSpec, ...],
+    measurements: tuple[Measurement, ...],
+    missing: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[Finding, ...]:
     """Judge every gate; one that no measurement names was not measured, which is an Error.
 

@@ -13,7 +13,8 @@ import msgspec
 from falaj.kernel.digests import digest_of, parse_digest
 from falaj.lifecycle.evidence.model import BuildFacts, Finding, Origin, Verdict
 
-STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
+STATEMENT = "https://in-toto.io/Statement/v1"
+"""The `_type` of every statement."""
 TEST_RESULT = "https://in-toto.io/attestation/test-result/v0.1"
 PROVENANCE = "https://slsa.dev/provenance/v1"
 IMPORTED = "https://falaj.dev/predicates/import/v1"
@@ -30,9 +31,9 @@ _LISTS = {"PASSED": "passedTests", "WARNED": "warnedTests", "FAILED": "failedTes
 
 
 def statement(model: str, digest: str, predicate_type: str, predicate: dict[str, Any]) -> dict[str, Any]:
-    """An in-toto Statement v1 about one model version. Raises `Invalid` if `digest` is none."""
+    """An in-toto Statement v1 about one version; `model` names it for people. Raises `Invalid` if `digest` is none."""
     return {
-        "_type": STATEMENT_TYPE,
+        "_type": STATEMENT,
         "subject": [{"name": model, "digest": _digest_set(digest)}],
         "predicateType": predicate_type,
         "predicate": predicate,

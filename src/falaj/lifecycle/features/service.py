@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ from falaj.governance.door import Done, Door, Intent
 from falaj.governance.lineage.model import Node
 from falaj.governance.lineage.service import LineageService
 from falaj.kernel.access import Principal, Resource
-from falaj.kernel.clock import iso, parse_iso
-from falaj.kernel.errors import FalajError, Invalid, NotFound
+from falaj.kernel.clock import iso, written_moment
+from falaj.kernel.errors import FalajError, NotFound
 from falaj.lifecycle.features.model import (
     FEATURES_GET,
     FEATURES_MATERIALIZE,
@@ -21,10 +22,13 @@ from falaj.lifecycle.features.model import (
     MaterializeOutcome,
     MaterializeTask,
     ViewSpec,
+    fresh,
 )
 from falaj.lifecycle.features.ports import Datasets, MaterializationStore, Views
 from falaj.storage.online.lmdb_store import OnlineReader
 from falaj.storage.sql.database import Database, Tx
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Ports(msgspec.Struct, frozen=True):
@@ -72,14 +76,7 @@ class FeatureService:
     def check_materialize(self, actor: Principal, as_of: str) -> str:
         """Authorise a materialisation; returns the moment it is for (now, when `as_of` is empty)."""
         self._door.check(self._intent(actor, ""))
-        if not as_of:
-            return iso(self._door.clock.now())
-        try:
-            return iso(parse_iso(as_of))
-        except ValueError as e:
-            raise Invalid(
-                f"{as_of[:60]!r} is not a moment: {e}", hint="write it like 2013-04-01T00:00:00Z", code="bad_moment"
-            ) from e
+        return written_moment(as_of) if as_of else iso(self._door.clock.now())
 
     def plan(self, as_of: str, operation_id: str) -> tuple[MaterializeTask, str]:
         """What a step process shall compute, and the folder of the code that it runs."""
@@ -131,7 +128,10 @@ class FeatureService:
         return True
 
     def get(self, actor: Principal, view: str, key: str) -> dict[str, Any]:
-        """The online value of one key, with its age against the view's time to live."""
+        """The online value of one key, with its age against the view's time to live.
+
+        Raises `NotFound` without the view or the value, `Denied`, and what `OnlineReader.get_many` raises.
+        """
         spec = self.view(view)
         self._door.check(Intent(actor, FEATURES_GET, Resource("FeatureView", view)))
         with self._reading:  # LMDB refuses to open one folder twice in a process
@@ -147,14 +147,14 @@ class FeatureService:
                 code="no_feature_value",
             )
         event_us, values = found
-        age = self._door.clock.now().timestamp() - event_us / 1e6
+        age = self._door.clock.now() - _EPOCH - timedelta(microseconds=event_us)
         names = [c.name for c in spec.columns]
         return {
             "view": view,
             "key": key,
             "values": dict(zip(names, values, strict=True)),
-            "age_seconds": round(age, 3),
-            "status": "present" if 0 <= age <= spec.ttl_seconds else "expired",
+            "age_seconds": round(age.total_seconds(), 3),
+            "status": "present" if fresh(age, spec.ttl_seconds) else "expired",
         }
 
     @staticmethod

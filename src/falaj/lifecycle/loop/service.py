@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Container
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -42,6 +43,7 @@ from falaj.workflow.flow import Workflows
 N = TypeVar("N", SourceSpec, ModelDefinition)
 MAX_FILES = 500
 MAX_BYTES = 4 << 20
+_LONGEST_PATH, _LONGEST_NAME = 1000, 255  # bytes; a file system takes no longer name
 _PATH = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9_.-]*/)*[A-Za-z0-9_][A-Za-z0-9_.-]*\.py\Z|falaj\.toml\Z")
 
 
@@ -56,17 +58,19 @@ class DefinitionService:
 
     def unpack(self, files: dict[str, str]) -> tuple[str, Path]:
         """Keep a project's code under its digest; returns digest and folder. Raises `Invalid`."""
-        bad = sorted(p for p in files if not _PATH.match(p))
-        size = sum(len(text.encode()) for text in files.values())
-        if bad or not files or len(files) > MAX_FILES or size > MAX_BYTES:
+        bad = sorted(p for p in files if not _can_stand(p, files))
+        content = {path: text.encode("utf-8", "replace") for path, text in files.items()}
+        odd = sorted(p for p, text in files.items() if content[p].decode() != text)
+        size = sum(map(len, content.values()))
+        if bad or odd or not files or len(files) > MAX_FILES or size > MAX_BYTES:
             why = f"{bad[0][:80]!r} is no name that it takes" if bad else f"{len(files)} files of {size} bytes"
+            why = f"{odd[0]} is not Unicode text" if odd and not bad else why
             raise Invalid(
                 f"the project cannot be taken: {why}",
                 hint=f"a project is falaj.toml and up to {MAX_FILES} Python files, {MAX_BYTES >> 20} MiB in all; call files and "
                 "folders by letters from A to Z, digits, '.', '_' and '-'",
                 code="bad_project",
             )
-        content = {path: text.encode() for path, text in files.items()}
         digest = manifest_digest(FileEntry(path, len(body), sha256(body)) for path, body in content.items())
         folder = self._folder / digest.removeprefix("sha256:")
         if not folder.exists() or manifest_digest(manifest(folder)) != digest:
@@ -167,6 +171,14 @@ class DefinitionService:
         return str(folder)
 
 
+def _can_stand(path: str, files: Container[str]) -> bool:
+    """Whether a path names code below the project's folder, and no other file stands where one of its folders would."""
+    parts = path.split("/")
+    above = ("/".join(parts[:n]) for n in range(1, len(parts)))
+    fits = len(path) <= _LONGEST_PATH and all(len(part) <= _LONGEST_NAME for part in parts)
+    return bool(fits and _PATH.match(path)) and not any(folder in files for folder in above)
+
+
 def _named(items: tuple[N, ...], what: str, name: str, code: str) -> N:
     for item in items:
         if item.name == name:
@@ -261,7 +273,8 @@ class DecisionService:
             raise Conflict(
                 f"no version of {model} served before", hint="`falaj versions MODEL` shows them", code="nothing_before"
             )
-        back = max(before, key=lambda v: v.number)
+        served = self._rollout.champions(model)
+        back = min(before, key=lambda v: (served.index(v.digest) if v.digest in served else len(served), -v.number))
         self._rollout.check_roll_back(actor, model, back.digest, reason)
         flow = new_id("rel", self._clock.now())
         self._flows.start(RELEASE_FLOW, flow, {"digest": back.digest, "actor": actor.name})

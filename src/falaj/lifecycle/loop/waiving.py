@@ -7,8 +7,8 @@ came between.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -16,8 +16,9 @@ import msgspec
 
 from falaj.kernel.access import SYSTEM, Principal
 from falaj.kernel.clock import Clock, iso, parse_iso
+from falaj.kernel.errors import Conflict, FalajError
 from falaj.kernel.ids import new_id
-from falaj.kernel.log import logger
+from falaj.kernel.lookout import Lookout
 from falaj.lifecycle.loop.model import STAGING_FLOW
 from falaj.lifecycle.monitoring.ports import Alarms
 from falaj.lifecycle.registry.model import ModelVersion, missing
@@ -25,7 +26,7 @@ from falaj.lifecycle.registry.ports import VerifiedEvidence
 from falaj.lifecycle.registry.service import RegistryService
 from falaj.lifecycle.registry.waiver import Waiver
 from falaj.lifecycle.registry.waivers import Proposal, WaiverService
-from falaj.lifecycle.rollout.model import champion, withdrawn
+from falaj.lifecycle.rollout.model import all_to, champion, withdrawn
 from falaj.lifecycle.rollout.service import RolloutService
 from falaj.lifecycle.serving.service import ServingService
 from falaj.workflow.flow import Workflows
@@ -34,7 +35,6 @@ ENDS = "waiver"
 """The kind of the incident of a waiver that ends soon, or has ended while the version served."""
 WARN = timedelta(days=7)
 _LOOK_SECONDS = 5.0
-_log = logger(__name__)
 
 
 class Ports(msgspec.Struct, frozen=True):
@@ -86,24 +86,36 @@ class WaivingService:
     # what follows
 
     def look(self) -> None:
-        """Take out what its waiver no longer covers, and tell of waivers that end soon."""
+        """Take out what its waiver no longer covers, and tell of waivers that end soon.
+
+        Raises what went wrong with a version after the others were looked at: it hides nothing but itself.
+        """
+        failed: FalajError | None = None
+        for version in self._in_traffic():
+            try:
+                self._look_at(version)
+            except FalajError as e:
+                failed = failed or e
+        if failed is not None:
+            raise failed
+
+    def _look_at(self, version: ModelVersion) -> None:
+        p, why = self._p, self._uncovered(version)
+        if why:
+            self._take_out(version, why, SYSTEM.name)
+            p.alarms.open(version.model, ENDS, version.digest, f"{version.alias} takes no traffic any more: {why}")
+            return
+        covering = p.registry.standing(version, p.evidence.proven(version.digest)).waiver
+        if covering is not None and parse_iso(covering.until) <= p.clock.now() + WARN:
+            reason = f"the waiver of {version.alias} ends at {covering.until}; it takes no traffic from then on"
+            p.alarms.open(version.model, ENDS, version.digest, reason)
+
+    def _in_traffic(self) -> list[ModelVersion]:
+        """Imported versions in a traffic plan, and those that a crash kept from being taken out whole: they count as serving."""
         p = self._p
         planned = {r.digest for rollout in p.rollouts.values() for plan in rollout.plans() for r in plan.routes}
-        soon = p.clock.now() + WARN
-        for digest in sorted(planned):
-            version = p.registry.by_digest(digest)
-            if not version.imported:
-                continue
-            why = self._uncovered(version)
-            if why:
-                self._take_out(version, why, SYSTEM.name)
-                p.alarms.open(version.model, ENDS, digest, f"{version.alias} takes no traffic any more: {why}")
-                continue
-            proven = p.evidence.proven(digest)
-            covering = p.registry.standing(version, proven).waiver
-            if covering is not None and parse_iso(covering.until) <= soon:
-                reason = f"the waiver of {version.alias} ends at {covering.until}; it takes no traffic from then on"
-                p.alarms.open(version.model, ENDS, digest, reason)
+        versions = (v for model in p.registry.models() for v in p.registry.versions(model))
+        return [v for v in versions if v.imported and (v.digest in planned or v.state == "serving")]
 
     def _uncovered(self, version: ModelVersion) -> str:
         """Why nothing covers what a version is missing now; empty when something does, or it misses nothing."""
@@ -114,24 +126,31 @@ class WaivingService:
         return "" if standing.waiver is not None else standing.problem
 
     def _take_out(self, version: ModelVersion, why: str, actor: str) -> list[str]:
-        """Give its traffic to the version that serves beside it, or to none; returns the environments that it was in."""
-        p, out = self._p, []
-        for name, rollout in p.rollouts.items():
-            plan = rollout.present(version.model)
-            if all(r.digest != version.digest for r in plan.routes):
-                continue
-            stable = champion(plan)
-            left = tuple(r for r in plan.routes if r.digest == stable and stable != version.digest)
-            routes = tuple(msgspec.structs.replace(r, weight=100, role="stable") for r in left)
-            then = msgspec.structs.replace(withdrawn(version.model), routes=routes)
-            rollout.set_plan(then, actor, new_id("op", p.clock.now()))
-            out.append(name)
-        if version.state not in ("registered", "refused", "rejected", "candidate"):
-            p.registry.move(version.digest, "registered", why, actor, new_id("op", p.clock.now()))
-        for name in out:
+        """Give its traffic to the version that serves beside it, or to none; returns the environments that it was in.
+
+        Its state is written last: what a crash cut short is done by the next look.
+        """
+        p = self._p
+        out = [name for name, rollout in p.rollouts.items() if self._replanned(rollout, version, actor)]
+        cut_short = version.state == "serving" and not out
+        for name in p.serving if cut_short else out:
             if name in p.serving:
                 p.serving[name].publish(actor)
+        if version.state not in ("registered", "refused", "rejected", "candidate"):
+            p.registry.move(version.digest, "registered", why, actor, new_id("op", p.clock.now()))
         return out
+
+    def _replanned(self, rollout: RolloutService, version: ModelVersion, actor: str) -> bool:
+        """Take a version out of its model's plan; false when it is not in it."""
+        found = False
+        while True:
+            plan = rollout.present(version.model)
+            if all(r.digest != version.digest for r in plan.routes):
+                return found
+            found, stable = True, champion(plan)
+            then = withdrawn(version.model) if stable == version.digest else all_to(version.model, stable)
+            with suppress(Conflict):  # somebody else has a part in the traffic by now: look at that plan
+                rollout.set_plan(then, actor, new_id("op", self._p.clock.now()), plan)
 
     def _told(self, waiver: Waiver) -> dict[str, Any]:
         content: dict[str, Any] = msgspec.to_builtins(waiver.content)
@@ -144,28 +163,8 @@ class WaivingService:
         }
 
 
-class WaiverWatch:
+class WaiverWatch(Lookout):
     """Looks every few seconds, from a thread."""
 
     def __init__(self, waiving: WaivingService, seconds: float = _LOOK_SECONDS) -> None:
-        self._waiving = waiving
-        self._seconds = seconds
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="waiver-watch", daemon=True)
-
-    def start(self) -> None:
-        """Begin to look."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End, and wait for the look that is under way."""
-        self._stopping.set()
-        if self._thread.is_alive():
-            self._thread.join()
-
-    def _run(self) -> None:
-        while not self._stopping.wait(self._seconds):
-            try:
-                self._waiving.look()
-            except Exception as e:  # this thread must outlive any fault: what it looks for may come with the next look
-                _log.error("waiver_watch_failed", error=f"{type(e).__name__}: {e}")
+        super().__init__("waiver-watch", seconds, "waiver_watch_failed", waiving.look)

@@ -27,11 +27,13 @@ from falaj.lifecycle.registry.model import ModelVersion
 from falaj.lifecycle.registry.service import RegistryService
 from falaj.lifecycle.rollout.model import PLAN_SET
 from falaj.lifecycle.rollout.service import RolloutService
-from falaj.lifecycle.rollout.strategy import ROLLOUT_START, ROLLOUT_STEER, Rollout
+from falaj.lifecycle.rollout.strategy import ROLLOUT_START, ROLLOUT_STEER, ROLLOUT_STEP, Rollout
 from falaj.lifecycle.serving.model import BUNDLE_PUBLISH
 from falaj.lifecycle.serving.plane.journal import Prediction
 from falaj.lifecycle.training.model import ModelContract, Run
 from falaj.lifecycle.training.service import TrainingService
+
+_ROW_DIGITS = 9  # no request has more rows
 
 
 class Lookup(msgspec.Struct, frozen=True):
@@ -128,7 +130,8 @@ class WhyService:
             row=row,
             features=looked_up(record, p.registry.contract(record.digest), row),
             version={
-                "alias": version.alias, **msgspec.to_builtins(version),
+                "alias": version.alias,
+                **msgspec.to_builtins(version),
                 "imported": msgspec.to_builtins(p.registry.lacking(version)),
             },
             traffic=traffic,
@@ -154,7 +157,7 @@ class WhyService:
         """Those of the model, or of all, that were open at that moment."""
         at = iso(_moment(record.at))
         for i in self._p.incidents.all():
-            if i.model in (record.model, EVERY_MODEL) and i.opened_at <= at and (not i.closed_at or at <= i.closed_at):
+            if i.model in (record.model, EVERY_MODEL) and i.opened_at <= at and (not i.closed_at or at < i.closed_at):
                 yield i
 
     # how it got its traffic
@@ -231,9 +234,10 @@ class WhyService:
         names = {version.alias, msgspec.structs.replace(version, number=0).alias}
         found = {f.index: f for n in names for f in self._entries(resource_type="ModelVersion", resource_id=n)}
         if flow:
-            for action in (PLAN_SET.name, BUNDLE_PUBLISH.name, "rollout.start", "rollout.step"):
-                own = (f for f in self._entries(action=action) if f.entry.operation_id.startswith(f"{flow}:"))
-                found.update((f.index, f) for f in own)
+            of_model = [(action, version.model) for action in (PLAN_SET, ROLLOUT_START, ROLLOUT_STEP)]
+            for action, resource in (*of_model, (BUNDLE_PUBLISH, PRODUCTION)):
+                entries = self._entries(action=action.name, resource_id=resource)
+                found.update((f.index, f) for f in entries if f.entry.operation_id.startswith(f"{flow}:"))
         return [found[index] for index in sorted(found)]
 
     def _entries(self, before_index: int | None = None, **conditions: str) -> Iterator[Found]:
@@ -268,7 +272,7 @@ def looked_up(record: Prediction, contract: ModelContract, row: int) -> tuple[Lo
 
 def _row(prediction: str, record: Prediction) -> int:
     text = prediction.partition("/")[2] or "0"
-    row = int(text) if text.isascii() and text.isdigit() else -1
+    row = int(text) if text.isascii() and text.isdigit() and len(text) <= _ROW_DIGITS else -1
     if not 0 <= row < max(record.rows, 1):
         raise Invalid(
             f"{record.id} has no row {text[:20]!r}",

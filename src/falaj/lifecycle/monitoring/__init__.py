@@ -9,7 +9,9 @@
 `quality`    labels, and windows as people ask for them
 `backtest`   what another version would have answered; `flows` and `steps` do it
 `incidents`  what is not as it should be
+`external`   models that somebody else serves: declared, heard, watched
+`health`     how a version answered in a window: requests, failures, latency
 `policy`     what a project asks of monitoring
-`model`      frozen types, health in words
+`model`      frozen types, the data plane's health in one word
 `service`    the data plane's health, and the watch over it
 """

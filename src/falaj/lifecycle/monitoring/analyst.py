@@ -19,7 +19,7 @@ from falaj.lifecycle.monitoring.observer import Observer
 from falaj.lifecycle.monitoring.ports import DataPlane, RecordStore, Versions
 from falaj.lifecycle.monitoring.tail import Tail
 from falaj.lifecycle.rollout.strategy import Analysis, Rollout
-from falaj.lifecycle.serving.plane.journal import SUFFIX, Prediction, records_from
+from falaj.lifecycle.serving.plane.journal import BATCH_ROLE, SUFFIX, Prediction, records_from
 from falaj.statistics.sequential import Arm
 from falaj.storage.sql.database import Database
 
@@ -129,7 +129,7 @@ class JournalAnalyst:
                 followed.offsets[path.name] = behind
                 if (
                     record.model == rollout.model
-                    and record.role != "batch"  # a scored table says nothing about traffic
+                    and record.role != BATCH_ROLE  # a scored table says nothing about traffic
                     and record.at >= since
                     and (until is None or record.at <= until)
                     and record.digest in (rollout.stable, rollout.challenger)
@@ -148,10 +148,12 @@ class JournalAnalyst:
             followed.requests[record.generation] = followed.requests.get(record.generation, 0) + 1
         reference = self._p.observer.reference(rollout.stable)
         rows = [s if isinstance(s, list) else [s] for s in self._p.observer.scores(record)]
-        ranked = [reference.ranks(row) for row in rows] if reference and not record.error else []
+        width = len(reference.score) if reference else 0
+        # A score of another width, such as that of a challenger that knows one class more, has no ranks in it.
+        ranked = [reference.ranks(row) for row in rows if len(row) == width] if reference and not record.error else []
         means = tuple(sum(column) / len(column) for column in zip(*ranked, strict=True)) if ranked else ()
         seconds = record.duration / 1e6
-        return Answer(arm, seconds, bool(record.error), record.error == "no_finite_answer", means)
+        return Answer(arm, seconds, bool(record.error), record.not_finite, means)
 
     def _take_labels(self, rollout: Rollout, followed: _Followed, since: int, until: int | None) -> bool:
         """Take the next labels into the trial; whether there may be more.

@@ -7,7 +7,6 @@ journal's: a record that comes again is known by its id, and labels join by it.
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -48,6 +47,7 @@ MOST_CLAIMS = 100
 """Version labels of one model: each has windows of its own."""
 _LONGEST = 200  # characters of an id or a label
 _AHEAD = timedelta(minutes=5)  # how far an endpoint's clock may be ahead
+_LONGEST_MS = 1e12  # of a latency: what is longer is no time
 _LOOK_SECONDS = 1.0
 
 
@@ -121,8 +121,9 @@ class ExternalService:
     def __init__(self, door: Door, ports: Ports) -> None:
         self._door = door
         self._p = ports
-        self._models = {d.model.name: d for d in ports.database.read(ports.store.declared)}
-        self._declared = {d.digest: d for d in ports.database.read(ports.store.declared)}
+        declared = ports.database.read(ports.store.declared)
+        self._models = {d.model.name: d for d in declared}
+        self._declared = {d.digest: d for d in declared}
         self._claims = {c.digest: c for c in ports.database.read(ports.store.claimed)}
         self._newest = {c.name: c.digest for c in self._claims.values()}
         self._heard = ports.metrics.read(ports.store.heard)
@@ -223,7 +224,7 @@ class ExternalService:
         heard = self._heard.get(name)
         return {
             **_told(self.model(name)),
-            "claims": [c.claims for c in self._claims.values() if c.name == name],
+            "claims": [c.claims for c in list(self._claims.values()) if c.name == name],  # others may push meanwhile
             "heard_at": _moment(heard) if heard else "",
             "silent": self._silent.get(name, False),
         }
@@ -356,7 +357,7 @@ class ExternalService:
         inputs = {name: [_input(name, kind, row.inputs.get(name))] for name, kind in model.inputs.items()}
         outputs = {} if row.error else {model.score: [_score(model, row.outputs.get(model.score))]}
         latency = row.latency_ms
-        if latency is not None and not (math.isfinite(latency) and latency >= 0):
+        if latency is not None and not 0 <= latency < _LONGEST_MS:
             raise _unusable("wrong_type", "latency_ms is no time")
         return Prediction(
             id="",
@@ -382,7 +383,8 @@ class ExternalService:
         digest = digest_of({"external": declared.digest, "claims": label})
         if digest in self._claims:
             return digest
-        if sum(c.name == name and c.number == declared.number for c in self._claims.values()) >= MOST_CLAIMS:
+        claims = list(self._claims.values())  # others may push meanwhile
+        if sum(c.name == name and c.number == declared.number for c in claims) >= MOST_CLAIMS:
             raise _unusable("too_many_versions", f"{name} has claimed {MOST_CLAIMS} versions already")
         claimed = Claimed(digest, name, declared.number, label, iso(self._door.clock.now()))
 
@@ -414,7 +416,8 @@ class ExternalService:
         claimed = self._claims.get(digest)
         if claimed is None:
             return None
-        return next(d for d in self._declared.values() if (d.model.name, d.number) == (claimed.name, claimed.number))
+        wanted = (claimed.name, claimed.number)
+        return next(d for d in list(self._declared.values()) if (d.model.name, d.number) == wanted)
 
     def _intent(
         self, actor: Principal, name: str, operation_id: str = "", detail: dict[str, Any] | None = None
@@ -430,9 +433,10 @@ def _input(name: str, kind: str, value: Any) -> Any:
         "category": isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)),
         "boolean": isinstance(value, bool) or value in (0, 1),
     }.get(kind, isinstance(value, int | float) and not isinstance(value, bool))
-    if not fits:
+    kept = str(value) if kind == "category" else value
+    if not (fits and _recordable(kept)):
         raise _unusable("wrong_type", f"{name} is {str(value)[:40]!r}, and that is no {kind}")
-    return str(value) if kind == "category" else value
+    return kept
 
 
 def _score(model: ExternalModel, value: Any) -> Any:
@@ -442,7 +446,18 @@ def _score(model: ExternalModel, value: Any) -> Any:
     if len(values) != wanted or not numbers or isinstance(value, list) is not (model.task == "multiclass"):
         said = f"a list of {wanted} numbers" if model.task == "multiclass" else "a number"
         raise _unusable("no_answer", f"outputs has no {model.score} that is {said}, and no error says why")
+    if not _recordable(value):
+        raise _unusable("wrong_type", f"{model.score} is {str(value)[:40]!r}, which no record can hold")
     return value
+
+
+def _recordable(value: Any) -> bool:
+    """Whether a record of the journal can hold it: an integer has 64 bits at most, text is Unicode."""
+    try:
+        msgspec.msgpack.encode(value)
+    except (OverflowError, UnicodeEncodeError):
+        return False
+    return True
 
 
 def _told(declared: Declared) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Health: pure rules."""
+"""Windows, labels, incidents, backtests, models of somebody else: frozen types; the data plane's health in one word."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ ACTIONS = (
 
 BACKTEST = "backtest"
 """The name of the flow that works out what another version would have answered, and of its step."""
-
-
 EVALUATOR = "evaluator"
 """The kind of incident when nobody looks at what the data plane answers."""
+BUNDLE = "bundle"
+"""The kind of incident when no bundle can be made for a data plane."""
 EVERY_MODEL = "*"
 """The model of an incident that concerns all of them."""
 
@@ -75,8 +75,10 @@ def health(published: int, workers: tuple[PlaneStatus, ...]) -> PlaneHealth:
 
 
 class Incident(msgspec.Struct, frozen=True):
-    """Something that is not as it should be, from its opening to its end. kind: drift | evaluator | journal; the last two concern
-    every model (`*`) and no version."""
+    """Something that is not as it should be, from its opening to its end.
+
+    kind: drift | waiver | silent, of a model; evaluator | journal | bundle, which concern every model (`*`) and no version.
+    """
 
     id: str
     model: str

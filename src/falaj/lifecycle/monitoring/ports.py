@@ -121,8 +121,8 @@ class RecordStore(Protocol):
         """Every label of a model as it is true now: prediction, row, value; while the transaction lasts."""
         ...
 
-    def known(self, tx: Tx, model: str, ids: list[str]) -> set[str]:
-        """Which of these prediction ids the model has answered."""
+    def known(self, tx: Tx, model: str, rows: list[tuple[str, int]]) -> set[tuple[str, int]]:
+        """Which of these rows, by prediction and row, the model was asked."""
         ...
 
     def labelled(self, tx: Tx, model: str, digest: str, start_us: int, end_us: int) -> list[tuple[float, float]]:

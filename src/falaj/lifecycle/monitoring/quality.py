@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -20,6 +21,8 @@ from falaj.lifecycle.monitoring.ports import RecordStore, Versions
 from falaj.lifecycle.serving.plane.journal import segment_of
 from falaj.statistics.ranking import roc_auc
 from falaj.storage.sql.database import Database, Tx
+
+_ROW_DIGITS = 9  # no request has more rows
 
 
 class Ports(msgspec.Struct, frozen=True):
@@ -42,14 +45,14 @@ class QualityService:
     def push(self, actor: Principal, model: str, rows: list[tuple[str, float]]) -> dict[str, Any]:
         """Take labels: (prediction id, with /row unless it is the first row; value). A label that comes again corrects the first.
 
-        Labels of predictions that the model did not make, or whose record was not read yet, are counted
-        as unknown and not kept: send them again.
+        Labels of rows that the model did not answer, or whose record was not read yet, are counted as unknown and not
+        kept: send them again. Raises `Denied`, and `Invalid` for an id that names no row or a value that is not finite.
         """
         now = self._door.clock.now()
         at = int(now.timestamp() * 1e6)
-        parsed = [(*_parse(prediction), value) for prediction, value in rows]
-        known = self._p.database.read(lambda tx: self._p.store.known(tx, model, sorted({p for p, _, _ in parsed})))
-        kept = [Label(p, row, model, value, at) for p, row, value in parsed if p in known]
+        parsed = [(_parse(prediction), _finite(prediction, value)) for prediction, value in rows]
+        known = self._p.database.read(lambda tx: self._p.store.known(tx, model, sorted({place for place, _ in parsed})))
+        kept = [Label(*place, model, value, at) for place, value in parsed if place in known]
         if kept:
             self._p.database.change(lambda tx: self._p.store.add_labels(tx, kept))
         answer = {"accepted": len(kept), "unknown": len(parsed) - len(kept)}
@@ -117,10 +120,21 @@ def measure(task: str, pairs: list[tuple[float, float]]) -> tuple[str, float | N
     return "", None
 
 
+def _finite(prediction: str, value: float) -> float:
+    if not math.isfinite(value):
+        raise Invalid(
+            f"the label of {prediction[:80]!r} is not a finite number",
+            hint="send 1 or 0 for a binary label, the class's position for several, the value for a regression",
+            code="bad_label",
+        )
+    return value
+
+
 def _parse(prediction: str) -> tuple[str, int]:
+    """The prediction's id and the row that are meant. Raises `Invalid`."""
     identifier, _, row = prediction.partition("/")
     segment_of(identifier)
-    if row and not (row.isascii() and row.isdigit()):
+    if row and not (row.isascii() and row.isdigit() and len(row) <= _ROW_DIGITS):
         raise Invalid(
             f"{prediction[:80]!r} names no row",
             hint="write the prediction's id, and /row for a later row",

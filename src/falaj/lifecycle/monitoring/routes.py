@@ -95,7 +95,7 @@ class Ports(msgspec.Struct, frozen=True):
 
 
 def build(p: Ports, guard: Guard) -> APIRouter:
-    """Labels, windows and incidents over HTTP."""
+    """Labels, windows, incidents and backtests."""
     routes = guard.router("/api/v1", "monitoring")
 
     @routes.post("/models/{model}/labels", LABELS_PUSH)

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import threading
-
 from falaj.kernel.access import SYSTEM
-from falaj.kernel.log import logger
+from falaj.kernel.lookout import Lookout
 from falaj.lifecycle.monitoring.model import EVALUATOR, EVERY_MODEL, PlaneHealth, health
 from falaj.lifecycle.monitoring.ports import Alarms, DataPlane, Evaluator
 from falaj.lifecycle.serving.model import PlaneStatus
-
-_log = logger(__name__)
 
 
 class MonitoringService:
@@ -58,26 +54,14 @@ class DeadMan:
             self._alarms.open(EVERY_MODEL, EVALUATOR, "", reason)
 
 
-class Watch:
+class Watch(Lookout):
     """Looks after the data plane from a thread: writes the newest bundle again if it is missing, and audits
     what a worker refused to load, also when that happens long after the release. It watches the evaluator too."""
 
     def __init__(self, plane: DataPlane, dead_man: DeadMan, seconds: float = 1.0) -> None:
+        super().__init__("plane-watch", seconds, "watch_failed", self._check, self.tick)
         self._plane = plane
         self._dead_man = dead_man
-        self._seconds = seconds
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="plane-watch", daemon=True)
-
-    def start(self) -> None:
-        """Begin to look, every second."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End, and wait for the look that is under way."""
-        self._stopping.set()
-        if self._thread.is_alive():
-            self._thread.join()
 
     def tick(self) -> None:
         """Look once."""
@@ -86,14 +70,6 @@ class Watch:
             for report in worker.releases:
                 if report.state == "refused":
                     self._plane.record_refusal(report, worker.generation, SYSTEM.name)
-
-    def _run(self) -> None:
-        while not self._stopping.wait(self._seconds):
-            for look in (self._check, self.tick):
-                try:
-                    look()
-                except Exception as e:  # this thread must outlive any fault: it is the one that tells of the others'
-                    _log.error("watch_failed", error=f"{type(e).__name__}: {e}")
 
     def _check(self) -> None:
         self._dead_man.check(self._plane.workers())

@@ -27,6 +27,7 @@ from sqlalchemy import (
     func,
     insert,
     select,
+    tuple_,
     update,
 )
 
@@ -233,12 +234,13 @@ class SqlRecordStore:
         for r in tx.execute(query.execution_options(yield_per=10_000)):
             yield r.prediction, r.row, r.value
 
-    def known(self, tx: Tx, model: str, ids: list[str]) -> set[str]:
-        """Which of these prediction ids the model has answered."""
-        found: set[str] = set()
-        for i in range(0, len(ids), _SOME):
-            query = select(_p.prediction).where(_p.model == model, _p.prediction.in_(ids[i : i + _SOME]))
-            found.update(tx.execute(query).scalars())
+    def known(self, tx: Tx, model: str, rows: list[tuple[str, int]]) -> set[tuple[str, int]]:
+        """Which of these rows, by prediction and row, the model was asked."""
+        found: set[tuple[str, int]] = set()
+        for i in range(0, len(rows), _SOME):
+            asked = tuple_(_p.prediction, _p.row).in_(rows[i : i + _SOME])
+            query = select(_p.prediction, _p.row).where(_p.model == model, asked)
+            found |= {(r.prediction, r.row) for r in tx.execute(query)}
         return found
 
     def labelled(self, tx: Tx, model: str, digest: str, start_us: int, end_us: int) -> list[tuple[float, float]]:

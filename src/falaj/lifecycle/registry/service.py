@@ -103,7 +103,9 @@ class RegistryService:
             there = ", ".join([v.alias for v in self.versions(name) if v.number][:5])
             raise NotFound(
                 f"there is no version {name}@{number}"[:120],
-                hint=f"there is {there}; `falaj versions {name}` lists them" if there else f"make one: `falaj train {name}`",
+                hint=f"there is {there}; `falaj versions {name}` lists them"
+                if there
+                else f"make one: `falaj train {name}`",
                 code="no_such_version",
             )
         return found
@@ -181,13 +183,13 @@ class RegistryService:
             )
         try:
             return msgspec.json.decode(self._p.blobs.get(version.signature), type=dict[str, Any])
-        except msgspec.DecodeError as e:
+        except (msgspec.DecodeError, UnicodeDecodeError) as e:
             raise Integrity(
                 "its signature cannot be read", hint="register it through `falaj train`", code="bad_model_signature"
             ) from e
 
     def profile_of(self, digest: str) -> bytes:
-        """The reference profile of the version with this digest."""
+        """The reference profile of the version with this digest. Raises `NotFound`, `Integrity`."""
         return self.profile(self.by_digest(digest))
 
     def contract(self, digest: str) -> ModelContract:
@@ -202,7 +204,7 @@ class RegistryService:
         return {v.model: v.digest for m in self.models() for v in self.versions(m) if v.state == "serving"}
 
     def signature_of(self, digest: str) -> dict[str, Any]:
-        """The signature bundle of the version with this digest."""
+        """The signature bundle of the version with this digest. Raises `NotFound`, `Integrity`."""
         return self.signature(self.by_digest(digest))
 
     def profile(self, version: ModelVersion) -> bytes:
@@ -245,9 +247,9 @@ class RegistryService:
     def register(self, digest: str, on_behalf_of: str, operation_id: str) -> dict[str, Any]:
         """Give a candidate its number if verified evidence passes every gate.
 
-        Raises `Denied` otherwise, and remembers why. Bytes that are registered already keep their number;
-        when they were measured again while nobody had decided about them, or after a data plane refused them,
-        they stand before staging again, on the new evidence.
+        Raises `Denied` otherwise, and remembers why; `Conflict` when the version changed meanwhile. Bytes that are
+        registered already keep their number; when they were measured again while nobody had decided about them, or
+        after a data plane refused them, they stand before staging again, on the new evidence.
         """
         version = self.by_digest(digest)
         proven = self._p.evidence.proven(digest)
@@ -273,6 +275,8 @@ class RegistryService:
             raise error
 
         def do(tx: Tx) -> Done[dict[str, Any]]:
+            if self._p.store.by_digest(tx, digest) != version:  # two builds may come to the same bytes at once
+                raise _changed(version)
             number = version.number or self._p.store.next_number(tx, version.model)
             self._p.store.move(tx, digest, number=number, state="registered", evidence=evidence, reason="")
             alias = f"{version.model}@{number}"
@@ -377,11 +381,8 @@ class RegistryService:
         envelope = self._signed(admission_statement(admission), environment)
 
         def do(tx: Tx) -> Done[dict[str, Any]]:
-            current = self._p.store.by_digest(tx, digest)
-            if current != version:
-                raise Conflict(
-                    f"{version.alias} changed meanwhile", hint="look at it again and repeat", code="changed_meanwhile"
-                )
+            if self._p.store.by_digest(tx, digest) != version:
+                raise _changed(version)
             self._p.store.add_admission(tx, admission, envelope)
             node = Node("admission", f"{environment}:{digest}")
             self._p.lineage.record(tx, node, [Node("version", digest), Node("evidence", facts.evidence)])
@@ -399,13 +400,14 @@ class RegistryService:
         """
         version = self.by_digest(rehearsal.digest)
         envelope = self._signed(rehearsal_statement(rehearsal), rehearsal.environment)
-        state, reason = version.state, version.reason
-        if rehearsal.passed and state == "registered":
-            state, reason = "awaiting approval", ""
-        elif not rehearsal.passed and state in UNDECIDED:
-            state, reason = "refused", f"its rehearsal in {rehearsal.environment} failed: {rehearsal.reason}"
 
         def do(tx: Tx) -> Done[str]:
+            now = self._p.store.by_digest(tx, version.digest) or version  # somebody may have decided meanwhile
+            state, reason = now.state, now.reason
+            if rehearsal.passed and state == "registered":
+                state, reason = "awaiting approval", ""
+            elif not rehearsal.passed and state in UNDECIDED:
+                state, reason = "refused", f"its rehearsal in {rehearsal.environment} failed: {rehearsal.reason}"
             self._p.store.add_rehearsal(tx, rehearsal, envelope)
             self._p.store.move(tx, version.digest, state=state, reason=reason)
             node = Node("rehearsal", f"{rehearsal.environment}:{version.digest}")
@@ -478,7 +480,7 @@ class RegistryService:
     def _envelope(self, digest: str) -> dict[str, Any]:
         try:
             return msgspec.json.decode(self._p.blobs.get(digest), type=dict[str, Any])
-        except msgspec.DecodeError as e:
+        except (msgspec.DecodeError, UnicodeDecodeError) as e:
             raise Integrity(
                 "a signed statement cannot be read", hint="admit the version again", code="bad_envelope"
             ) from e
@@ -497,6 +499,10 @@ def made_otherwise(earlier: ModelVersion) -> Conflict:
         hint=f"use that version: `falaj versions {earlier.model}`",
         code="made_otherwise",
     )
+
+
+def _changed(version: ModelVersion) -> Conflict:
+    return Conflict(f"{version.alias} changed meanwhile", hint="look at it again and repeat", code="changed_meanwhile")
 
 
 def _found(version: ModelVersion | None, name: str) -> ModelVersion:

@@ -16,13 +16,13 @@ import msgspec
 from falaj.governance.signing.dsse import STATEMENT_TYPE, PublicKey, verify_envelope
 from falaj.kernel.digests import manifest_digest
 from falaj.kernel.errors import Integrity
+from falaj.lifecycle.evidence.statements import STATEMENT, statement
 from falaj.lifecycle.registry.model import Admission, Rehearsal
 
 SVR = "https://in-toto.io/attestation/svr/v0.2"
 ADMITTED = "FALAJ_ADMITTED"
 REHEARSED = "FALAJ_REHEARSED"
 
-_STATEMENT = "https://in-toto.io/Statement/v1"
 T = TypeVar("T", Admission, Rehearsal)
 
 
@@ -84,40 +84,36 @@ class _Statement(msgspec.Struct, frozen=True):
 
 
 def _statement(found: Admission | Rehearsal, at: str, properties: list[str]) -> dict[str, Any]:
-    return {
-        "_type": _STATEMENT,
-        "subject": [{"name": found.alias, "digest": {"sha256": found.digest.removeprefix("sha256:")}}],
-        "predicateType": SVR,
-        "predicate": {
-            "verifier": {"id": "falaj"},
-            "timeCreated": at,
-            "properties": properties,
-            "falaj": msgspec.to_builtins(found),
-        },
+    predicate = {
+        "verifier": {"id": "falaj"},
+        "timeCreated": at,
+        "properties": properties,
+        "falaj": msgspec.to_builtins(found),
     }
+    return statement(found.alias, found.digest, SVR, predicate)
 
 
 def _read(envelope: dict[str, Any], keys: Sequence[PublicKey], kind: type[T], what: str) -> tuple[T, tuple[str, ...]]:
     payload = verify_envelope(envelope, STATEMENT_TYPE, keys)
     try:
-        statement = msgspec.json.decode(payload, type=_Statement)
-        if statement.type != _STATEMENT or statement.predicate_type != SVR:
+        said = msgspec.json.decode(payload, type=_Statement)
+        if said.type != STATEMENT or said.predicate_type != SVR:
             raise not_accepted(
                 what,
                 "its statement is of another type",
                 "not_an_admission" if what == "admission" else "not_a_rehearsal",
             )
-        found = msgspec.json.decode(statement.predicate.falaj, type=kind)
+        found = msgspec.json.decode(said.predicate.falaj, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
         raise Integrity(
             f"the {what} is signed but cannot be read: {e}",
             hint="the planes are of different versions: upgrade the data plane, then publish again",
             code="unreadable_payload",
         ) from e
-    if [s.digest for s in statement.subject] != [{"sha256": found.digest.removeprefix("sha256:")}]:
+    if [s.digest for s in said.subject] != [{"sha256": found.digest.removeprefix("sha256:")}]:
         raise not_accepted(
             what,
             "it is about another version",
             "admission_for_another_version" if what == "admission" else "rehearsal_for_another_version",
         )
-    return found, statement.predicate.properties
+    return found, said.predicate.properties

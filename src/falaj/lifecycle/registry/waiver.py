@@ -8,7 +8,7 @@ that the data plane reads too:
     subject        the version's digest
     predicate      {"waiver": `Waived`}
 
-Nothing here imports more than the kernel and the verifying half of signing.
+The data plane imports it too: nothing here reads SQL or blobs, and of signing it knows the verifying half.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ import msgspec
 from falaj.governance.signing.dsse import STATEMENT_TYPE, PublicKey, verify_envelope
 from falaj.kernel.access import Action
 from falaj.kernel.clock import parse_iso
-from falaj.kernel.errors import Conflict, Denied, FalajError, Integrity, Invalid
+from falaj.kernel.errors import Conflict, Denied, Integrity, Invalid
+from falaj.lifecycle.evidence.statements import STATEMENT, statement
 
 WAIVER_READ = Action("registry.read_waivers", "read", "ModelVersion", "see what is waived of a version, and by whom")
 WAIVER_PROPOSE = Action("registry.propose_waiver", "risk", "ModelVersion", "propose to waive what a version is missing")
@@ -33,8 +34,6 @@ WAIVER_ACTIONS = (WAIVER_READ, WAIVER_PROPOSE, WAIVER_SIGN, WAIVER_REVOKE)
 PREDICATE = "https://falaj.dev/predicates/waiver/v1"
 ROLES = ("risk-officer", "platform-admin")
 """A waiver has a signature by each, and they are two people."""
-
-_STATEMENT = "https://in-toto.io/Statement/v1"
 
 
 class Signature(msgspec.Struct, frozen=True):
@@ -206,12 +205,7 @@ def fits(content: Waived, digest: str, evidence: str, missing: Sequence[str], no
 
 def waiver_statement(content: Waived) -> dict[str, Any]:
     """The in-toto statement of a waiver."""
-    return {
-        "_type": _STATEMENT,
-        "subject": [{"name": content.alias, "digest": {"sha256": content.digest.removeprefix("sha256:")}}],
-        "predicateType": PREDICATE,
-        "predicate": {"waiver": msgspec.to_builtins(content)},
-    }
+    return statement(content.alias, content.digest, PREDICATE, {"waiver": msgspec.to_builtins(content)})
 
 
 def read_waiver(envelope: dict[str, Any], keys: Sequence[PublicKey]) -> Waived:
@@ -229,7 +223,7 @@ def read_waiver(envelope: dict[str, Any], keys: Sequence[PublicKey]) -> Waived:
             code="unreadable_payload",
         ) from e
     content = said.predicate.waiver
-    if (said.type, said.predicate_type) != (_STATEMENT, PREDICATE):
+    if (said.type, said.predicate_type) != (STATEMENT, PREDICATE):
         raise refused("its statement is of another type", "not_a_waiver")
     if [s.digest for s in said.subject] != [{"sha256": content.digest.removeprefix("sha256:")}]:
         raise refused("it is about another version", "waiver_for_another")
@@ -239,7 +233,7 @@ def read_waiver(envelope: dict[str, Any], keys: Sequence[PublicKey]) -> Waived:
     return content
 
 
-def refused(why: str, code: str) -> FalajError:
+def refused(why: str, code: str) -> Integrity:
     """A waiver that does not say what it would have to."""
     return Integrity(
         f"the waiver cannot be accepted: {why}",

@@ -102,7 +102,7 @@ class WaiverService:
         return best
 
     def envelope(self, statement: str) -> dict[str, Any]:
-        """The signed statement of a waiver, by its digest. Raises `Integrity`, and `Denied` for one that was revoked."""
+        """The signed statement of a waiver, by its digest. Raises `Integrity`, for one that was revoked too."""
         found = next((w for w in self._p.database.read(self._p.store.all) if w.statement == statement), None)
         if found is None or found.revoked:
             raise refused("it was revoked" if found else "it is not filed here", "waiver_revoked")
@@ -183,7 +183,7 @@ class WaiverService:
         return self._found(filed.id)
 
     def revoke(self, actor: Principal, version: ModelVersion, reason: str) -> Waiver:
-        """Take back the newest waiver of a version, whether in force or proposed. Raises `NotFound` when there is none."""
+        """Take back every waiver of a version that is in force or proposed; returns the newest. Raises `NotFound` for none."""
         now = self.now()
         standing = [w for w in self.of(version.digest) if w.state(now) in ("proposed", "in force")]
         if not standing:
@@ -249,7 +249,7 @@ class WaiverService:
     def _envelope(self, digest: str) -> dict[str, Any]:
         try:
             return msgspec.json.decode(self._p.blobs.get(digest), type=dict[str, Any])
-        except msgspec.DecodeError as e:
+        except (msgspec.DecodeError, UnicodeDecodeError) as e:
             raise Integrity("a waiver cannot be read", hint="propose it again", code="unreadable_payload") from e
 
     def _found(self, waiver_id: str) -> Waiver:

@@ -20,6 +20,10 @@ class PlanStore(Protocol):
         """The newest plan of each model, by name."""
         ...
 
+    def of_model(self, tx: Tx, environment: str, model: str) -> list[TrafficPlan]:
+        """Every plan that a model has had, newest first."""
+        ...
+
 
 class RolloutStore(Protocol):
     """Rollouts, each a row that moves."""

@@ -51,6 +51,11 @@ class RolloutService:
         plans = self._database.read(lambda tx: self._store.all(tx, environment))
         return next((champion(p) for p in plans if p.model == model), "")
 
+    def champions(self, model: str) -> tuple[str, ...]:
+        """The digests that have served a model beside any challenger, each once, the one that did last first."""
+        plans = self._database.read(lambda tx: self._store.of_model(tx, self._environment, model))
+        return tuple(dict.fromkeys(digest for digest in map(champion, plans) if digest))
+
     def set_plan(
         self, plan: TrafficPlan, on_behalf_of: str, operation_id: str, instead_of: TrafficPlan | None = None
     ) -> TrafficPlan:

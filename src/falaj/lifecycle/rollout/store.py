@@ -40,6 +40,11 @@ class SqlPlanStore:
         rows = tx.execute(select(_p.plan).where(_p.id.in_(newest)).order_by(_p.model)).scalars()
         return [msgspec.json.decode(r, type=TrafficPlan) for r in rows]
 
+    def of_model(self, tx: Tx, environment: str, model: str) -> list[TrafficPlan]:
+        here = (_p.environment == environment) & (_p.model == model)
+        rows = tx.execute(select(_p.plan).where(here).order_by(_p.id.desc())).scalars()
+        return [msgspec.json.decode(r, type=TrafficPlan) for r in rows]
+
 
 class SqlRolloutStore:
     """Each row is the present state of a rollout; its moves are in the audit log."""

@@ -13,6 +13,7 @@ import msgspec
 from falaj.kernel.access import Action
 from falaj.kernel.errors import Invalid
 from falaj.lifecycle.evidence.model import Verdict
+from falaj.lifecycle.rollout.model import MAX_WINDOW
 
 ROLLOUT_READ = Action("rollout.read", "read", "Model", "see a rollout")
 ROLLOUT_START = Action("rollout.start", "risk", "Model", "give a version traffic in steps")
@@ -22,7 +23,6 @@ ACTIONS = (ROLLOUT_READ, ROLLOUT_START, ROLLOUT_STEER, ROLLOUT_STEP)
 
 MOST_REQUESTS = 10_000_000
 """What a step may ask for at the most."""
-STAGES_OF_A_ROLLOUT = ("shadow", "canary", "promoted", "aborted")
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -64,6 +64,8 @@ class Strategy(msgspec.Struct, frozen=True):
 
 class Rollout(msgspec.Struct, frozen=True):
     """One challenger on its way. `step` is the index of the canary step; `order` what a person asked for.
+
+    `stage` is shadow or canary while it is on its way, and at its end promoted or aborted.
 
     `forgives` is the newest generation from before it: a challenger that the data plane's guard stopped then is
     given another try now.
@@ -142,10 +144,11 @@ def check_limits(limits: Limits) -> Limits:
             hint="0.05 is five percent; errors and slow are at most 1, margin, shift and loss less than 1",
             code="bad_limits",
         )
-    if not (0 < limits.alpha < 1 and 0 < limits.latency_ms < float("inf") and limits.least >= 1):
+    fits = 1 <= limits.least <= MAX_WINDOW  # the data plane's guard looks back no further
+    if not (fits and 0 < limits.alpha < 1 and 0 < limits.latency_ms < float("inf")):
         raise Invalid(
             "alpha, latency_ms or least of a rollout's limits is out of range",
-            hint="such as fj.Limits(alpha=0.05, latency_ms=250, least=50)",
+            hint=f"such as fj.Limits(alpha=0.05, latency_ms=250, least=50); least is at most {MAX_WINDOW:,}",
             code="bad_limits",
         )
     return limits

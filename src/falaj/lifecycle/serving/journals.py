@@ -5,7 +5,6 @@ The segment's file and its salts stay where they are, so that `falaj why` finds 
 
 from __future__ import annotations
 
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from falaj.kernel.access import SYSTEM, Principal, Resource
 from falaj.kernel.clock import iso
 from falaj.kernel.errors import FalajError, NotFound
 from falaj.kernel.log import logger
+from falaj.kernel.lookout import Lookout
 from falaj.lifecycle.serving.model import (
     JOURNAL_ROTATE,
     JOURNAL_SEAL,
@@ -108,29 +108,17 @@ class JournalService:
         self._door.refuse(_intent(segment, operation_id, {}), error)
 
 
-class Shipper:
+class Shipper(Lookout):
     """Starts the shipment of sealed segments from a thread, one after another: two would write to one table."""
 
     def __init__(self, journals: JournalService, flows: Workflows, alarms: Alarms, seconds: float = 5.0) -> None:
+        super().__init__("journal-shipper", seconds, "shipping_failed", self.look)
         self._journals = journals
         self._flows = flows
         self._alarms = alarms
-        self._seconds = seconds
         self._under_way: tuple[str, str] | None = None  # segment, flow
         self._failed: dict[str, tuple[int, float]] = {}  # segment → tries, when to try again (monotonic)
         self._settled = False
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="journal-shipper", daemon=True)
-
-    def start(self) -> None:
-        """Begin to look for segments."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End, and wait for the look that is under way."""
-        self._stopping.set()
-        if self._thread.is_alive():
-            self._thread.join()
 
     def look(self) -> str:
         """Follow the shipment under way, or start the next; returns its flow, empty when there is nothing to do."""
@@ -175,13 +163,6 @@ class Shipper:
         why = str((state.error or {}).get("error", "it failed"))
         _log.error("segment_not_shipped", segment=segment, tries=tries, error=why)
         self._alarms.open("*", TROUBLE, "", f"the segment {segment} cannot be sealed: {why}")
-
-    def _run(self) -> None:
-        while not self._stopping.wait(self._seconds):
-            try:
-                self.look()
-            except Exception as e:  # this thread must outlive any fault: without it no segment would ever be sealed
-                _log.error("shipping_failed", error=f"{type(e).__name__}: {e}")
 
 
 def _intent(segment: str, operation_id: str, detail: dict[str, Any]) -> Intent:

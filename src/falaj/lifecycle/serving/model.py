@@ -45,6 +45,8 @@ SCORE = "score"
 TABLE_FORMATS = ("csv", "parquet", "jsonl")
 """What a table may be read from; `SCORE_FORMATS` is what scores may be written as."""
 SCORE_FORMATS = ("parquet", "csv")
+SCORES, REJECTS = "scores", "rejects.csv"
+"""The files that a scoring leaves in its workspace."""
 REHEARSE = "rehearse"
 """The name of the step that asks a data plane what production is asked."""
 

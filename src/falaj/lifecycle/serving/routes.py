@@ -35,7 +35,7 @@ class Table(BaseModel):
 
 
 def build(journals: JournalService, guard: Guard) -> APIRouter:
-    """The data plane's state and the journal's segments over HTTP."""
+    """The journal's segments."""
     routes = guard.router("/api/v1/journal", "serving")
 
     @routes.get("/segments", JOURNAL_READ)

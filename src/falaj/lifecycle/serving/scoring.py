@@ -15,14 +15,16 @@ from falaj.governance.lineage.model import Node
 from falaj.governance.lineage.service import LineageService
 from falaj.governance.privacy.model import allowed_purposes
 from falaj.kernel.access import Principal, Resource
-from falaj.kernel.clock import iso, parse_iso
+from falaj.kernel.clock import iso, written_moment
 from falaj.kernel.environments import ENVIRONMENTS
 from falaj.kernel.errors import Conflict, Denied, FalajError, Invalid
 from falaj.lifecycle.data.model import DatasetVersion, SourceSpec
 from falaj.lifecycle.features.model import ViewSpec
 from falaj.lifecycle.registry.model import Admission, ModelVersion
 from falaj.lifecycle.serving.model import (
+    REJECTS,
     SCORE_FORMATS,
+    SCORES,
     TABLE_FORMATS,
     TABLE_SCORE,
     Release,
@@ -35,8 +37,6 @@ from falaj.lifecycle.serving.plane.journal import SUFFIX
 from falaj.lifecycle.training.model import ModelContract
 from falaj.storage.parcels import Parcels
 from falaj.storage.sql.database import Database, Tx
-
-SCORES, REJECTS = "scores", "rejects.csv"
 
 
 class Defined(Protocol):
@@ -165,7 +165,7 @@ class ScoreService:
                     code="unknown_format",
                 )
         version = self._version(model, number, environment)
-        as_of = _moment(wanted["as_of"]) if wanted["as_of"] else iso(self._door.clock.now())
+        as_of = written_moment(wanted["as_of"]) if wanted["as_of"] else iso(self._door.clock.now())
         ask = ScoreAsk(
             version.model, version.alias, version.digest, environment, wanted["table"], wanted["format"], wanted["to"],
             as_of, wanted["at"], wanted["raw"], tuple(wanted["keep"]), wanted["record"],
@@ -313,12 +313,3 @@ class ScoreService:
         attributes = {"purpose": contract.purpose, "purposes": purposes, "environment": ask.environment}
         resource = Resource("ModelVersion", ask.alias, attributes)
         return Intent(actor, TABLE_SCORE, resource, operation_id, detail={**facts, **(detail or {})})
-
-
-def _moment(text: str) -> str:
-    try:
-        return iso(parse_iso(text))
-    except ValueError as e:
-        raise Invalid(
-            f"{text[:60]!r} is not a moment: {e}", hint="write it like 2013-04-01T00:00:00Z", code="bad_moment"
-        ) from e

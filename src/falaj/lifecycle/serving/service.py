@@ -41,6 +41,7 @@ from falaj.lifecycle.serving.model import (
     SealedBlob,
     Target,
 )
+from falaj.lifecycle.serving.plane.files import replace_file
 from falaj.lifecycle.serving.ports import Admissions, Blobs, BundleStore, Plans, Tokens
 from falaj.storage.sql.database import Database, Tx
 
@@ -106,7 +107,7 @@ class ServingService:
         with self._projecting:  # from reading on: what one thread found newest must not come after what another did
             newest = self._p.database.read(lambda tx: self._p.store.envelope(tx, self.target.environment))
             if newest and not (path.exists() and sha256(path.read_bytes()) == newest):
-                write_atomically(path, self._p.blobs.get(newest))
+                replace_file(path, self._p.blobs.get(newest), sync=True)
 
     def sealed_to(self, reader: X25519PrivateKey) -> bool:
         """Whether the newest bundle can be read with this key: a data plane whose key is new needs another one."""
@@ -127,7 +128,7 @@ class ServingService:
         plans = (all_to(release.model, digest),)
         access = self._access(target, tokens)
         bundle = Bundle(1, target.environment, iso(self._door.clock.now()), plans, (release,), access)
-        write_atomically(Path(target.folder) / "bundle.json", self._signed(bundle))
+        replace_file(Path(target.folder) / "bundle.json", self._signed(bundle), sync=True)
 
     def generation(self) -> int:
         """The newest published generation; 0 before the first."""
@@ -213,7 +214,7 @@ def live_workers(folder: Path) -> list[PlaneStatus]:
         try:
             status = msgspec.json.decode(path.read_bytes(), type=PlaneStatus)
             os.kill(status.pid, 0)
-        except (OSError, msgspec.DecodeError):
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError):
             continue
         if held(folder / "status" / f"{status.worker}.lock"):  # else the id is a dead worker's, or somebody else's now
             found.append(status)
@@ -227,17 +228,7 @@ def prepare_folder(folder: Path, environment: str, key: str, model: str) -> None
         for left in folder.glob(f".{name}.json.*"):  # by a process that was killed while it wrote
             left.unlink(missing_ok=True)
     trust = {"environment": environment, "keys": [key], "model": [model]}
-    write_atomically(folder / "trust.json", msgspec.json.encode(trust))
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that a reader sees the old bytes or the new ones; survives a power cut."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")  # two threads may write at once
-    with temporary.open("wb") as f:
-        f.write(data)
-        f.flush()
-        os.fsync(f.fileno())
-    temporary.replace(path)
+    replace_file(folder / "trust.json", msgspec.json.encode(trust), sync=True)
 
 
 def _reader(target: Target) -> X25519PublicKey:

@@ -20,18 +20,17 @@ Values = Sequence[Any] | NDArray[Any]
 Matrix = NDArray[np.float32]
 
 _PYTHON: dict[str, Any] = {"float": (float, int), "integer": (int, float), "boolean": (bool, int, float)}
-_LARGEST = float(np.finfo(np.float32).max)
+LARGEST = float(np.finfo(np.float32).max)
+"""The largest number that the matrix can hold."""
 
 
 class Encoder:
-    """Turns columns into the matrix of one contract. Build it once and keep it: it holds the category tables."""
+    """Turns columns into the matrix of a contract's inputs. Build it once and keep it: it holds the category tables."""
 
-    def __init__(self, contract: ModelContract) -> None:
-        self.inputs = contract.inputs
+    def __init__(self, inputs: tuple[Input, ...]) -> None:
+        self.inputs = inputs
         self._tables = {
-            i.name: {c: float(code) for code, c in enumerate(i.categories)}
-            for i in contract.inputs
-            if i.type == "category"
+            i.name: {c: float(code) for code, c in enumerate(i.categories)} for i in inputs if i.type == "category"
         }
 
     def encode(self, columns: Mapping[str, Values]) -> Matrix:
@@ -43,7 +42,7 @@ class Encoder:
         value of the wrong type, one that float32 cannot hold, and a null or an unknown category where
         the contract refuses it.
         """
-        matrix, refused = self._read(columns)
+        matrix, refused = self.read(columns)
         if refused.any():
             row, column = (int(x) for x in np.argwhere(refused)[0])
             raise _refusal(self.inputs[column], columns[self.inputs[column].name][row], row)
@@ -51,14 +50,6 @@ class Encoder:
 
     def read(self, columns: Mapping[str, Values]) -> tuple[Matrix, NDArray[np.bool_]]:
         """The matrix, and for each of its values whether the contract refuses it. Raises like `encode` for wrong types."""
-        return self._read(columns)
-
-    def accepts(self, columns: Mapping[str, Values]) -> NDArray[np.bool_]:
-        """For each row, whether its nulls and categories are acceptable. Raises like `encode` for wrong types."""
-        accepted: NDArray[np.bool_] = np.logical_not(np.any(self._read(columns)[1], axis=1))
-        return accepted
-
-    def _read(self, columns: Mapping[str, Values]) -> tuple[Matrix, NDArray[np.bool_]]:
         rows = _rows(self.inputs, columns)
         matrix = np.empty((rows, len(self.inputs)), dtype=np.float32)
         refused = np.zeros((rows, len(self.inputs)), dtype=bool)
@@ -75,10 +66,10 @@ class Encoder:
                 refused[:, i] |= null
         return matrix, refused
 
-
-def encode(contract: ModelContract, columns: Mapping[str, Values]) -> Matrix:
-    """`Encoder(contract).encode(columns)`, for a single use."""
-    return Encoder(contract).encode(columns)
+    def accepts(self, columns: Mapping[str, Values]) -> NDArray[np.bool_]:
+        """For each row, whether its nulls and categories are acceptable. Raises like `encode` for wrong types."""
+        accepted: NDArray[np.bool_] = np.logical_not(np.any(self.read(columns)[1], axis=1))
+        return accepted
 
 
 def decode(contract: ModelContract, tensors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
@@ -137,7 +128,7 @@ def _numbers(spec: Input, values: Values) -> NDArray[np.float64]:
     else:
         numbers = _listed(spec, values.tolist() if isinstance(values, np.ndarray) else values)
     known = ~np.isnan(numbers)
-    _every(spec, values, ~known | (np.abs(numbers) <= _LARGEST), "a number that 32-bit floating point can hold")
+    _every(spec, values, ~known | (np.abs(numbers) <= LARGEST), "a number that 32-bit floating point can hold")
     if spec.type == "integer":
         _every(spec, values, ~known | (numbers == np.floor(numbers)), "a whole number")
     elif spec.type == "boolean":

@@ -128,14 +128,21 @@ def source_digest(files: tuple[FileEntry, ...]) -> str:
 
 
 def check_source(kind: str, files: tuple[FileEntry, ...]) -> None:
-    """Raise `Invalid` unless these can be the files of a source: plain relative paths, not too many, not too large."""
+    """Raise `Invalid` unless these can be the files of a source: plain relative paths, not too many, not too large.
+
+    `size` is what the caller says; the bytes themselves are named by their digest.
+    """
     if kind not in KINDS:
         raise Invalid(
             f"{kind[:40]!r} cannot be imported", hint=f"{' or '.join(KINDS)} can", code="foreign_format_unknown"
         )
-    bad = [f.path for f in files if not _plain(f.path)]
+    bad = [f.path for f in files if not _plain(f.path) or f.size < 0]
     if bad:
-        raise Invalid(f"{bad[0][:80]!r} is no plain path", hint="import a folder of regular files", code="bad_source")
+        raise Invalid(
+            f"{bad[0][:80]!r} is no plain path, or has less than no bytes",
+            hint="import a folder of regular files",
+            code="bad_source",
+        )
     if not files or len({f.path for f in files}) != len(files) or (kind == ONNX and len(files) != 1):
         raise Invalid(f"{len(files)} files are no {kind} model", hint="import one model", code="bad_source")
     if len(files) > SOURCE_FILES or sum(f.size for f in files) > SOURCE_BYTES:

@@ -119,10 +119,9 @@ class ImportService:
 
 def new_import(import_id: str, asked: dict[str, Any], at: str) -> Import:
     """The record of an import that begins, from what was asked. Raises what `msgspec.convert` raises."""
-    files = msgspec.convert(asked["files"], tuple[Any, ...])
     record = {
         "id": import_id, "model": asked["model"], "state": "running", "author": asked["actor"], "format": asked["kind"],
-        "uri": asked["uri"], "source": "", "files": files, "claims": asked["claims"], "contract": asked["contract"],
+        "uri": asked["uri"], "source": "", "files": asked["files"], "claims": asked["claims"], "contract": asked["contract"],
         "artifacts": {}, "digest": "", "missing": {}, "started_at": at,
     }  # fmt: skip
     found = msgspec.convert(record, Import)

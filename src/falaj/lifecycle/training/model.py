@@ -39,6 +39,10 @@ LOWER_IS_BETTER = ("log_loss", "brier", "mae", "rmse")
 CONTRACT_FILE = "signature.json"
 PROFILE_FILE = "profile.json"
 """The reference profile, beside graph and contract in every model folder."""
+PARITY_FILE, HOLDOUT_FILE = "parity.parquet", "holdout.parquet"
+"""What a run or an import leaves beside the model folder, for measuring: rows to try, and rows that it never saw."""
+TENSOR = "features"
+"""How the one tensor is called that a converted graph reads."""
 PROFILE_BYTES = 16 << 20
 """A larger profile is none: 500 categories of 30 bytes in each of 1,000 features."""
 QUANTILES = tuple(q / 20 for q in range(21))
@@ -104,7 +108,7 @@ class ModelContract(msgspec.Struct, frozen=True):
     outputs: tuple[Output, ...]
     score: str
     classes: tuple[str, ...] = ()
-    tensor: str = "features"
+    tensor: str = TENSOR
     label: str = ""
     purpose: str = ""
 

@@ -1,4 +1,4 @@
-"""Where runs are kept."""
+"""Where runs and imports are kept, and what begins an import."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ class Ports(msgspec.Struct, frozen=True):
     store: RunStore
     lineage: LineageService
     curves: Curves
-    imports: ImportStore | None = None
+    imports: ImportStore
 
 
 class Allowed(msgspec.Struct, frozen=True):
@@ -52,10 +52,9 @@ class TrainingService:
         return found
 
     def artifacts(self, made_by: str) -> dict[str, str]:
-        """What a run or an import left beside the model: blob digests by name. Raises `NotFound`."""
-        imports = self._p.imports
-        if imports is not None and is_import(made_by):
-            found = self._p.database.read(lambda tx: imports.get(tx, made_by))
+        """What a run or an import left beside the model: blob digests by name. Raises `NotFound` for an unknown run."""
+        if is_import(made_by):
+            found = self._p.database.read(lambda tx: self._p.imports.get(tx, made_by))
             return found.artifacts if found else {}
         return self.run(made_by).artifacts
 

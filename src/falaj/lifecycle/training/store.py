@@ -1,4 +1,4 @@
-"""Runs in SQL."""
+"""Runs and imports in SQL."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ class SqlRunStore:
         return [_run(r) for r in tx.execute(query)]
 
     def add(self, tx: Tx, run: Run) -> None:
-        tx.execute(insert(runs).values(_encoded(msgspec.structs.asdict(run))))
+        tx.execute(insert(runs).values(_encoded(msgspec.structs.asdict(run), _JSON)))
 
     def update(self, tx: Tx, run_id: str, **values: Any) -> None:
-        tx.execute(update(runs).where(runs.c.id == run_id).values(_encoded(values)))
+        tx.execute(update(runs).where(runs.c.id == run_id).values(_encoded(values, _JSON)))
 
 
 _IMPORT_JSON = ("files", "claims", "contract", "artifacts", "missing")
@@ -78,23 +78,22 @@ class SqlImportStore:
 
     def put(self, tx: Tx, record: Import) -> None:
         """Write it down, in the place of what was known before."""
-        values = {
-            k: msgspec.json.encode(v).decode() if k in _IMPORT_JSON else v
-            for k, v in msgspec.structs.asdict(record).items()
-        }
+        values = _encoded(msgspec.structs.asdict(record), _IMPORT_JSON)
         tx.execute(delete(imports_table).where(imports_table.c.id == record.id))
         tx.execute(insert(imports_table).values(values))
 
 
 def _import(row: Row[Any]) -> Import:
-    values = {str(k): msgspec.json.decode(v) if k in _IMPORT_JSON else v for k, v in row._mapping.items()}
-    return msgspec.convert(values, Import)
-
-
-def _encoded(values: dict[str, Any]) -> dict[str, Any]:
-    return {k: msgspec.json.encode(v).decode() if k in _JSON else v for k, v in values.items()}
+    return msgspec.convert(_decoded(row, _IMPORT_JSON), Import)
 
 
 def _run(row: Row[Any]) -> Run:
-    values = {str(k): msgspec.json.decode(v) if k in _JSON else v for k, v in row._mapping.items()}
-    return msgspec.convert(values, Run)
+    return msgspec.convert(_decoded(row, _JSON), Run)
+
+
+def _encoded(values: dict[str, Any], as_json: tuple[str, ...]) -> dict[str, Any]:
+    return {k: msgspec.json.encode(v).decode() if k in as_json else v for k, v in values.items()}
+
+
+def _decoded(row: Row[Any], as_json: tuple[str, ...]) -> dict[str, Any]:
+    return {str(k): msgspec.json.decode(v) if k in as_json else v for k, v in row._mapping.items()}

@@ -74,9 +74,9 @@ def decoded(payload: bytes, name: str) -> Manifest:
         raise unreadable(name, str(e)) from e
     if manifest.format != FORMAT:
         raise unreadable(name, f"it has form {manifest.format}, this release knows {FORMAT}")
-    bad = next((f.path for f in manifest.files if not _inside(f.path)), "")
+    bad = [f.path for f in manifest.files if not _inside(f.path)]
     if bad or not is_backup_id(manifest.id):
-        raise unreadable(name, f"it names {bad or manifest.id!r}")
+        raise unreadable(name, f"it names {(bad or [manifest.id])[0]!r}")
     return manifest
 
 

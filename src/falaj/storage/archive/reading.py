@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import msgspec
 
 from falaj.kernel.disk import refusal
 from falaj.kernel.errors import NotFound
+from falaj.kernel.files import flush
 from falaj.storage.archive.manifest import (
     MANIFESTS,
     Manifest,
@@ -66,7 +67,10 @@ def check(folder: Path, manifest: Manifest, report: Report) -> None:
     """Read every byte. Raises `Integrity` that names the first file that differs."""
     for number, file in enumerate(manifest.files):
         report(f"checking {file.path}", number, len(manifest.files))
-        _stream(folder, file.path, file.sha256, file.size, None)
+        try:
+            _stream(folder, file.path, file.sha256, file.size, None)
+        except OSError as e:
+            raise damaged(file.path, f"cannot be read ({e.strerror or e})") from e
 
 
 def lay_out(folder: Path, manifest: Manifest, target: Path, report: Report) -> None:
@@ -86,11 +90,12 @@ def lay_out(folder: Path, manifest: Manifest, target: Path, report: Report) -> N
             _stream(folder, file.path, file.sha256, file.size, path)
         except OSError as e:
             raise refusal(e, target) or damaged(file.path, f"cannot be laid out ({e.strerror or e})") from e
-    _sync(folders)
+    for made in sorted(folders):
+        flush(made)
 
 
 def _stream(folder: Path, name: str, digest: str, size: int, target: Path | None) -> None:
-    """Read an object, and copy it when there is a target."""
+    """Read an object, no further than it was signed, and copy it when there is a target."""
     source = folder / object_name(digest)
     hashed, seen = hashlib.sha256(), 0
     try:
@@ -100,7 +105,7 @@ def _stream(folder: Path, name: str, digest: str, size: int, target: Path | None
     out = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600) if target is not None else -1
     try:
         with f:
-            while block := f.read(_BLOCK):
+            while seen <= size and (block := f.read(min(_BLOCK, size + 1 - seen))):
                 hashed.update(block)
                 seen += len(block)
                 if out >= 0:
@@ -118,12 +123,3 @@ def _write_all(descriptor: int, block: bytes) -> None:
     view = memoryview(block)
     while view:
         view = view[os.write(descriptor, view) :]
-
-
-def _sync(folders: Iterable[Path]) -> None:
-    for folder in sorted(folders):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

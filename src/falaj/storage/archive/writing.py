@@ -18,6 +18,7 @@ import msgspec
 from falaj.kernel.digests import FileEntry, sha256, sha256_file
 from falaj.kernel.disk import refusal
 from falaj.kernel.errors import Conflict, FalajError, Unavailable
+from falaj.kernel.files import flush, write_private
 from falaj.storage.archive.manifest import MANIFESTS, OBJECTS, Manifest, manifest_name, object_name
 
 _BLOCK = 1 << 20
@@ -73,13 +74,13 @@ class Writer:
         path = self.folder / manifest_name(manifest.id)
         try:
             for folder in sorted({(self.folder / object_name(f.sha256)).parent for f in self.files.values()}):
-                _sync(folder)
-            _sync(self.folder / OBJECTS)
+                flush(folder)
+            flush(self.folder / OBJECTS)
             temporary = self._partial / path.name
-            _written(temporary, raw)
+            write_private(temporary, raw)
             temporary.replace(path)
-            _sync(path.parent)
-            _sync(self.folder)
+            flush(path.parent)
+            flush(self.folder)
         except OSError as e:
             raise _failed(e, self.folder) from e
         shutil.rmtree(self._partial, ignore_errors=True)
@@ -138,21 +139,6 @@ def _own(folder: Path) -> None:
         )
     for path in folder.glob(f"{_PARTIAL}*"):  # of backups that were not finished; one is taken at a time
         shutil.rmtree(path, ignore_errors=True)
-
-
-def _written(path: Path, data: bytes) -> None:
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as f:
-        f.write(data)
-        f.flush()
-        os.fsync(f.fileno())
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _failed(error: OSError, folder: Path) -> FalajError:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from falaj.kernel.digests import parse_digest, sha256
 from falaj.kernel.errors import Integrity, NotFound
+from falaj.kernel.files import flush
 from falaj.storage.blobs.format import open_sealed, seal, unwrap
 
 
@@ -38,18 +39,19 @@ class LocalBlobs:
             return digest
         if not path.parent.exists():
             path.parent.mkdir(exist_ok=True, mode=0o700)
-            _sync(self.root)
+            flush(self.root)
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-        with temporary.open("xb") as f:
-            f.write(seal(plain, secrets.token_bytes(32), self._kek))
-            f.flush()
-            os.fsync(f.fileno())
-        with self._placing:  # the first stays: its data key may be sealed to a data plane already
-            if self._holds(digest):
-                temporary.unlink()
-            else:
-                temporary.replace(path)
-                _sync(path.parent)
+        try:
+            with temporary.open("xb") as f:
+                f.write(seal(plain, secrets.token_bytes(32), self._kek))
+                f.flush()
+                os.fsync(f.fileno())
+            with self._placing:  # the first stays: its data key may be sealed to a data plane already
+                if not self._holds(digest):
+                    temporary.replace(path)
+                    flush(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)  # on a full disk, half of it must not take the room that is left
         return digest
 
     def sweep(self) -> int:
@@ -94,11 +96,3 @@ class LocalBlobs:
             raise NotFound(
                 f"there is no blob {digest}", hint="restore the home's blobs folder from a backup", code="blob_missing"
             ) from e
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -10,7 +10,8 @@ folders were flushed, so a version that it returned survives a power cut as well
 
 from __future__ import annotations
 
-import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 
 from falaj.kernel.disk import refusal
 from falaj.kernel.errors import Conflict, Integrity, Invalid, NotFound, Unavailable
+from falaj.kernel.files import flush
 
 _SETTINGS = {
     "delta.checkpointInterval": "20",  # commits after which the log is summed up: opening a table reads no more entries
@@ -28,6 +30,7 @@ _SETTINGS = {
 }
 _OPERATION = "falaj.operation"
 _NOTE = "falaj.note"
+_LAST = "_last_checkpoint"
 _SIGNED: dict[type[pl.DataType], pl.DataType] = {
     pl.UInt8: pl.Int16(),
     pl.UInt16: pl.Int32(),
@@ -71,11 +74,12 @@ def append(table: Path, frame: pl.DataFrame, operation_id: str, *, base: int | N
         _flush(table, done.version)
         return done.version
     frame = storable(frame)
-    fresh = _undo_orphans(table, base)
+    with _told(table):
+        fresh = _undo_orphans(table, base)
     current = head(table)
     if current >= 0 and not fresh:
         frame = _fitting(frame, table, current)
-    try:
+    with _told(table):
         write_deltalake(
             _open(table) if current >= 0 else str(_created(table)),
             frame,
@@ -88,19 +92,7 @@ def append(table: Path, frame: pl.DataFrame, operation_id: str, *, base: int | N
                 app_transactions=[Transaction(operation_id, current + 1)],
             ),
         )
-    except CommitFailedError as e:
-        raise refusal(e, table) or Conflict(
-            f"another process wrote to {table.name} at the same time",
-            hint="run it again; one load of a source at a time is enough",
-            code="lake_busy",
-        ) from e
-    except (DeltaError, OSError) as e:
-        raise refusal(e, table) or Unavailable(
-            f"cannot write {table.name}: {e}",
-            hint="check free disk space and the rights of the lake folder",
-            code="lake_not_written",
-        ) from e
-    _flush(table, current + 1)
+        _flush(table, current + 1)
     return current + 1
 
 
@@ -195,6 +187,25 @@ def _open(table: Path, version: int | None = None) -> DeltaTable:
         ) from e
 
 
+@contextmanager
+def _told(table: Path) -> Iterator[None]:
+    """What the library says when it cannot write, in our words."""
+    try:
+        yield
+    except CommitFailedError as e:
+        raise refusal(e, table) or Conflict(
+            f"another process wrote to {table.name} at the same time",
+            hint="run it again; one load of a source at a time is enough",
+            code="lake_busy",
+        ) from e
+    except (DeltaError, OSError) as e:
+        raise refusal(e, table) or Unavailable(
+            f"cannot write {table.name}: {e}",
+            hint="check free disk space and the rights of the lake folder",
+            code="lake_not_written",
+        ) from e
+
+
 def _created(table: Path) -> Path:
     table.mkdir(parents=True, exist_ok=True)
     return table
@@ -214,6 +225,7 @@ def _undo_orphans(table: Path, base: int | None) -> bool:
     if base < 0:
         return True
     _open(table).restore(base)
+    _flush(table, current + 1)  # the next commit survives a power cut, and its log must have no gap before it
     return False
 
 
@@ -245,7 +257,7 @@ def _log_entry(table: Path, version: int) -> Path:
 def _actions(table: Path, version: int) -> list[dict[str, Any]]:
     try:
         return [msgspec.json.decode(line) for line in _log_entry(table, version).read_bytes().splitlines() if line]
-    except (OSError, msgspec.DecodeError) as e:
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as e:
         raise Integrity(
             f"the commit {version} of {table.name} cannot be read: {e}",
             hint="restore the lake folder from a backup of the same moment as the database",
@@ -265,12 +277,10 @@ def _commit(table: Path, version: int) -> Commit:
 
 
 def _flush(table: Path, version: int) -> None:
-    """Make a commit survive a power cut: its data files first, then the log entry, then the folders."""
+    """Make a commit survive a power cut: its data files first, then the log entry and what sums the log up, then the
+    folders. Readers begin at the newest summary, so half a one would hide the table."""
     added = [table / a["add"]["path"] for a in _actions(table, version) if "add" in a]
     folders = {path.parent for path in added} | {table, table / "_delta_log", table.parent}
-    for path in [*added, _log_entry(table, version), *sorted(folders)]:
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    summed = [*(table / "_delta_log").glob(f"{version:020d}.checkpoint*"), table / "_delta_log" / _LAST]
+    for path in [*added, _log_entry(table, version), *(p for p in summed if p.exists()), *sorted(folders)]:
+        flush(path)

@@ -18,6 +18,7 @@ import os
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import TypeVar
 
 import lmdb
 import msgspec
@@ -32,6 +33,7 @@ Values = tuple[int, tuple[float | str | None, ...]]
 Numbers and booleans are floats, categories are strings, what is not known is None.
 """
 
+T = TypeVar("T")
 MAX_KEY_BYTES = 478  # LMDB's limit of 511, less the prefix
 _MAP_BYTES = 1 << 30  # address space, not disk; grows when it is full
 _PREFIX_HEX = 32
@@ -99,10 +101,10 @@ class OnlineWriter:
         with self._env.begin(write=True) as tx:
             found = tx.get(_meta_key(meta.digest))
             if found is not None:
-                earlier = _meta_decoder.decode(found)
-                if (earlier.operation_id, earlier.as_of) == (meta.operation_id, meta.as_of):
+                earlier = _believed(found)
+                if earlier and (earlier.operation_id, earlier.as_of) == (meta.operation_id, meta.as_of):
                     return earlier
-                if parse_iso(earlier.as_of) > parse_iso(meta.as_of):
+                if earlier and parse_iso(earlier.as_of) > parse_iso(meta.as_of):
                     raise Conflict(
                         f"the online store holds values as of {earlier.as_of}, newer than {meta.as_of}",
                         hint="materialise as of a later moment",
@@ -146,14 +148,17 @@ class OnlineReader:
                 name = prefix + key.encode("utf-8", "surrogatepass")
                 # LMDB refuses a name over its limit; a longer key was never written.
                 found = tx.get(name) if len(name) <= len(prefix) + MAX_KEY_BYTES else None
-                answers.append(None if found is None else _decoded(found))
+                answers.append(None if found is None else _decoded(_decoder, found))
         return answers
 
     def meta(self, view_digest: str) -> ViewMeta | None:
-        """What a view was filled with; None when it never was. Raises `Unavailable` without a store."""
+        """What a view was filled with; None when it never was.
+
+        Raises `Unavailable` without a store, `Integrity` for bytes that do not say it.
+        """
         with self._begin() as tx:
             found = tx.get(_meta_key(view_digest))
-            return None if found is None else _meta_decoder.decode(found)
+            return None if found is None else _decoded(_meta_decoder, found)
 
     def copy(self, folder: Path) -> None:
         """Write everything, as it is at one moment, into an empty folder. Raises `Unavailable` without a store."""
@@ -236,10 +241,18 @@ def _clear(tx: lmdb.Transaction, prefix: bytes) -> None:
                 cursor.delete()
 
 
-def _decoded(found: bytes | memoryview) -> Values:
+def _believed(found: bytes | memoryview) -> ViewMeta | None:
+    """What was said of an earlier filling; None for bytes that say nothing: filling anew mends them."""
     try:
-        return _decoder.decode(found)
-    except msgspec.DecodeError as e:
+        return _decoded(_meta_decoder, found)
+    except Integrity:
+        return None
+
+
+def _decoded(decoder: msgspec.msgpack.Decoder[T], found: bytes | memoryview) -> T:
+    try:
+        return decoder.decode(found)
+    except (msgspec.DecodeError, UnicodeDecodeError) as e:
         raise Integrity(
             f"the online store holds something that is not a feature value: {e}",
             hint="materialise the features again",

@@ -7,6 +7,7 @@ from pathlib import Path
 from sqlalchemy import Connection, inspect, text
 
 from falaj.kernel.errors import Conflict
+from falaj.kernel.files import flush
 from falaj.storage.sql import snapshot
 from falaj.storage.sql.database import Database
 
@@ -45,6 +46,7 @@ def _copy_before(database: Path, schema: str) -> None:
         temporary.unlink(missing_ok=True)
         snapshot.copy(database, temporary, flush=True)
         temporary.replace(copied)
+        flush(copied.parent)
 
 
 def _revision(tx: Connection) -> str:

@@ -23,7 +23,7 @@ class Pinned:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._connection = _reading(path)
+        self._connection = reading(path)
         try:
             self._connection.execute("BEGIN")
             self._connection.execute("SELECT count(*) FROM sqlite_master").fetchone()  # a snapshot begins with a read
@@ -40,9 +40,15 @@ class Pinned:
         self._connection.close()
 
 
+def reading(path: Path) -> sqlite3.Connection:
+    """A connection that cannot write, in any thread; it waits up to 30 s for another one's lock. Raises `sqlite3.Error`."""
+    address = f"file:{quote(str(path.absolute()))}?mode=ro"
+    return sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=False, timeout=_PATIENCE)
+
+
 def copy(path: Path, target: Path, *, flush: bool = False) -> None:
     """Copy a file as it is at one moment; whoever writes waits as long as the copying takes without WAL."""
-    with closing(_reading(path)) as connection:
+    with closing(reading(path)) as connection:
         _copy(connection, target)
     if flush:
         with target.open("rb") as f:
@@ -59,7 +65,7 @@ def is_wal(path: Path) -> bool:
 def check(path: Path) -> None:
     """Let SQLite read every page. Raises `Integrity` for a file that is damaged."""
     try:
-        with closing(_reading(path)) as connection:
+        with closing(reading(path)) as connection:
             found = [str(row[0]) for row in connection.execute("PRAGMA integrity_check(5)")]
     except sqlite3.DatabaseError as e:
         found = [str(e)]
@@ -70,11 +76,6 @@ def check(path: Path) -> None:
             code="database_damaged",
             details={"problems": found},
         )
-
-
-def _reading(path: Path) -> sqlite3.Connection:
-    address = f"file:{quote(str(path.absolute()))}?mode=ro"
-    return sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=False, timeout=_PATIENCE)
 
 
 def _copy(source: sqlite3.Connection, target: Path) -> None:

@@ -136,6 +136,7 @@ class Callers:
         self._base = str(plane.http.base_url)
         self._headers = headers
         self._keys = keys
+        self.count = count
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._ask, args=(n,)) for n in range(count)]
         for thread in self._threads:

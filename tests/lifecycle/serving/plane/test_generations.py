@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -21,6 +23,7 @@ from falaj.lifecycle.registry.model import Admission, PackageOutcome
 from falaj.lifecycle.registry.statements import admission_statement
 from falaj.lifecycle.rollout.model import Route, TrafficPlan
 from falaj.lifecycle.serving.model import PLANE_ACTIONS, PREDICT, LoadReport, Release
+from falaj.lifecycle.serving.plane.app import model_ready
 from falaj.lifecycle.serving.plane.generations import Generations
 from falaj.lifecycle.serving.plane.loading import Loader
 from falaj.lifecycle.serving.plane.verify import read_trust
@@ -420,3 +423,37 @@ def test_several_workers_may_write_the_last_good_bundle(home: Home) -> None:
     (home.plane / "bundle.json").unlink()
     assert generations(home).state.generation == 1
     assert not list(Path(home.plane).glob(".last-good*"))
+
+
+def test_what_could_not_be_remembered_for_the_disk_s_sake_is_tried_again(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("falaj.lifecycle.serving.plane.generations.RETRY_SECONDS", 0.0)
+    home.publish(home.bundle(5, [home.release(package(home), "flight-delay@1")]))
+    (home.plane / "last-good.json").mkdir()  # nothing can be put in its place
+    found = generations(home)
+    assert (found.state.generation, found.poll()) == (5, True)
+    assert found.refused_bundle
+    (home.plane / "last-good.json").rmdir()
+    assert found.poll()
+    assert found.refused_bundle == ""
+    (home.plane / "bundle.json").unlink()
+    assert generations(home).state.generation == 5
+    assert not found.poll()
+
+
+def test_a_model_whose_stable_version_has_expired_is_not_ready(home: Home) -> None:
+    clock = Settable()
+    one = home.release(package(home), "flight-delay@1", expires_at=iso(clock.now() + timedelta(days=1)))
+    two = home.release(package(home, 1.0), "flight-delay@2")
+    plan = TrafficPlan("flight-delay", (Route(one.digest, 80), Route(two.digest, 20, "canary")))
+    home.publish(home.bundle(1, [one, two], [plan]))
+    found = generations(home, clock)
+    call: Any = SimpleNamespace(app=SimpleNamespace(generations=found), parameters={"model": "flight-delay"})
+    assert asyncio.run(model_ready(call))[0] == 200
+    clock.shift = timedelta(days=2)
+    assert found.expire() and not found.state.ready
+    with pytest.raises(Unavailable):
+        asyncio.run(model_ready(call))
+    call.parameters["version"] = "2"
+    assert asyncio.run(model_ready(call))[0] == 200

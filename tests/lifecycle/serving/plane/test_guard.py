@@ -228,7 +228,7 @@ def test_a_bad_challenger_loses_its_traffic_and_no_request_fails(
     if reason == "score_shift":
         assert found.bad_answers == len(answered)
     elif reason == "slow":
-        assert found.bad_answers == len(tried)
+        assert len(tried) - callers.count <= found.bad_answers <= len(tried)  # the last ones were under way
         assert all("no answer within 25 ms" in r.error for r in tried if r.primary)
     else:
         assert found.bad_answers == len(answered) == 0

@@ -118,7 +118,7 @@ def test_a_model_without_a_finite_answer_gives_none_and_is_blamed(running: Runni
     response = infer(running, body(1e30), "/v2/models/overflow/infer")
     assert (response.status_code, response.json()["code"]) == (422, "no_finite_answer")
     record = read_record(running.home.plane / "journal", response.json()["details"]["prediction_id"])
-    assert record.error
+    assert record.error and record.not_finite
     assert record.outputs == {}
     assert running.http.get("/falaj/v1/status", headers=running.headers(running.viewer)).json()["errors"] == before + 1
 

@@ -204,7 +204,7 @@ VALUES = st.one_of(
     st.tuples(VALUES, VALUES, VALUES, VALUES), st.sampled_from(["allow", "refuse"]), st.sampled_from(["null", "refuse"])
 )
 def test_one_row_is_read_as_the_encoder_reads_it(values: tuple[Any, ...], null: str, unknown: str) -> None:
-    encoder = Encoder(contract(null, unknown))
+    encoder = Encoder(contract(null, unknown).inputs)
     columns = {t: [v] for t, v in zip(TYPES, values, strict=True)}
     expected, found = result(encoder.encode, columns), result(RowEncoder(encoder).encode, columns)
     if isinstance(expected, str):
@@ -249,5 +249,5 @@ def test_values_of_another_shape_are_not_used() -> None:
 
 
 def test_nothing_is_not_a_number() -> None:
-    matrix = RowEncoder(Encoder(contract("allow", "null"))).encode({t: [None] for t in TYPES})
+    matrix = RowEncoder(Encoder(contract("allow", "null").inputs)).encode({t: [None] for t in TYPES})
     assert all(math.isnan(v) for v in matrix[0])

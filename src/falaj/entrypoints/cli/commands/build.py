@@ -179,7 +179,7 @@ def parameters(pairs: list[str]) -> dict[str, Any]:
             raise Invalid(f"{pair!r} is not NAME=VALUE", hint="write --param num_leaves=31", code="bad_parameter")
         try:
             found[name] = msgspec.json.decode(text)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError):
             found[name] = text
     return found
 

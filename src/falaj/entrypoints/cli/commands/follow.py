@@ -145,7 +145,11 @@ def window(found: dict[str, Any] | None) -> str:
     """A window in a line."""
     if found is None:
         return "none"
-    quality = f", {found['metric']} {found['quality']:.3f} on {found['labels']:,} labels" if found["quality"] else ""
+    quality = (
+        f", {found['metric']} {found['quality']:.3f} on {found['labels']:,} labels"
+        if found["quality"] is not None
+        else ""
+    )
     span = f"{found['start'][:10]} to {found['end'][:10]}, {found['rows']:,} rows"
     return f"{span}: drift {found['verdict']} ({found['reason']}){quality}"
 

@@ -14,7 +14,7 @@ from cyclopts import App, Parameter
 from falaj.authoring.gatefile import read_gates
 from falaj.bootstrap import gates as alone
 from falaj.entrypoints.cli import render
-from falaj.entrypoints.cli.commands.score import FORMATS, readable, table_format
+from falaj.entrypoints.cli.commands.score import FORMATS, check_writable, readable, table_format
 from falaj.entrypoints.cli.session import DEFAULT, Common
 from falaj.kernel.digests import sha256_file
 from falaj.kernel.errors import Integrity, Invalid
@@ -69,6 +69,7 @@ def gates_check(
     is an Error: leave it out with --only, or it does not pass.
     """
     settings = common.settings(anywhere=True)
+    check_writable(tuple(p for p in (what.junit, what.evidence) if p is not None), force=True)
     task = _task(gates, predictions, what)
     with render.progress(quiet=common.json) as show:
         found = alone.measure(task, str(settings.project) if task.model else "", settings, show)

@@ -9,7 +9,7 @@ from cyclopts import App, Parameter
 
 from falaj.entrypoints.cli import render
 from falaj.entrypoints.cli.client import Client, connect
-from falaj.entrypoints.cli.commands.look import find_numbered, rehearsed
+from falaj.entrypoints.cli.commands.look import find_numbered, published, rehearsed
 from falaj.entrypoints.cli.session import DEFAULT, Common
 from falaj.governance.audit.verify import verify_folder
 from falaj.kernel.environments import PRODUCTION, STAGING
@@ -44,10 +44,7 @@ def approve(
     if answer["rollout"]:
         render.line(f"its rollout has begun: falaj rollout status {version.partition('@')[0]}")
     if "release" in answer:
-        where = (
-            " and loaded" if answer["release"]["loaded"] else "; the data plane loads it when it starts (`falaj up`)"
-        )
-        render.line(f"{version} takes all traffic: generation {answer['release']['generation']} is published{where}")
+        render.line(f"{version} takes all traffic: {published(answer['release'])}")
     if "promotion" in answer:
         tell_promotion(answer["promotion"])
     if hold and not answer["flow"]:
@@ -159,7 +156,9 @@ def audit_verify(
     if folder is not None:
         if not folder.is_dir():
             raise Invalid(
-                f"there is no folder {folder}", hint="name the folder with a copy of the log's files", code="no_such_folder"
+                f"there is no folder {folder}",
+                hint="name the folder with a copy of the log's files",
+                code="no_such_folder",
             )
         found = verify_folder(folder, vkey)
         report: dict[str, Any] = {

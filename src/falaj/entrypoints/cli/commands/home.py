@@ -247,8 +247,9 @@ def token_revoke(token: Annotated[str, Parameter(help="A token's id.")], /, *, c
 
 
 def write_token(path: Path, token: str) -> None:
-    """Keep a token where only the home's owner can read it."""
+    """Keep a token where only the home's owner can read it, whatever was there before."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as f:
+        os.fchmod(descriptor, 0o600)  # one that was there may have had other rights
         f.write(token.encode() + b"\n")

@@ -19,9 +19,10 @@ from falaj.entrypoints.cli import render
 from falaj.entrypoints.cli.client import Client, connect
 from falaj.entrypoints.cli.commands.govern import tell_promotion
 from falaj.entrypoints.cli.commands.look import find_version
+from falaj.entrypoints.cli.naming import named
 from falaj.entrypoints.cli.session import DEFAULT, Common
-from falaj.kernel.digests import manifest
-from falaj.kernel.errors import FalajError, Invalid, NotFound, Unavailable
+from falaj.kernel.digests import FileEntry, manifest
+from falaj.kernel.errors import Invalid, NotFound, Unavailable
 from falaj.lifecycle.training.foreign import FILE_BYTES, MLFLOW, ONNX, check_source
 
 import_app = App(
@@ -113,7 +114,7 @@ def waiver_propose(
     version: Version,
     /,
     *,
-    missing: Annotated[list[str], Parameter(help="A gate that is missing; once for each.")],
+    missing: Annotated[list[str], Parameter(negative=(), help="A gate that is missing; once for each.")],
     reason: Why,
     until: Annotated[str, Parameter(help="The day on which it ends, such as 2027-01-31.")],
     common: Common = DEFAULT,
@@ -190,7 +191,7 @@ def _path(client: Client, version: str) -> str:
 def _bring_in(
     kind: str, uri: str, source: Path, model: str, contract: dict[str, Any], claims: dict[str, str], common: Common
 ) -> None:
-    files = _files(source)
+    address, files = named(model), _files(kind, source)
     with connect(common.settings()) as client:
         sent = [
             {
@@ -201,7 +202,7 @@ def _bring_in(
             for name, path in files.items()
         ]
         body = {"kind": kind, "uri": uri[:1000], "files": sent, "contract": contract, "claims": claims}
-        flow = client.post(f"/api/v1/models/{model}/imports", body)["flow"]
+        flow = client.post(f"/api/v1/models/{address}/imports", body)["flow"]
         with render.progress(quiet=common.json) as show:
             answer = client.follow(flow, show)
     if common.json:
@@ -215,16 +216,15 @@ def _bring_in(
     for gate, why in answer["missing"].items():
         render.line(f"missing: {gate} ({why})")
     if answer["missing"] and not answer["already"]:
-        named = " ".join(f"--missing '{gate}'" for gate in answer["missing"])
-        render.line(f"next: falaj waiver propose {answer['version']} {named} --reason '…' --until DATE --as NAME")
+        options = " ".join(f"--missing '{gate}'" for gate in answer["missing"])
+        render.line(f"next: falaj waiver propose {answer['version']} {options} --reason '…' --until DATE --as NAME")
 
 
-def _files(source: Path) -> dict[str, Path]:
+def _files(kind: str, source: Path) -> dict[str, Path]:
     """The files of a source by their path in it. Raises `Invalid` for links, special files, and too many or too large ones."""
-    if source.is_file():
-        return {source.name: source}
-    entries = manifest(source)
-    check_source(MLFLOW, entries)
+    one = source.is_file()
+    entries = (FileEntry(source.name, source.stat().st_size, ""),) if one else manifest(source)
+    check_source(kind, entries)
     large = [e.path for e in entries if e.size > FILE_BYTES]
     if large:
         raise Invalid(
@@ -232,7 +232,7 @@ def _files(source: Path) -> dict[str, Path]:
             hint="models of this size are not imported: export a smaller one",
             code="source_too_large",
         )
-    return {e.path: source / e.path for e in entries}
+    return {source.name: source} if one else {e.path: source / e.path for e in entries}
 
 
 @contextmanager
@@ -265,7 +265,7 @@ def _download(uri: str, tracking: str, place: Path) -> tuple[Path, dict[str, str
     except ImportError as e:
         raise Invalid(
             f"{uri.partition(':')[0]}:/ needs MLflow's client, which is not installed",
-            hint="install mlflow-skinny beside Falaj; or copy the model's folder here and name that",
+            hint="`pip install 'falaj[mlflow]'`; or copy the model's folder here and name that",
             code="library_missing",
         ) from e
     try:
@@ -273,8 +273,6 @@ def _download(uri: str, tracking: str, place: Path) -> tuple[Path, dict[str, str
             mlflow.set_tracking_uri(tracking)
         claims = _claims(mlflow, uri)
         return Path(artifacts.download_artifacts(artifact_uri=uri, dst_path=str(place))), claims
-    except FalajError:
-        raise
     except Exception as e:  # the client raises its own errors and those of the libraries below it
         raise Unavailable(
             f"MLflow does not hand over {uri}: {str(e).strip().splitlines()[0][:300] if str(e).strip() else type(e).__name__}",
@@ -297,7 +295,7 @@ def _claims(mlflow: Any, uri: str) -> dict[str, str]:
         run_id = str(version.run_id or "")
     if run_id:
         run = client.get_run(run_id)
-        tags = {named: run.data.tags[tag] for tag, named in _TAGS.items() if tag in run.data.tags}
+        tags = {name: run.data.tags[tag] for tag, name in _TAGS.items() if tag in run.data.tags}
         inputs = getattr(run.inputs, "dataset_inputs", None) or ()
         datasets = ", ".join(f"{i.dataset.name} {i.dataset.digest}" for i in inputs)
         found |= {"run_id": run_id, **tags, **({"datasets": datasets} if datasets else {})}

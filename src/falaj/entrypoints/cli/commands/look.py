@@ -10,7 +10,7 @@ from falaj.entrypoints.cli import render
 from falaj.entrypoints.cli.client import Client, connect
 from falaj.entrypoints.cli.naming import named, reference, shown
 from falaj.entrypoints.cli.session import DEFAULT, Common
-from falaj.kernel.errors import Conflict, NotFound
+from falaj.kernel.errors import Conflict, Invalid, NotFound
 
 evidence_app = App(name="evidence", help="What speaks for a version.")
 runs_app = App(name="runs", help="Training runs.")
@@ -76,6 +76,12 @@ def rehearsed(found: dict[str, Any] | None) -> str:
         f"rehearsed with {found['requests']} requests ({found['source']}), none failed, p99 {found['p99_ms']:.3g} ms, "
         f"looked up {looked}"
     )
+
+
+def published(release: dict[str, Any]) -> str:
+    """Where a release has come to, in words."""
+    where = " and loaded" if release["loaded"] else "; the data plane loads it when it starts (`falaj up`)"
+    return f"generation {release['generation']} is published{where}"
 
 
 @runs_app.command(name="list")
@@ -159,12 +165,20 @@ def tree(root: str, edges: list[dict[str, str]], down: bool) -> list[tuple[int, 
 
 
 def find_version(client: Client, version: str) -> dict[str, Any]:
-    """A version by MODEL@N, or by MODEL@ and the start of its digest. Raises `NotFound`."""
+    """A version by MODEL@N, or by MODEL@ and the start of its digest. Raises `NotFound`, `Invalid` for one that names two."""
     model, rest = reference(version)
     rows: list[dict[str, Any]] = client.get(f"/api/v1/models/{named(model)}/versions")
-    for row in rows:
-        if row["alias"] == version or (len(rest) >= 8 and row["digest"].removeprefix("sha256:").startswith(rest)):
-            return row
+    found = [r for r in rows if r["alias"] == version]
+    if not found and len(rest) >= 8:
+        found = [r for r in rows if r["digest"].removeprefix("sha256:").startswith(rest)]
+    if len(found) > 1:
+        raise Invalid(
+            f"{shown(version)} names more than one version: {', '.join(r['alias'] for r in found[:5])}",
+            hint="write its number, or more of its digest",
+            code="bad_version_name",
+        )
+    if found:
+        return found[0]
     there = ", ".join([r["alias"] for r in rows if r["number"]][:5])
     raise NotFound(
         f"there is no version {shown(version)}",

@@ -134,8 +134,11 @@ def readable(path: Path) -> Path:
 
 
 def check_writable(paths: tuple[Path, ...], *, force: bool) -> None:
-    """Raise `Conflict` for a file that would be overwritten without --force, `Invalid` for a folder that is not there."""
+    """Raise `Conflict` for a file that would be overwritten without --force, `Invalid` where no file can be: in the place of
+    a folder, or below one that is not there."""
     for path in paths:
+        if path.is_dir():
+            raise Invalid(f"{path} is a folder", hint="name a file", code="not_a_regular_file")
         if path.exists() and not force:
             raise Conflict(
                 f"{path} is there already", hint="choose another name, or overwrite it: --force", code="file_exists"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -40,8 +41,10 @@ def predict(
     """Predict, with the features looked up by their keys. Starts a data plane for the moment if none runs."""
     settings = common.settings()
     rows = read_rows(data)
-    with plane(settings, standing(environment or settings.environment)) as address:
-        client = PlaneClient(address, token_of(settings))
+    with (
+        plane(settings, standing(environment or settings.environment)) as address,
+        contextlib.closing(PlaneClient(address, token_of(settings))) as client,
+    ):
         answer = client.infer(model, rows)
         columns = client.columns(model, answer)
     if common.json:
@@ -95,6 +98,10 @@ class PlaneClient:
                 found[name] = [classes[name][v] for v in data] if name == "class" else data
         return found
 
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._http.close()
+
     def _metadata(self, model: str) -> dict[str, Any]:
         if model not in self._known:
             self._known[model] = self._ask("GET", f"/v2/models/{named(model)}")
@@ -107,7 +114,14 @@ class PlaneClient:
             raise Unavailable(
                 f"the data plane does not answer: {e}", hint="see `falaj status`", code="plane_does_not_answer"
             ) from e
-        document = msgspec.json.decode(answer.content) if answer.content else {}
+        try:
+            document = msgspec.json.decode(answer.content, type=dict[str, Any]) if answer.content else {}
+        except (msgspec.DecodeError, UnicodeDecodeError) as e:  # it is not a data plane that listens there
+            raise Unavailable(
+                f"what answers at {self._http.base_url} is no data plane",
+                hint="see `falaj status`",
+                code="plane_does_not_answer",
+            ) from e
         if answer.status_code >= 400:
             kind = {401: "denied", 403: "denied", 404: "not_found", 503: "unavailable"}.get(
                 answer.status_code, "invalid"
@@ -117,7 +131,7 @@ class PlaneClient:
 
 
 def read_rows(data: str) -> list[dict[str, Any]]:
-    """Rows from a JSON file or standard input."""
+    """Rows from a JSON file, or for `-` from standard input. Raises `Invalid` for what cannot be read or holds no rows."""
     try:
         text = sys.stdin.buffer.read() if data == "-" else Path(data).read_bytes()
         rows = msgspec.json.decode(text)
@@ -127,7 +141,7 @@ def read_rows(data: str) -> list[dict[str, Any]]:
             hint="name a JSON file, or - for standard input",
             code="data_file_unreadable",
         ) from e
-    except msgspec.DecodeError as e:
+    except (msgspec.DecodeError, UnicodeDecodeError) as e:
         raise Invalid(
             f"{data} is not JSON: {e}", hint="write one object, or a list of them", code="data_file_not_json"
         ) from e

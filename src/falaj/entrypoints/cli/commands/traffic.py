@@ -9,7 +9,7 @@ from cyclopts import App, Parameter
 
 from falaj.entrypoints.cli import render
 from falaj.entrypoints.cli.client import connect
-from falaj.entrypoints.cli.commands.look import find_numbered
+from falaj.entrypoints.cli.commands.look import find_numbered, published
 from falaj.entrypoints.cli.commands.serve import read_rows
 from falaj.entrypoints.cli.naming import named
 from falaj.entrypoints.cli.session import DEFAULT, Common
@@ -124,9 +124,7 @@ def rollback(
         return
     render.line(f"{model}: the traffic goes back to {render.digest(answer['digest'])} ({answer['flow']})")
     if "release" in answer:
-        loaded = answer["release"]["loaded"]
-        where = " and loaded" if loaded else "; the data plane loads it when it starts (`falaj up`)"
-        render.line(f"generation {answer['release']['generation']} is published{where}")
+        render.line(published(answer["release"]))
 
 
 def drift(model: Model, /, *, common: Common = DEFAULT) -> None:

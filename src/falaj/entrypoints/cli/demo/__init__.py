@@ -12,5 +12,6 @@
 `rollback`  versions that passed offline and answer differently live
 `variation` the same story on other data
 `refusals`  what is not let through
+`copies`    a copy of the home, for that
 `proof`     the closing table, lineage, and the log under attack
 """

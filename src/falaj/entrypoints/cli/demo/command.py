@@ -16,6 +16,7 @@ from falaj.entrypoints.cli.demo.stage import Stage, Started
 from falaj.entrypoints.cli.demo.variation import Variation, variation
 from falaj.entrypoints.cli.session import DEFAULT, Common
 from falaj.kernel.clock import set_replay
+from falaj.kernel.errors import Conflict
 from falaj.kernel.settings import Settings
 
 ACTS = (
@@ -71,10 +72,16 @@ def tell(settings: Settings, screen: JsonScreen | TerminalScreen, chosen: Variat
 
 
 def _open(settings: Settings, screen: JsonScreen | TerminalScreen, chosen: Variation) -> Stage:
-    """Start both planes on the home; a new home gets the demo's clock first."""
+    """Start both planes on the home; a new home gets the demo's clock first. Raises `Conflict` for a home of another project."""
     folder = settings.home / "demo" / "flights"
     settings = msgspec.structs.replace(settings, project=folder, principal="owner", token="", server="")
     new = not (settings.home / "falaj.db").exists()
+    if not new and not folder.parent.exists():
+        raise Conflict(
+            f"{settings.home} is the home of another project, and the demo would train, approve and move the clock in it",
+            hint="give the demo a home of its own: `falaj demo --home FOLDER`",
+            code="not_a_demo_home",
+        )
     if new:
         settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
         set_replay(settings.home, story.FIRST)

@@ -65,13 +65,13 @@ def _attack(stage: Stage) -> None:
         raise Unavailable("a changed byte was not found", hint="this is a fault: please report it", code="demo_fault")
     error = Integrity(report.problems[0], hint="compare with the home's own log: it still holds", code="audit_broken")
     stage.refused("a copy of the log with one byte flipped", error, took)
-    stage.facts.setdefault("refusals", []).append(("a log with a flipped byte", "verification", report.problems[0]))
+    stage.keep_refusal("a log with a flipped byte", "verification", report.problems[0])
 
 
 def _table(stage: Stage) -> None:
     versions = [v for model in (MODEL, MINUTES) for v in stage.client().get(f"/api/v1/models/{model}/versions")]
     rows: list[list[object]] = [[v["alias"], v["state"], short(v["digest"]), v["author"], _why(v)] for v in versions]
-    told = [r for r in stage.facts.get("refusals", []) if r[1] != "registration"]  # that one has its row already
+    told = [r for r in stage.refusals if r[1] != "registration"]  # that one has its row already
     rows += [[what, "refused", "", f"at {where}", why] for what, where, why in told]
     stage.screen.table("What stands where, and why", ["what", "state", "digest", "by", "why"], rows)
 

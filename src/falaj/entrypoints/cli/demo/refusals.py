@@ -40,7 +40,7 @@ def _fails_a_gate(stage: Stage) -> None:
         except FalajError as e:
             _expect(e, "gate_failed")
             stage.refused("a tree with two leaves, at registration", e, seconds())
-            stage.facts.setdefault("refusals", []).append(("a weak model", "registration", e.message))
+            stage.keep_refusal("a weak model", "registration", e.message)
             return
     raise Unavailable("a weak model was registered", hint="this is a fault: please report it", code="demo_fault")
 
@@ -57,7 +57,7 @@ def _unsigned(stage: Stage, copy: Path) -> None:
         except FalajError as e:
             _expect(e, "unsigned")
             stage.refused(f"{version['alias']} without its signature, at admission", e, seconds())
-            stage.facts.setdefault("refusals", []).append(("an unsigned version", "admission", e.message))
+            stage.keep_refusal("an unsigned version", "admission", e.message)
             return
     raise Unavailable("an unsigned version was admitted", hint="this is a fault: please report it", code="demo_fault")
 
@@ -82,7 +82,7 @@ def _tampered(stage: Stage, copy: Path) -> None:
         raise Unavailable("a tampered model was loaded", hint="this is a fault: please report it", code="demo_fault")
     error = Integrity(report["reason"], hint=report["hint"], code=report["code"])
     stage.refused(f"{version['alias']} with one bit of model.onnx changed, at load", error, seconds())
-    stage.facts.setdefault("refusals", []).append(("a tampered model file", "load", error.message))
+    stage.keep_refusal("a tampered model file", "load", error.message)
 
 
 def serving_version(client: Client) -> dict[str, Any]:

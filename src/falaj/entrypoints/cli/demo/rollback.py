@@ -33,15 +33,11 @@ def rollback(stage: Stage) -> None:
     stage.begin("rollout", "Rollback", "two versions that passed offline answer differently live")
     ended = _try(stage, MODEL, BIASED, None)
     if ended is not None:
-        stage.facts.setdefault("refusals", []).append(
-            ("a version with shifted answers", "shadow", ended["error"]["error"])
-        )
+        stage.keep_refusal("a version with shifted answers", "shadow", ended["error"]["error"])
     ended = _try(stage, MINUTES, HIGH, lambda: _without_control_plane(stage))
     trip = _trip(stage)
     if ended is not None and trip is not None:
-        stage.facts.setdefault("refusals", []).append(
-            ("a version with moved answers", "canary", ended["error"]["error"])
-        )
+        stage.keep_refusal("a version with moved answers", "canary", ended["error"]["error"])
         stage.done(
             f"bad answers served {trip['bad_answers']}; first bad answer → verdict {trip['to_verdict']:.2f} s; "
             f"verdict → no traffic {trip['to_zero']:.3f} s; failed requests {stage.counted['failed']}",

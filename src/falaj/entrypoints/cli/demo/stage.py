@@ -40,7 +40,8 @@ class Started(msgspec.Struct, frozen=True):
 class Stage:
     """Clients for each principal, the screen, the project's folder, the timetable, and what was learnt on the way.
 
-    `new`: the home is. `waiting` are labels whose time has not come, `months` pairs of score and outcome by month.
+    `new`: the home is. `waiting` are labels whose time has not come, `months` pairs of score and outcome by month,
+    `refusals` what was not let through: what, at which step, why.
     """
 
     def __init__(self, settings: Settings, screen: Screen, started: Started) -> None:
@@ -59,6 +60,7 @@ class Stage:
         self.act = ""
         self._acts = 0
         self.facts: dict[str, Any] = {}
+        self.refusals: list[tuple[str, str, str]] = []
 
     def client(self, principal: str = "owner") -> Client:
         """A client that acts as a principal of this home."""
@@ -69,6 +71,8 @@ class Stage:
     def reconnect(self, control: str) -> None:
         """The control plane was started again, perhaps elsewhere."""
         self.control = control
+        for client in self._clients.values():
+            client.close()
         self._clients.clear()
 
     def token(self, principal: str) -> str:
@@ -115,6 +119,10 @@ class Stage:
         detail = {"code": error.code, "reason": error.message, "hint": error.hint}
         lines = [error.message, f"next: {error.hint}"]
         self.screen.show(Event(self.act, "refused", what, "", round(seconds, 3), {**detail, "lines": lines}))
+
+    def keep_refusal(self, what: str, where: str, why: str) -> None:
+        """Remember a refusal for the table at the end."""
+        self.refusals.append((what, where, why))
 
     def flows(self, starts: list[tuple[str, dict[str, Any]]], principal: str = "engineer") -> list[Followed]:
         """Start flows together and wait for each, in order."""

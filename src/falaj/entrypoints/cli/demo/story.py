@@ -1,4 +1,4 @@
-"""The acts, in the channel's order: data, features, training, evidence, approval, serving, refusals, proof."""
+"""The first acts, in the channel's order: data, features, training with its evidence, approval, serving."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def data(stage: Stage) -> None:
         if e.code != "contract_breach":
             raise
         stage.refused("a feed that lost its tail numbers", e)
-        stage.facts.setdefault("refusals", []).append(("a broken feed", "ingestion", e.message))
+        stage.keep_refusal("a broken feed", "ingestion", e.message)
     finally:
         broken.unlink(missing_ok=True)
 
@@ -159,7 +159,7 @@ def approval(stage: Stage) -> None:
                 stage.client("engineer").post(path, {"reason": "my own work looks good to me"})
             except FalajError as e:
                 stage.refused(f"the author approves {version}", e)
-                stage.facts.setdefault("refusals", []).append(("the author's own approval", "approval", e.message))
+                stage.keep_refusal("the author's own approval", "approval", e.message)
         answer = stage.client("risk-officer").post(
             path, {"reason": "evidence read: quality, slices, latency and parity pass"}
         )
@@ -189,7 +189,7 @@ def _lacking(stage: Stage) -> None:
             stage.client("engineer").post(path, {"to": "production"})
         except FalajError as e:
             stage.refused(f"the engineer promotes {result['version']} to production", e)
-            stage.facts.setdefault("refusals", []).append(("a promotion past the approval", "promotion", e.message))
+            stage.keep_refusal("a promotion past the approval", "promotion", e.message)
 
 
 def serving(stage: Stage) -> None:

@@ -39,11 +39,6 @@ def required(schema: pa.DataFrameSchema) -> list[str]:
     return [name for name, column in schema.columns.items() if column.required and not column.regex]
 
 
-def typed_empty(schema: pa.DataFrameSchema) -> pl.DataFrame:
-    """No rows, in the contract's columns and types."""
-    return pl.DataFrame(schema={n: _dtype(c) or pl.String() for n, c in schema.columns.items() if not c.regex})
-
-
 def judge(raw: pl.DataFrame, schema: pa.DataFrameSchema, where: str) -> tuple[pl.DataFrame, pl.Series]:
     """The rows in the contract's types, and for each row the first rule it breaks (null: it is good).
 

@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import msgspec
 import polars as pl
@@ -278,21 +279,22 @@ def _json(file: SourceFile) -> pl.DataFrame:
                         file, f"line {number} is not a JSON object: {e}", "write one object a line", "bad_json"
                     ) from e
     names = list(dict.fromkeys(name for row in rows for name in row))
-    return pl.DataFrame({name: _column(name, [row.get(name) for row in rows]) for name in names})
+    return pl.DataFrame({name: json_column(name, [row.get(name) for row in rows]) for name in names})
 
 
-def _column(name: str, values: list[object]) -> pl.Series:
-    """A JSON column in its own type, or as text where the file mixes types: the contract then tells them apart."""
+def json_column(name: str, values: list[Any]) -> pl.Series:
+    """JSON values in their own type, or as text where types are mixed: whoever needs one type then tells them apart."""
     kinds = {type(v) for v in values if v is not None}
-    if kinds <= {int} or kinds <= {bool} or kinds <= {str} or kinds <= {int, float}:
+    if kinds <= {bool} or kinds <= {str} or kinds <= {int, float}:
         try:
-            return pl.Series(name, values, strict=False)
-        except (pl.exceptions.PolarsError, OverflowError):
+            mixed = kinds == {int, float}
+            return pl.Series(name, [None if v is None else float(v) for v in values] if mixed else values)
+        except (pl.exceptions.PolarsError, OverflowError, TypeError):
             pass  # a number that no column type holds stays text, and is a bad row where a number is due
     return pl.Series(name, [_text(v) for v in values], dtype=pl.String)
 
 
-def _text(value: object) -> str | None:
+def _text(value: Any) -> str | None:
     return value if value is None or isinstance(value, str) else msgspec.json.encode(value).decode()
 
 

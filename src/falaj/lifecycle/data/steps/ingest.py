@@ -73,9 +73,9 @@ def ingest(task: IngestTask, contract: object, prepare: Prepare | None, report: 
     `contract` is a pandera.polars model or schema, or None; `prepare` maps a lazy frame to a lazy frame.
     The same operation again returns the same outcome, whatever files have appeared since.
 
-    Raises `Invalid` for files or code that cannot be used, `Conflict` (file_changed) for a file that was loaded before and
-    whose rows would be stored again, `Denied` (contract_breach) over the limit
-    of bad rows, `Integrity` (rows_lost) when rows in ≠ stored + quarantined.
+    Raises `Invalid` for files or code that cannot be used, `Denied` (contract_breach) over the limit of bad rows,
+    `Integrity` (rows_lost) when rows in ≠ stored + quarantined, and `Conflict`: file_changed for a file that was
+    loaded before and whose rows would be stored again, schema_changed for columns that are not the table's.
     """
     table = Path(task.table)
     done = delta.committed(table, task.operation_id, base=task.base_version)
@@ -125,26 +125,6 @@ def _note(
     )
 
 
-def describe_source(source: SourceSpec, contract: object, prepare: Prepare | None) -> dict[str, pl.DataType]:
-    """The columns and types of a source's table, worked out on no rows.
-
-    Raises `Invalid` without a contract (nothing else knows the types) or when `prepare` fails.
-    """
-    schema = rules.as_schema(contract)
-    if schema is None:
-        raise Invalid(
-            f"source {source.name} has no contract, so its columns are not known before it is loaded",
-            hint="give it a contract: a pandera.polars DataFrameModel",
-            code="source_without_contract",
-        )
-    empty = rules.typed_empty(schema).with_columns(
-        pl.lit(None, pl.String).alias(FILE_COLUMN), pl.lit(None, pl.Int64).alias(ROW_COLUMN)
-    )
-    frame = delta.storable(run_prepare(source, prepare, empty))
-    _check_times(source, frame)
-    return dict(frame.schema)
-
-
 def _new_files(task: IngestTask) -> tuple[list[sources.SourceFile], int]:
     project, seen = Path(task.project), set(task.known_files)
     new, skipped = [], 0
@@ -180,14 +160,34 @@ def _judged(source: SourceSpec, file: sources.SourceFile, schema: Any) -> _Judge
     number = pl.int_range(1, raw.height + 1, dtype=pl.Int64, eager=True).alias(ROW_COLUMN)
     is_bad = reasons.is_not_null()
     good = typed.with_columns(pl.lit(short(file.sha256)).alias(FILE_COLUMN), number).filter(~is_bad)
-    bad = raw.filter(is_bad).select(
-        reasons.filter(is_bad),
-        pl.lit(file.path).alias("file"),
-        pl.lit(file.sha256).alias("sha256"),
-        number.filter(is_bad).alias("row"),
-        pl.struct(pl.all()).struct.json_encode().alias("raw"),
-    )
+    origin = [(file.path, file.sha256)] * int(is_bad.sum())
+    bad = _quarantined(reasons.filter(is_bad), origin, number.filter(is_bad), raw.filter(is_bad))
     return _Judged(file.path, file.sha256, raw.height, good, bad)
+
+
+def _quarantined(
+    reasons: pl.Series, origin: list[tuple[str, str]], numbers: pl.Series, rows: pl.DataFrame
+) -> pl.DataFrame:
+    """Bad rows as quarantine keeps them; `origin` is (path, SHA-256) of each one's file."""
+    return pl.DataFrame(
+        {
+            "reason": reasons,
+            "file": pl.Series([path for path, _ in origin], dtype=pl.String),
+            "sha256": pl.Series([sha256 for _, sha256 in origin], dtype=pl.String),
+            "row": numbers,
+            "raw": _as_json(rows),
+        }
+    )
+
+
+def _as_json(rows: pl.DataFrame) -> pl.Series:
+    """Each row as a JSON object; a column that holds bytes becomes text first, since Polars writes none."""
+    texts = [
+        pl.Series(name, [None if v is None else msgspec.json.encode(v).decode() for v in rows[name]], pl.String)
+        for name, dtype in rows.schema.items()
+        if "Binary" in str(dtype)
+    ]
+    return rows.with_columns(texts).select(pl.struct(pl.all()).struct.json_encode()).to_series()
 
 
 def _prepared(source: SourceSpec, judged: list[_Judged], prepare: Prepare | None) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -196,22 +196,11 @@ def _prepared(source: SourceSpec, judged: list[_Judged], prepare: Prepare | None
     frame = delta.storable(run_prepare(source, prepare, typed))
     _check_times(source, frame)
     timeless = frame.filter(pl.col(source.event_time).is_null()).select(FILE_COLUMN, ROW_COLUMN)
-    files = pl.DataFrame(
-        [(short(j.sha256), j.path, j.sha256) for j in judged],
-        schema=[(FILE_COLUMN, pl.String), ("file", pl.String), ("sha256", pl.String)],
-        orient="row",
-    )
-    bad = (
-        typed.join(timeless, on=[FILE_COLUMN, ROW_COLUMN], how="semi")
-        .join(files, on=FILE_COLUMN)
-        .select(
-            pl.lit(f"{source.event_time}: not_nullable").alias("reason"),
-            "file",
-            "sha256",
-            pl.col(ROW_COLUMN).alias("row"),
-            pl.struct(pl.exclude(FILE_COLUMN, ROW_COLUMN, "file", "sha256")).struct.json_encode().alias("raw"),
-        )
-    )
+    late = typed.join(timeless, on=[FILE_COLUMN, ROW_COLUMN], how="semi")
+    files = {short(j.sha256): (j.path, j.sha256) for j in judged}
+    reasons = pl.Series([f"{source.event_time}: not_nullable"] * late.height, dtype=pl.String)
+    origin = [files[name] for name in late[FILE_COLUMN]]
+    bad = _quarantined(reasons, origin, late[ROW_COLUMN], late.drop(FILE_COLUMN, ROW_COLUMN))
     return frame.filter(pl.col(source.event_time).is_not_null()), bad
 
 
@@ -334,9 +323,9 @@ def _refuse_again(task: IngestTask, judged: list[_Judged], good: pl.DataFrame) -
         stored = delta.scan(Path(task.table), task.base_version).filter(pl.col(FILE_COLUMN).is_in(before))
         fresh = good.lazy().filter(pl.col(FILE_COLUMN) == short(file.sha256))
         columns = [n for n in good.columns if n not in (FILE_COLUMN, ROW_COLUMN)]
-        known = set(stored.collect_schema())
-        if not known.issuperset(columns):
-            continue  # the columns have changed too, which the table refuses
+        known = stored.collect_schema()
+        if any(known.get(n) != good.schema[n] for n in columns):
+            continue  # the columns or their types have changed too, which the table refuses
         again = fresh.join(stored, on=columns, how="semi", nulls_equal=True).select(pl.len()).collect().item()
         if again:
             raise Conflict(

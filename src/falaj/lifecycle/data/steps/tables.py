@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from falaj.kernel.clock import parse_iso
 from falaj.kernel.errors import Invalid
+from falaj.lifecycle.data.steps.files import json_column
 
 PIECE = 50_000
 """How many rows are in memory at one time."""
@@ -46,11 +47,15 @@ def columns_of(path: Path, kind: str) -> list[str]:
     try:
         if kind == "parquet":
             return list(pl.read_parquet_schema(path))
-        with path.open("rb" if kind == "jsonl" else "r", **({} if kind == "jsonl" else _CSV)) as f:  # type: ignore[call-overload]
-            if kind == "jsonl":
-                return list(msgspec.json.decode(next(f, b"{}"), type=dict[str, Any]))
-            header = next(csv.reader(f), [])
-    except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError, csv.Error, msgspec.DecodeError) as e:
+        if kind == "jsonl":
+            with path.open("rb") as f:
+                first = next((line for line in f if line.strip()), b"{}")
+            return list(msgspec.json.decode(first, type=dict[str, Any]))
+        with path.open(encoding="utf-8-sig", newline="") as text:
+            header = next(csv.reader(text), [])
+    except (
+        pl.exceptions.PolarsError, OSError, UnicodeDecodeError, csv.Error, msgspec.DecodeError, RecursionError,
+    ) as e:  # fmt: skip
         raise _unreadable(kind, e) from e
     twice = sorted({name for name in header if header.count(name) > 1})
     if twice:
@@ -68,9 +73,6 @@ def pieces(path: Path, kind: str, wanted: Sequence[str] | None = None, size: int
         yield from {"csv": _csv, "parquet": _parquet, "jsonl": _jsonl}[kind](path, wanted, size)
     except (pl.exceptions.PolarsError, OSError, UnicodeDecodeError, csv.Error) as e:
         raise _unreadable(kind, e) from e
-
-
-_CSV = {"encoding": "utf-8-sig", "newline": ""}
 
 
 def _csv(path: Path, wanted: Sequence[str] | None, size: int) -> Iterator[Piece]:
@@ -113,26 +115,12 @@ def _jsonl(path: Path, wanted: Sequence[str] | None, size: int) -> Iterator[Piec
                 try:
                     rows.append(decoder.decode(line))
                     numbers.append(n)
-                except (msgspec.DecodeError, UnicodeDecodeError) as e:
+                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
                     rejects.append(Reject(n, "no_object", f"it is not a JSON object: {e}"))
             names = wanted if wanted is not None else list(dict.fromkeys(name for row in rows for name in row))
-            frame = pl.DataFrame({name: _series(name, [row.get(name) for row in rows]) for name in names})
+            frame = pl.DataFrame({name: json_column(name, [row.get(name) for row in rows]) for name in names})
             yield Piece(frame, np.array(numbers, dtype=np.int64), tuple(rejects))
             first += len(block)
-
-
-def _series(name: str, values: list[Any]) -> pl.Series:
-    """JSON values in their own type, or as text where types are mixed."""
-    kinds = {type(v) for v in values if v is not None}
-    if kinds <= {bool} or kinds <= {str} or kinds <= {int, float}:
-        try:
-            return pl.Series(
-                name, [float(v) for v in values] if kinds == {int, float} and None not in values else values
-            )
-        except (pl.exceptions.PolarsError, OverflowError, TypeError):
-            pass  # a number that no column type holds: as text it is judged where a number is due
-    text = [v if v is None or isinstance(v, str) else msgspec.json.encode(v).decode() for v in values]
-    return pl.Series(name, text, dtype=pl.String)
 
 
 def moments(column: pl.Series) -> pl.Series:
@@ -153,7 +141,7 @@ def moments(column: pl.Series) -> pl.Series:
 
 def _parsed(text: str | None) -> datetime | None:
     try:
-        return parse_iso(text.strip()).astimezone(UTC) if text else None
+        return parse_iso(text.strip()) if text else None
     except ValueError:
         return None
 

@@ -67,6 +67,8 @@ class Bench:
         frame = _read(task, gates)
         if sha256_file(path) != self.digest:
             raise Invalid("the table changed while it was read", hint="check it again", code="table_changed")
+        if frame.schema[task.label].is_float():  # NaN is no label: so a table with gaps has it
+            frame = frame.with_columns(pl.col(task.label).fill_nan(None))
         labelled = frame.filter(pl.col(task.label).is_not_null())
         self.unlabelled = frame.height - labelled.height
         if not labelled.height:
@@ -142,8 +144,9 @@ def _read(task: PredictionsTask, gates: tuple[GateSpec, ...]) -> pl.DataFrame:
             code="wrong_definition",
         )
     path = Path(task.predictions)
-    wanted = [task.label, *task.scores, *task.champion, *(g.by for g in gates if g.kind == "slice")]
-    missing = [name for name in dict.fromkeys(wanted) if name not in columns_of(path, task.format)]
+    asked = [task.label, *task.scores, *task.champion, *(g.by for g in gates if g.kind == "slice")]
+    wanted, there = list(dict.fromkeys(asked)), columns_of(path, task.format)
+    missing = [name for name in wanted if name not in there]
     if missing:
         raise Invalid(
             f"the table has no column {', '.join(missing)}",
@@ -151,7 +154,7 @@ def _read(task: PredictionsTask, gates: tuple[GateSpec, ...]) -> pl.DataFrame:
             code="missing_column",
             details={"columns": missing},
         )
-    read = list(pieces(path, task.format, list(dict.fromkeys(wanted))))
+    read = list(pieces(path, task.format, wanted))
     broken = [reject for piece in read for reject in piece.rejects]
     if broken:
         raise Invalid(
@@ -167,8 +170,9 @@ def _read(task: PredictionsTask, gates: tuple[GateSpec, ...]) -> pl.DataFrame:
 def _labels(task: PredictionsTask, column: pl.Series) -> NDArray[Any]:
     if task.task == "regression":
         values = column.cast(pl.Float64, strict=False)
-        if values.null_count():
-            raise _odd_label(task, column.filter(values.is_null())[0], "a number")
+        strange = ~values.is_finite().fill_null(False)
+        if strange.any():
+            raise _odd_label(task, column.filter(strange)[0], "a number")
         return values.to_numpy()
     names = _named(column)
     if task.task == "binary":
@@ -186,7 +190,7 @@ def _labels(task: PredictionsTask, column: pl.Series) -> NDArray[Any]:
 
 def _named(column: pl.Series) -> pl.Series:
     """Labels as text; whole floats as whole numbers, as a table with gaps gives them."""
-    if column.dtype.is_float() and bool((column == column.floor()).all()):
+    if column.dtype.is_float() and bool((column.is_finite() & (column == column.floor())).all()):
         column = column.cast(pl.Int64)
     return column.cast(pl.String)
 

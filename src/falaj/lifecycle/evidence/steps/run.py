@@ -70,9 +70,7 @@ class Bench:
             return Measurement(gate.name, None, problem=e.message)
         except Refused as e:
             return Measurement(gate.name, None, problem=str(e))
-        except (
-            Exception
-        ) as e:  # a reading that breaks off, for any reason, is an Error of its gate and not of the others
+        except Exception as e:  # a reading that breaks off, for any reason, is an Error of its own gate only
             return Measurement(gate.name, None, problem=f"{type(e).__name__}: {str(e)[:300]}")
 
     def _model(self) -> LoadedModel:

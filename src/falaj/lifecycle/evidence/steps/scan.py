@@ -115,11 +115,7 @@ def _pickles(folder: Path, files: list[str]) -> tuple[int, list[str]]:
     for name in files:
         data = (folder / name).read_bytes()
         scanned += 1
-        if (
-            data[:2] in (b"PK", b"7z")
-            or data[:4] == b"\x1f\x8b\x08\x00"
-            or (data[:1] == b"\x80" and data[1:2] <= b"\x05")
-        ):
+        if data[:2] in (b"PK", b"7z", b"\x1f\x8b") or (data[:1] == b"\x80" and data[1:2] <= b"\x05"):
             found.append(f"{name} begins like an archive or a pickle")
             continue
         if name in ALLOWED_FILES:

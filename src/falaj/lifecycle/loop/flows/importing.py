@@ -8,53 +8,39 @@ the project's own holdout where its data are loaded; any other gets the mandator
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from falaj.governance.identity.ports import Principals
-from falaj.kernel.access import SYSTEM, Principal
+from falaj.kernel.access import Principal
 from falaj.kernel.clock import Clock, iso
-from falaj.kernel.digests import FileEntry, canonical_json
-from falaj.kernel.environments import MEASUREMENT
-from falaj.kernel.errors import FalajError, Integrity
+from falaj.kernel.errors import FalajError
 from falaj.lifecycle.evidence.model import (
     CHAMPION,
     MANDATORY,
-    Baseline,
     BuildFacts,
     EvidenceOutcome,
-    EvidenceTask,
     Finding,
     GateSpec,
     Origin,
     Verdict,
-    asks_champion,
     findings,
 )
-from falaj.lifecycle.evidence.ports import ServingProbe
 from falaj.lifecycle.evidence.service import EvidenceService, Measured
 from falaj.lifecycle.features.model import FrameTask
 from falaj.lifecycle.loop.flows.defined import Defined
+from falaj.lifecycle.loop.flows.measuring import Candidate, Measuring, tell
 from falaj.lifecycle.loop.model import ModelDefinition
-from falaj.lifecycle.registry.model import UNDECIDED, ModelVersion, PackageOutcome, check_name
-from falaj.lifecycle.registry.ports import Blobs, Champions
+from falaj.lifecycle.registry.model import UNDECIDED, check_name
 from falaj.lifecycle.registry.service import RegistryService
 from falaj.lifecycle.training.foreign import IMPORT_FLOW, UNKNOWN, Import, ImportOutcome, ImportTask
 from falaj.lifecycle.training.imports import ImportService, new_import
 from falaj.workflow.flow import FlowRun, Payload, operation
-from falaj.workflow.steps import StepResult, StepRunner, StepTask
+from falaj.workflow.steps import StepRunner, StepTask
 
 _NO_FACTS = BuildFacts()
-_SOURCE, _MODEL, _HOLDOUT, _PARITY = "source", "model", "holdout.parquet", "parity.parquet"
-
-
-def _unsure(finding: Finding) -> Finding:
-    """A figure of quality with what is not known of it: the rows may be those that the model was trained on."""
-    if finding.gate.kind not in ("metric", "slice", CHAMPION) or finding.verdict is Verdict.MISSING:
-        return finding
-    return msgspec.structs.replace(finding, reason=f"{finding.reason}; it may have been trained on these rows")
+_SOURCE = "source"
 
 
 class Stages(msgspec.Struct, frozen=True):
@@ -64,15 +50,10 @@ class Stages(msgspec.Struct, frozen=True):
     imports: ImportService
     evidence: EvidenceService
     registry: RegistryService
-    champions: Champions
-    probe: ServingProbe
-    blobs: Blobs
+    measuring: Measuring
     steps: StepRunner
     principals: Principals
     clock: Clock
-    environment: str
-    model_key: str
-    approvals: int
     memory_mb: int
     hidden: tuple[str, ...]
 
@@ -119,10 +100,11 @@ class ImportFlow:
         finally:
             s.steps.clean(run.id)
         try:
-            digest = await run.step("package", lambda: self._package(run, plan, outcome))
-            await run.step("admit", lambda: self._admit(run, digest))
+            candidate = _candidate(plan, outcome)
+            digest = await run.step("package", lambda: s.measuring.package(run, candidate))
+            await run.step("admit", lambda: s.measuring.admit(run, digest))
             measured = msgspec.convert(
-                await run.step("measure", lambda: self._measure(run, plan, outcome, digest)), EvidenceOutcome
+                await run.step("measure", lambda: s.measuring.measure(run, candidate, digest)), EvidenceOutcome
             )
             await run.step("evidence", lambda: self._evidence(run, plan, outcome, measured))
             registered = operation(run, "register")
@@ -156,7 +138,7 @@ class ImportFlow:
         s = self._s
         workspace = s.steps.workspace(run.id, "convert")
         given = workspace / "given"
-        self._lay_out(given / _SOURCE, plan.record.files)
+        s.measuring.lay_out(given / _SOURCE, plan.record.files)
         task = ImportTask(
             model=plan.record.model,
             kind=plan.kind,
@@ -171,84 +153,17 @@ class ImportFlow:
             seed=plan.definition.seed if plan.definition else 0,
         )
         body = {"task": msgspec.to_builtins(task), "frame": msgspec.to_builtins(plan.frame)}
-        result = await self._step(run, StepTask(IMPORT_FLOW, body, str(workspace), plan.code))
+        result = await s.measuring.step(run, StepTask(IMPORT_FLOW, body, str(workspace), plan.code))
         outcome = msgspec.convert(result.value, ImportOutcome)
-        for file in outcome.files:
-            self._keep(workspace / _MODEL / file.path, file.sha256)
-        for name, digest in outcome.artifacts.items():
-            self._keep(workspace / name, digest)
+        s.measuring.keep(workspace, outcome.files, outcome.artifacts)
         found: dict[str, Any] = msgspec.to_builtins(outcome)
         return found
-
-    async def _package(self, run: FlowRun, plan: Plan, outcome: ImportOutcome) -> str:
-        s = self._s
-        workspace = s.steps.workspace(run.id, "package")
-        self._lay_out(workspace / _MODEL, outcome.files)
-        body = {"model": str(workspace / _MODEL), "key": s.model_key, "expected": outcome.digest}
-        packed = msgspec.convert(
-            (await self._step(run, StepTask("package", body, str(workspace)))).value, PackageOutcome
-        )
-        roles = plan.definition.approvals if plan.definition else ()
-        version = ModelVersion(
-            model=plan.record.model,
-            number=0,
-            digest=packed.digest,
-            state="candidate",
-            author=plan.record.author,
-            run=plan.record.id,
-            files=packed.files,
-            signature=s.blobs.put(canonical_json(packed.signature)),
-            gates=tuple(g.name for g in plan.gates),
-            approvals=max(s.approvals, len(roles)),
-            approver_roles=roles,
-            created_at=iso(s.clock.now()),
-        )
-        return s.registry.package(version, plan.record.author, operation(run, "package"))
-
-    def _admit(self, run: FlowRun, digest: str) -> str:
-        return self._s.registry.admit(digest, MEASUREMENT, SYSTEM, operation(run, "admit")).expires_at
-
-    async def _measure(self, run: FlowRun, plan: Plan, outcome: ImportOutcome, digest: str) -> dict[str, Any]:
-        s = self._s
-        workspace = s.steps.workspace(run.id, "evidence")
-        self._lay_out(workspace / _MODEL, outcome.files)
-        for name in (_HOLDOUT, _PARITY):
-            (workspace / name).write_bytes(s.blobs.get(outcome.artifacts[name]))
-        gates = tuple(g for g in plan.gates if g.name not in outcome.missing)
-        with s.probe.serve(digest, run.id) as probe:
-            task = EvidenceTask(
-                model=str(workspace / _MODEL),
-                holdout=str(workspace / _HOLDOUT),
-                parity=str(workspace / _PARITY),
-                gates=gates,
-                baseline=self._champion(plan.record.model, gates, workspace / CHAMPION),
-                at=plan.definition.at if plan.definition else "",
-                plane=probe.address,
-            )
-            step = StepTask("evidence", msgspec.to_builtins(task), str(workspace), secrets={"token": probe.token})
-            found = msgspec.convert((await self._step(run, step)).value, EvidenceOutcome)
-        if found.digest != digest:
-            raise Integrity(
-                "another model was measured than was packaged", hint="import again", code="measured_another"
-            )
-        measured: dict[str, Any] = msgspec.to_builtins(found)
-        return measured
-
-    def _champion(self, model: str, gates: tuple[GateSpec, ...], folder: Path) -> Baseline | None:
-        s = self._s
-        digest = s.champions.champion(model, s.environment) if asks_champion(g.name for g in gates) else ""
-        if not digest:
-            return None
-        version = s.registry.by_digest(digest)
-        self._lay_out(folder, version.files)
-        return Baseline(digest, version.alias, str(folder))
 
     def _evidence(self, run: FlowRun, plan: Plan, outcome: ImportOutcome, measured: EvidenceOutcome) -> str:
         s = self._s
         version = s.registry.by_digest(measured.digest)
         found = tuple(map(_unsure, findings(plan.gates, measured.measurements, outcome.missing)))
-        for f in found:
-            run.emit({"type": "gate", "gate": f.gate.name, "verdict": f.verdict.value, "reason": f.reason})
+        tell(run, found)
         if version.state not in UNDECIDED:  # the decision was made on the evidence that there is
             return version.evidence
         record = plan.record
@@ -269,17 +184,24 @@ class ImportFlow:
             operation(run, "evidence"),
         )  # fmt: skip
 
-    async def _step(self, run: FlowRun, task: StepTask) -> StepResult:
-        result = await self._s.steps.run(task, run.emit)
-        run.emit({"type": "step", "step": task.kind, "seconds": result.seconds, "peak_mb": result.peak_mb})
-        return result
 
-    def _keep(self, path: Path, digest: str) -> None:
-        if self._s.blobs.put(path.read_bytes()) != digest:
-            raise Integrity(f"{path.name} changed while it was stored", hint="import again", code="model_changed")
+def _unsure(finding: Finding) -> Finding:
+    """A figure of quality with what is not known of it: the rows may be those that the model was trained on."""
+    if finding.gate.kind not in ("metric", "slice", CHAMPION) or finding.verdict is Verdict.MISSING:
+        return finding
+    return msgspec.structs.replace(finding, reason=f"{finding.reason}; it may have been trained on these rows")
 
-    def _lay_out(self, folder: Path, files: tuple[FileEntry, ...]) -> None:
-        for file in files:
-            path = folder / file.path
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            path.write_bytes(self._s.blobs.get(file.sha256))
+
+def _candidate(plan: Plan, outcome: ImportOutcome) -> Candidate:
+    return Candidate(
+        model=plan.record.model,
+        author=plan.record.author,
+        made_by=plan.record.id,
+        digest=outcome.digest,
+        files=outcome.files,
+        artifacts=outcome.artifacts,
+        gates=plan.gates,
+        unmeasured=tuple(outcome.missing),
+        roles=plan.definition.approvals if plan.definition else (),
+        at=plan.definition.at if plan.definition else "",
+    )

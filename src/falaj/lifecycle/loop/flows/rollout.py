@@ -18,6 +18,8 @@ import msgspec
 
 from falaj.kernel.access import SYSTEM
 from falaj.kernel.errors import Conflict, Denied, FalajError, from_dict
+from falaj.kernel.log import logger
+from falaj.lifecycle.evidence.model import Verdict
 from falaj.lifecycle.registry.service import RegistryService
 from falaj.lifecycle.rollout.model import Guard, Route, TrafficPlan, all_to, champion
 from falaj.lifecycle.rollout.ports import Analyst
@@ -26,6 +28,7 @@ from falaj.lifecycle.rollout.strategy import Analysis, Rollout, decide
 from falaj.lifecycle.serving.service import ServingService
 from falaj.workflow.flow import FlowRun, Payload, operation
 
+_log = logger(__name__)
 _LOAD_SECONDS = 30.0
 _LOOK_SECONDS = 0.5
 
@@ -66,7 +69,8 @@ class RolloutFlow:
         before = msgspec.convert(admitted["plan"], TrafficPlan)
         rollout = msgspec.structs.replace(rollout, forgives=admitted["generation"])
         number, ended = 0, False
-        while not ended:  # after a crash it may have ended in SQL already, and its steps are still those that were taken
+        # After a crash it may have ended in SQL already, and its steps are still those that were taken.
+        while not ended:
             number += 1
             began = await run.step(f"begin-{number}", self._begin(run, rollout, number, before))
             rollout = msgspec.convert(began, Rollout)
@@ -131,7 +135,7 @@ class RolloutFlow:
             said = ""
             while True:
                 current = await asyncio.to_thread(s.rollout.rollout, rollout.id)
-                analysis = await asyncio.to_thread(s.analyst.analyse, current)
+                analysis = await asyncio.to_thread(self._analysed, current)
                 following = decide(current, analysis)
                 if following is not None:
                     return {"analysis": msgspec.to_builtins(analysis), "next": list(following)}
@@ -147,6 +151,15 @@ class RolloutFlow:
                 await asyncio.to_thread(s.analyst.wait, _LOOK_SECONDS)
 
         return judge
+
+    def _analysed(self, rollout: Rollout) -> Analysis:
+        try:
+            return self._s.analyst.analyse(rollout)
+        except FalajError:
+            raise
+        except Exception as e:  # a flow that died of it would leave a challenger with traffic that nobody can take away
+            _log.error("analysis_failed", rollout=rollout.id, error=f"{type(e).__name__}: {e}")
+            return Analysis(Verdict.ERROR, f"it cannot be judged: {type(e).__name__}; see the control plane's log", 0)
 
     def _moved(self, run: FlowRun, rollout: Rollout, analysis: Analysis, number: int) -> Any:
         def move() -> dict[str, Any]:

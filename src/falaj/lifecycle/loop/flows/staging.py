@@ -29,12 +29,12 @@ from falaj.lifecycle.rollout.service import RolloutService
 from falaj.lifecycle.serving.model import REHEARSE, RehearseOutcome, RehearseTask
 from falaj.lifecycle.serving.process import SharedPlane
 from falaj.lifecycle.serving.service import ServingService
+from falaj.lifecycle.training.model import HOLDOUT_FILE
 from falaj.lifecycle.training.service import TrainingService
 from falaj.workflow.flow import FlowRun, Payload, operation
 from falaj.workflow.steps import StepRunner, StepTask
 
 _LOAD_SECONDS = 30.0
-_HOLDOUT = "holdout.parquet"
 
 
 class Stages(msgspec.Struct, frozen=True):
@@ -156,16 +156,16 @@ class StagingFlow:
     def _task(self, version: ModelVersion, workspace: Path, address: str) -> RehearseTask:
         s = self._s
         try:
-            holdout = s.training.artifacts(version.run).get(_HOLDOUT, "")
+            holdout = s.training.artifacts(version.run).get(HOLDOUT_FILE, "")
         except FalajError:
             holdout = ""
         if holdout:
-            (workspace / _HOLDOUT).write_bytes(s.blobs.get(holdout))
+            (workspace / HOLDOUT_FILE).write_bytes(s.blobs.get(holdout))
         return RehearseTask(
             contract=s.registry.contract(version.digest),
             digest=version.digest,
             journal=s.journal,
-            holdout=str(workspace / _HOLDOUT) if holdout else "",
+            holdout=str(workspace / HOLDOUT_FILE) if holdout else "",
             plane=address,
         )
 

@@ -53,7 +53,7 @@ class BackupService:
         in the home, `Conflict` while another is taken.
         """
         folder = Path(to)
-        if not folder.is_absolute() or folder.resolve().is_relative_to(self._home):
+        if "\0" in to or not folder.is_absolute() or folder.resolve().is_relative_to(self._home):
             raise Invalid(
                 f"{to[:200]} cannot hold a backup of this home",
                 hint="name a folder outside of the home, on another disk if there is one",

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from falaj.kernel.digests import canonical_json, sha256, sha256_file
 from falaj.kernel.errors import Invalid
-from falaj.lifecycle.data.steps.tables import columns_of, moments, pieces
+from falaj.lifecycle.data.steps.tables import Piece, columns_of, moments, pieces
 from falaj.lifecycle.monitoring.model import ExternalModel, ReferenceOutcome, ReferenceTask
 from falaj.lifecycle.training.model import (
     CONTRACT_FILE,
@@ -82,8 +82,8 @@ def _read(task: ReferenceTask) -> pl.DataFrame:
     for piece in pieces(path, task.format, wanted):
         if piece.rejects:
             raise _broken(piece.rejects[0].row, piece.rejects[0].reason)
-        columns = [_column(name, kind, piece.frame[name]) for name, kind in model.inputs.items()]
-        columns += [_column(name, "float", piece.frame[name]) for name in model.columns]
+        columns = [_column(name, kind, piece) for name, kind in model.inputs.items()]
+        columns += [_column(name, "float", piece) for name in model.columns]
         if model.at:
             at = moments(piece.frame[model.at])
             if at.null_count():
@@ -97,11 +97,12 @@ def _read(task: ReferenceTask) -> pl.DataFrame:
     return pl.concat(frames)
 
 
-def _column(name: str, kind: str, column: pl.Series) -> pl.Series:
+def _column(name: str, kind: str, piece: Piece) -> pl.Series:
+    column = piece.frame[name]
     values, bad = values_of(Input(name, kind), column)
     if bad.any():
-        row = int(np.argmax(bad))
-        raise _broken(row, f"{name} is {str(column[row])[:40]!r}, and that is no {kind}")
+        place = int(np.argmax(bad))
+        raise _broken(int(piece.numbers[place]), f"{name} is {str(column[place])[:40]!r}, and that is no {kind}")
     if not isinstance(values, np.ndarray):
         return pl.Series(name, values, dtype=pl.String)
     return pl.Series(name, values).fill_nan(None).cast(_POLARS[kind])

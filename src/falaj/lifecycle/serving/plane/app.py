@@ -151,6 +151,8 @@ async def model_ready(call: Call) -> Reply:
     label = call.parameters.get("version")
     if label:
         model.named(label)
+    else:
+        model.stable()
     return 200, _JSON, _encode({"name": model.name, "ready": True})
 
 

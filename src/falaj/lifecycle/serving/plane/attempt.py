@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from falaj.kernel.errors import FalajError
 from falaj.lifecycle.serving.plane.enrich import NOTHING, Features, OnlineValues, look_up
+from falaj.lifecycle.serving.plane.journal import not_finite
 from falaj.lifecycle.serving.plane.loading import Version
 from falaj.lifecycle.serving.plane.protocol import InferRequest, read_columns
 from falaj.lifecycle.serving.plane.watching import ERROR, FINE, NON_FINITE
@@ -71,5 +72,5 @@ def _not_finite(outputs: Mapping[str, list[Any]]) -> str:
         for value in values:
             for item in value if type(value) is list else (value,):
                 if type(item) is float and not math.isfinite(item):
-                    return f"its output {name} is not a finite number"
+                    return not_finite(name)
     return ""

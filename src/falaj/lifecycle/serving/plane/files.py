@@ -6,10 +6,12 @@ import os
 import threading
 from pathlib import Path
 
+from falaj.kernel.files import flush
+
 
 def replace_file(path: Path, data: bytes, *, sync: bool = False) -> None:
-    """Replace a file so that readers see the old or the new one, whole."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
+    """Replace a file so that readers see the old or the new one, whole; with `sync` the new one survives a power cut."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")  # two threads may write at once
     with temporary.open("wb") as f:
         f.write(data)
         if sync:
@@ -17,8 +19,4 @@ def replace_file(path: Path, data: bytes, *, sync: bool = False) -> None:
             os.fsync(f.fileno())
     temporary.replace(path)
     if sync:
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        flush(path.parent)

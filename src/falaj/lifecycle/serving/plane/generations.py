@@ -68,6 +68,7 @@ class Generations:
         self._seen: tuple[int, int, int] | None = None
         self._retry_at = 0.0
         self._floor = (0, "")
+        self._unsaved = False  # what is in service is not in last-good.json yet
         self._log = logger(__name__)
         self.trips = Trips(folder, clock)
         self.state: State = empty()
@@ -87,8 +88,8 @@ class Generations:
         self.poll()
 
     def poll(self) -> bool:
-        """Look at `bundle.json`; True when there was something to do. Releases whose blobs could not be read
-        are tried again every few seconds."""
+        """Look at `bundle.json`; True when there was something to do. What failed for the disk's sake is tried again
+        every few seconds: the bundle itself, releases whose blobs could not be read, `last-good.json`."""
         try:
             stat = (self._folder / BUNDLE).stat()
         except OSError:
@@ -98,14 +99,15 @@ class Generations:
         if seen == self._seen and not retry:
             return False
         self._seen = seen
-        self._retry_at = 0.0
+        self._retry_at, failed = 0.0, False
         try:
             self._take((self._folder / BUNDLE).read_bytes())
             self.refused_bundle = ""
         except (FalajError, OSError) as e:
             self.refused_bundle = f"{e.code}: {e.message}" if isinstance(e, FalajError) else str(e)
             self._log.error("bundle refused", reason=self.refused_bundle)
-        if any(r.code == "blob_missing" for r in self.state.reports):
+            failed = isinstance(e, OSError)
+        if failed or any(r.code == "blob_missing" for r in self.state.reports):
             self._retry_at = time.monotonic() + RETRY_SECONDS
         return True
 
@@ -123,7 +125,10 @@ class Generations:
         return True
 
     def _take(self, raw: bytes) -> None:
-        """Verify, compare generations, build, put in service, remember. Raises `FalajError` without any change."""
+        """Verify, compare generations, build, put in service, remember.
+
+        Raises `FalajError` without any change, and `OSError` when what is in service now could not be remembered.
+        """
         try:
             envelope = msgspec.json.decode(raw, type=dict[str, Any])
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
@@ -145,9 +150,12 @@ class Generations:
                 code="generation_reused",
             )
         if digest == self.state.digest and not any(r.state == "refused" for r in self.state.reports):
+            if self._unsaved:
+                self._write_last_good(envelope)
             return
         self.state = self._build(bundle, digest, envelope)
         self._floor = (bundle.generation, digest)
+        self._unsaved = True
         self._write_last_good(envelope)
         self._log.info("bundle in service", generation=bundle.generation, models=sorted(self.state.models))
 
@@ -251,9 +259,9 @@ class Generations:
         with (self._folder / "last-good.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             present = self._read_last_good()
-            if present is not None and present.generation > last.generation:
-                return
-            replace_file(self._folder / LAST_GOOD, msgspec.json.encode(last), sync=True)
+            if present is None or present.generation <= last.generation:
+                replace_file(self._folder / LAST_GOOD, msgspec.json.encode(last), sync=True)
+        self._unsaved = False
 
 
 def _kept(version: Version, since: int, refused: int) -> LoadReport:

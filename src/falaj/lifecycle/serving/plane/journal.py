@@ -39,6 +39,7 @@ import msgspec
 from falaj.kernel import locks
 from falaj.kernel.clock import Clock
 from falaj.kernel.errors import Integrity, Invalid, NotFound, Unavailable
+from falaj.kernel.files import flush
 from falaj.kernel.ids import new_id
 from falaj.kernel.log import logger
 
@@ -46,9 +47,12 @@ MAGIC = b"FALAJJ1\n"
 SUFFIX = ".seg"
 ROTATE = "rotate"
 """The file in a journal's folder that asks for new segments when it is touched."""
+BATCH_ROLE = "batch"
+"""The role of answers to the rows of a table that was scored as a whole: nobody asked a data plane."""
 _FRAME = struct.Struct("<II")
 _ID = re.compile(r"p_(?P<segment>[0-9a-z]{26})_(?P<offset>[0-9a-f]{1,15})\Z")
 _MAX_RECORD = 256 << 20
+_NOT_FINITE = ("its output ", " is not a finite number")
 _DAY = 86_400_000_000  # µs
 
 
@@ -79,9 +83,14 @@ class Prediction(msgspec.Struct, frozen=True, omit_defaults=True):
     duration: int = 0  # µs from the request's arrival to the writing of this record; negative where nobody timed it
     request: str = ""  # the caller's own id
     error: str = ""  # why there is no answer; then `outputs` is empty
-    role: str = "stable"  # stable | canary | shadow: what the version was in the plan
+    role: str = "stable"  # what the version was in the plan: stable | canary | shadow; batch and external: in none
     primary: str = ""  # the id of the answer that the caller got instead: this one is of a shadow, or failed
     event_times: dict[str, list[int | None]] = {}
+
+    @property
+    def not_finite(self) -> bool:
+        """Whether there is no answer because the version's was no finite number."""
+        return self.error.startswith(_NOT_FINITE[0]) and self.error.endswith(_NOT_FINITE[1])
 
 
 _decoder = msgspec.msgpack.Decoder(Prediction)
@@ -178,11 +187,7 @@ class Journal:
         self._offset = len(MAGIC)
         self._began = None
         self._day = 0
-        folder = os.open(self._folder, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        flush(self._folder)
 
     def _sync_every_second(self) -> None:
         while not self._stop.wait(0.5):
@@ -216,6 +221,11 @@ def _created(folder: Path, name: str) -> int:
         hidden.unlink(missing_ok=True)
         raise
     return descriptor
+
+
+def not_finite(output: str) -> str:
+    """The `error` of a record whose version answered, but with no finite number in `output`."""
+    return output.join(_NOT_FINITE)
 
 
 def framed(payload: bytes) -> bytes:

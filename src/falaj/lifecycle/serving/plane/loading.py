@@ -54,7 +54,7 @@ class Version:
         self.contract = contract
         self.wanted: dict[str, Wanted] = wanted_inputs(contract)
         self.required = tuple(w.name for w in self.wanted.values() if w.source == "request")
-        self._encoder = Encoder(contract)
+        self._encoder = Encoder(contract.inputs)
         self._row = RowEncoder(self._encoder)
         self.seconds = 0.0  # that the last run of few rows took
         self.counts = Counts(contract.model, alias, digest)

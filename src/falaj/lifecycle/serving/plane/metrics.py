@@ -9,9 +9,9 @@ from bisect import bisect_left
 from collections.abc import Iterable
 
 from falaj.lifecycle.serving.model import LATENCY_SECONDS, PlaneStatus, VersionCounts
+from falaj.lifecycle.serving.plane.enrich import EXPIRED, MISSING, PRESENT
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-STATUSES = ("present", "expired", "missing")
 
 
 class Counts:
@@ -36,7 +36,7 @@ class Counts:
         self.requests = self.errors = self.rows = self.fallbacks = self.dropped = 0
         self.seconds = 0.0
         self.latency = [0] * (len(LATENCY_SECONDS) + 1)
-        self.features = dict.fromkeys(STATUSES, 0)
+        self.features = dict.fromkeys((PRESENT, EXPIRED, MISSING), 0)
 
     def add(self, seconds: float, rows: int, failed: bool) -> None:
         """Count one request that the model answered or failed."""

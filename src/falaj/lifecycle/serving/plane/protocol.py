@@ -41,7 +41,8 @@ _ACCEPTED = {
     "boolean": frozenset({"BOOL"}),
     "category": frozenset({"BYTES"}),
 }
-_DECLARED = {"float": "FP64", "integer": "INT64", "boolean": "BOOL", "category": "BYTES"}
+DECLARED = {"float": "FP64", "integer": "INT64", "boolean": "BOOL", "category": "BYTES"}
+"""The datatype that the metadata asks for, by a feature's type."""
 _TYPES = {
     **dict.fromkeys(_FLOATS, frozenset({float, int, type(None)})),
     **dict.fromkeys(_INTEGERS, frozenset({int, type(None)})),
@@ -217,7 +218,7 @@ def _values(tensor: Tensor, want: Wanted) -> list[Any]:
         raise _bad(want, f"has shape {shape[:8]} but {len(data)} values", "let shape and data agree", "bad_shape")
     datatype = tensor.datatype
     if datatype not in _ACCEPTED[want.type]:
-        raise _bad(want, f"has datatype {datatype[:20]!r}", f"send {_DECLARED[want.type]}", "bad_datatype")
+        raise _bad(want, f"has datatype {datatype[:20]!r}", f"send {DECLARED[want.type]}", "bad_datatype")
     parameters = tensor.parameters
     if parameters and "binary_data_size" in parameters:
         raise _bad(want, "announces binary data", "send data as JSON", "binary_not_supported")
@@ -287,7 +288,7 @@ def metadata(contract: ModelContract, versions: list[str], shapes: dict[str, lis
         "versions": versions,
         "platform": "onnxruntime_onnx",
         "inputs": [
-            {"name": w.name, "datatype": _DECLARED[w.type], "shape": [-1], "parameters": {"join_key": w.is_key}}
+            {"name": w.name, "datatype": DECLARED[w.type], "shape": [-1], "parameters": {"join_key": w.is_key}}
             for w in wanted_inputs(contract).values()
             if w.source == "request"
         ],

@@ -3,7 +3,6 @@ by one generation from its first line to its last."""
 
 from __future__ import annotations
 
-import base64
 import binascii
 from collections.abc import Iterable, Iterator, Set
 from datetime import datetime
@@ -75,7 +74,7 @@ def permits_of(access: Access, key: X25519PrivateKey, actions: Iterable[Action])
 
 def nobody() -> Permits:
     """The permits before any bundle came: no token is known."""
-    return Permits((), base64.b64decode(""), "", ())
+    return Permits((), b"", "", ())
 
 
 class Served(msgspec.Struct, frozen=True):

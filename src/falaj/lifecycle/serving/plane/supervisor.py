@@ -148,7 +148,7 @@ class Supervisor(Granian):  # type: ignore[misc,valid-type]  # its base is chose
             try:
                 if msgspec.json.decode(path.read_bytes(), type=_Said).pid == pid:
                     return True
-            except (OSError, msgspec.DecodeError):
+            except (OSError, msgspec.DecodeError, UnicodeDecodeError):
                 continue
         return False
 

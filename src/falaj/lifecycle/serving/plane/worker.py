@@ -113,7 +113,7 @@ class Worker:
             try:
                 if path.stem != self.name and time.time() - path.stat().st_mtime < _STALE_SECONDS:
                     found.append(msgspec.json.decode(path.read_bytes(), type=PlaneStatus))
-            except (OSError, msgspec.DecodeError):
+            except (OSError, msgspec.DecodeError, UnicodeDecodeError):
                 continue
         return found
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,11 @@ import msgspec
 import polars as pl
 
 from falaj.lifecycle.serving.model import RehearseOutcome, RehearseTask
-from falaj.lifecycle.serving.plane.journal import SUFFIX, records_from
+from falaj.lifecycle.serving.plane.journal import BATCH_ROLE, SUFFIX, records_from
+from falaj.lifecycle.serving.plane.protocol import DECLARED
 from falaj.lifecycle.training.model import ModelContract
 from falaj.workflow.reporting import Reporter
 
-DATATYPES = {"float": "FP64", "integer": "INT64", "boolean": "BOOL", "category": "BYTES"}
 _ROWS = 100  # of one request; a larger one is cut
 _FAILURES = 10  # after which nothing more is asked: it did not pass, and a silent plane costs its time-out each time
 _SECONDS = 10.0
@@ -87,12 +87,14 @@ def requests_for(task: RehearseTask) -> tuple[str, list[Columns]]:
     return "holdout", [{name: [value] for name, value in row.items()} for row in rows.iter_rows(named=True)]
 
 
-def _recorded(journal: Path, model: str, names: Any, count: int) -> Iterator[Columns]:
-    """What the newest answered requests brought, newest first; those that lack an input of this version are left out."""
+def _recorded(journal: Path, model: str, names: Set[str], count: int) -> Iterator[Columns]:
+    """What the newest answered requests brought, newest first; those that lack an input of this version are left out, and
+    tables that were scored as a whole, which nobody asked a data plane."""
     for path in sorted(journal.glob(f"*{SUFFIX}"), reverse=True):
         kept: deque[Columns] = deque(maxlen=count)
         for record, _ in records_from(path, 0):
-            if record.model == model and not (record.primary or record.error) and names <= record.inputs.keys():
+            asked = record.role != BATCH_ROLE and not (record.primary or record.error)
+            if record.model == model and asked and names <= record.inputs.keys():
                 kept.append({name: record.inputs[name][:_ROWS] for name in names})
         yield from reversed(kept)
         count -= len(kept)
@@ -108,7 +110,7 @@ def _types(contract: ModelContract) -> dict[str, str]:
 
 def _inputs(contract: ModelContract, columns: Columns) -> list[dict[str, Any]]:
     return [
-        {"name": name, "shape": [len(columns[name])], "datatype": DATATYPES[kind], "data": columns[name]}
+        {"name": name, "shape": [len(columns[name])], "datatype": DECLARED[kind], "data": columns[name]}
         for name, kind in _types(contract).items()
     ]
 

@@ -25,12 +25,13 @@ from falaj.governance.signing.dsse import load_public_key
 from falaj.kernel.clock import parse_iso
 from falaj.kernel.digests import digest_of, sha256_file
 from falaj.kernel.errors import Integrity, Invalid, from_dict
+from falaj.kernel.files import flush
 from falaj.lifecycle.data.steps.raw import prepared
 from falaj.lifecycle.data.steps.tables import Piece, Reject, columns_of, moments, pieces
 from falaj.lifecycle.features.steps.join import ViewFrame, enriched, timeline
 from falaj.lifecycle.features.steps.views import KNOWN, Transform, view_rows
-from falaj.lifecycle.serving.model import ScoreOutcome, ScoreTask
-from falaj.lifecycle.serving.plane.journal import MAGIC, SUFFIX, Prediction, framed
+from falaj.lifecycle.serving.model import REJECTS, SCORES, ScoreOutcome, ScoreTask
+from falaj.lifecycle.serving.plane.journal import BATCH_ROLE, MAGIC, SUFFIX, Prediction, framed
 from falaj.lifecycle.serving.plane.loading import Loader, Version
 from falaj.lifecycle.serving.plane.verify import Trust, check_admission
 from falaj.lifecycle.training.encoding import Encoder, Values
@@ -38,11 +39,9 @@ from falaj.lifecycle.training.steps.values import Flags, values_of
 from falaj.storage.lake import delta
 from falaj.workflow.reporting import Reporter
 
-SCORES, REJECTS = "scores", "rejects.csv"
 RECORD_ROWS = 100
 """Rows in one record of the journal."""
 SEGMENT_ROWS = 200_000
-ROLE = "batch"
 _MOMENT = "__moment"
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 Arrays = Mapping[str, NDArray[Any]]
@@ -136,7 +135,7 @@ class Scoring:
 
     def __init__(self, task: ScoreTask, version: Version, code: Code) -> None:
         self._task, self._version, self._code = task, version, code
-        self._encoder = Encoder(version.contract)
+        self._encoder = Encoder(version.contract.inputs)
         self._folder = Path(task.workspace)
         self._columns = columns_of(Path(task.table), task.ask.format)
         self._joins, self._timed = self._look()
@@ -203,7 +202,7 @@ class Scoring:
             )
         self._join_parts()
         for name in (SCORES, REJECTS):
-            _sync(self._folder / name)
+            flush(self._folder / name)
         reads_views = any(i.source == "view" for i in self._version.contract.inputs)
         return ScoreOutcome(
             version=self._version.alias,
@@ -332,7 +331,7 @@ class Scoring:
     # writing
 
     def _identity(self) -> str:
-        """26 characters that name this scoring: the same table, version and facts have the same name."""
+        """The digest that names this scoring: the same table, version and facts have the same name."""
         task, lake = self._task, self._joins
         facts = {
             "table": self._table,
@@ -399,13 +398,13 @@ class Scoring:
                 digest=self._version.digest,
                 principal=self._task.principal,
                 generation=0,
-                worker=ROLE,
+                worker=BATCH_ROLE,
                 rows=len(rows.numbers[part]),
                 inputs=inputs,
                 outputs={n: a[part].tolist() for n, a in answers.items()},
                 duration=-1,
                 features={n: _plain(v[part]) for n, v in rows.values.items() if sources[n] == "view"},
-                role=ROLE,
+                role=BATCH_ROLE,
             )
             segment.append(record)
             self._in_segment += record.rows
@@ -417,7 +416,8 @@ class Scoring:
         if self._segment is None or self._in_segment >= SEGMENT_ROWS:
             if self._segment is not None:
                 self._segment.close()
-            name = _characters(digest_of([self._name, len(self._segments)]))
+            # An id holds its record's place, which is another one when another's name stands in the records before it.
+            name = _characters(digest_of([self._name, self._task.principal, len(self._segments)]))
             self._segments.append(name)
             self._segment, self._in_segment = Segment(self._folder / f"{name}{SUFFIX}"), 0
         return self._segment
@@ -451,8 +451,3 @@ def _characters(digest: str) -> str:
     """The 26 characters, in the alphabet of ids, of 128 bits of a digest."""
     value = int.from_bytes(hashlib.sha256(digest.encode()).digest()[:16], "big")
     return "".join(_ALPHABET[(value >> shift) & 31] for shift in range(125, -1, -5))
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as f:
-        os.fsync(f.fileno())

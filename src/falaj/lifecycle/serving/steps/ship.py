@@ -6,7 +6,6 @@ JSON objects. The segment's name is the operation id, so a segment is in a table
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +16,7 @@ import polars as pl
 
 from falaj.kernel.clock import iso
 from falaj.kernel.digests import sha256_file
+from falaj.kernel.files import flush
 from falaj.lifecycle.registry.model import check_name
 from falaj.lifecycle.serving import seals
 from falaj.lifecycle.serving.model import ShipOutcome, Shipped, ShipTask
@@ -50,7 +50,7 @@ _CHUNK = 20_000  # rows that are Python objects at one time
 def ship(task: ShipTask, report: Reporter) -> ShipOutcome:
     """Raises `Integrity` for a damaged segment, `Conflict` while another process writes to a table."""
     segment = Path(task.segment)
-    _flush(segment)  # its writer may have died before it did
+    flush(segment)  # its writer may have died before it did
     seals.commit(segment, (payload for payload, _ in payloads_from(segment, 0)))
     seal = seals.check(segment)
     tables: list[Shipped] = []
@@ -123,11 +123,3 @@ def _json(columns: dict[str, list[Any]], row: int) -> str:
 
 def _moment(us: int) -> str:
     return iso(datetime.fromtimestamp(us / 1e6, UTC))
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -12,6 +12,7 @@ import onnxruntime
 import polars as pl
 from numpy.typing import NDArray
 
+from falaj.kernel.digests import canonical_json
 from falaj.kernel.errors import Invalid
 from falaj.lifecycle.training.encoding import Encoder, Matrix, decode
 from falaj.lifecycle.training.model import CONTRACT_FILE, Input, ModelContract, Output, TrainingSpec
@@ -56,6 +57,13 @@ def contract_for(
     )
 
 
+def write_model(folder: Path, contract: ModelContract, graph: bytes) -> None:
+    """Lay graph and contract into a model folder, which is made; the same two leave the same bytes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MODEL_FILE).write_bytes(graph)
+    (folder / CONTRACT_FILE).write_bytes(msgspec.json.format(canonical_json(contract), indent=1) + b"\n")
+
+
 class LoadedModel:
     """A model folder, ready to answer: its contract and an ONNX Runtime session on one thread."""
 
@@ -64,7 +72,7 @@ class LoadedModel:
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         self.contract = contract
         self.graph = graph
-        self.encoder = Encoder(contract)
+        self.encoder = Encoder(contract.inputs)
         self._session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
     @classmethod
@@ -79,15 +87,15 @@ class LoadedModel:
         return cls(contract, (folder / MODEL_FILE).read_bytes())
 
     def accepts(self, frame: pl.DataFrame) -> NDArray[np.bool_]:
-        """For each raw row, whether the contract takes it."""
+        """For each raw row, whether the contract takes it: a mask of shape [rows]."""
         return self.encoder.accepts(raw_columns(frame, self.contract.inputs))
 
     def answers(self, frame: pl.DataFrame) -> dict[str, NDArray[Any]]:
-        """The named answers for raw rows."""
+        """The named answers for raw rows, each of shape [rows] or [rows, width]. Raises what `Encoder.encode` raises."""
         return self.run(self.encoder.encode(raw_columns(frame, self.contract.inputs)))
 
     def run(self, matrix: Matrix) -> dict[str, NDArray[Any]]:
-        """The named answers for an encoded matrix."""
+        """The named answers for an encoded matrix of shape [rows, inputs]."""
         names = sorted({o.tensor for o in self.contract.outputs})
         tensors = self._session.run(names, {self.contract.tensor: matrix})
         return decode(self.contract, dict(zip(names, tensors, strict=True)))

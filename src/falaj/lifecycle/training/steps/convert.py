@@ -35,7 +35,7 @@ from sklearn.compose import ColumnTransformer
 
 from falaj.kernel.errors import Invalid
 from falaj.lifecycle.training.model import Input
-from falaj.lifecycle.training.steps.native import library_of
+from falaj.lifecycle.training.steps.native import booster_of, library_of
 
 OPSET = {"": 18, "ai.onnx.ml": 3}
 LIGHTGBM_OPSET = 15  # the newest that onnxmltools takes for LightGBM
@@ -102,11 +102,6 @@ def _lightgbm(estimator: Any, name: str, tensor: str, inputs: tuple[Input, ...])
         zipmap=False,
     )
     return graph
-
-
-def booster_of(estimator: Any) -> Any:
-    """LightGBM's booster: the one inside its scikit-learn estimator, or itself."""
-    return estimator if isinstance(estimator, lightgbm.Booster) else estimator.booster_
 
 
 def _rounded_down(estimator: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import lightgbm
 import msgspec
 import numpy as np
 import polars as pl
@@ -26,18 +27,26 @@ def final_step(estimator: Any) -> Any:
     return final_step(estimator.steps[-1][1]) if hasattr(estimator, "steps") and estimator.steps else estimator
 
 
+def booster_of(estimator: Any) -> Any:
+    """LightGBM's booster: the one inside its scikit-learn estimator, or itself."""
+    return estimator if isinstance(estimator, lightgbm.Booster) else estimator.booster_
+
+
 class Native:
-    """A trained estimator with the form of rows that it was trained on."""
+    """A trained estimator with the form of rows that it was trained on.
+
+    Raises `Invalid` for what is no fitted estimator of the task: not_an_estimator, wrong_estimator, wrong_classes.
+    """
 
     def __init__(self, estimator: Estimator, task: str, classes: tuple[str, ...], form: Form) -> None:
         self._estimator = estimator
         self._task = task
-        self.form = _form(estimator, form)
         self._check(classes)
+        self._form = _form(estimator, form)
 
     def answers(self, inputs: tuple[Input, ...], frame: pl.DataFrame) -> NDArray[np.float64]:
         """Probabilities of shape [rows, classes], or values of shape [rows], for raw rows."""
-        features = features_as(self.form, inputs, frame)
+        features = features_as(self._form, inputs, frame)
         model: Any = self._estimator
         if self._task == "regression":
             return np.asarray(model.predict(features), dtype=np.float64).reshape(frame.height)
@@ -90,10 +99,11 @@ class Native:
                 hint="return a classifier with predict_proba; scikit-learn's CalibratedClassifierCV adds it to one without",
                 code="wrong_estimator",
             )
-        known = [int(c) for c in getattr(estimator, "classes_", ())]
+        given = getattr(estimator, "classes_", ())
+        known = [c.tolist() if isinstance(c, np.generic | np.ndarray) else c for c in given]
         if known != list(range(len(classes))):
             raise Invalid(
-                f"the estimator knows the classes {known}, and the label has {len(classes)}",
+                f"the estimator knows the classes {str(known)[:200]}, and the label has {len(classes)}",
                 hint="train on the label as it is given: the index into data.classes",
                 code="wrong_classes",
             )
@@ -116,7 +126,7 @@ def _form(estimator: Any, asked: Form) -> Form:
     """The form that an estimator wants: frames where it has learnt names or categories, else the matrix."""
     last = final_step(estimator)
     if library_of(estimator) == "lightgbm":
-        if getattr(last.booster_, "pandas_categorical", None):
+        if getattr(booster_of(last), "pandas_categorical", None):
             return Form("pandas", False)
         return Form("numpy", True)
     if not hasattr(estimator, "feature_names_in_"):

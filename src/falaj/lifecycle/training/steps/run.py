@@ -10,7 +10,6 @@ from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import polars as pl
 
@@ -18,30 +17,30 @@ from falaj.kernel import faults
 from falaj.kernel.digests import canonical_json, manifest, manifest_digest, sha256_file
 from falaj.kernel.errors import FalajError, Invalid
 from falaj.lifecycle.training.model import (
-    CONTRACT_FILE,
+    HOLDOUT_FILE,
     METRICS,
+    PARITY_FILE,
     PROFILE_FILE,
+    TENSOR,
     ModelContract,
     TrainingSpec,
     TrainOutcome,
     TrainTask,
     training_set_digest,
 )
-from falaj.lifecycle.training.steps.contract import MODEL_FILE, LoadedModel, contract_for
+from falaj.lifecycle.training.steps.contract import LoadedModel, contract_for, write_model
 from falaj.lifecycle.training.steps.convert import to_onnx
 from falaj.lifecycle.training.steps.metrics import NotMeasurable, measure
 from falaj.lifecycle.training.steps.native import Native, final_step, library_of
 from falaj.lifecycle.training.steps.parity import parity_rows, with_native
 from falaj.lifecycle.training.steps.profile import profile_of
 from falaj.lifecycle.training.steps.split import Split, split
-from falaj.lifecycle.training.steps.training_set import Estimator, Params, TrainingSet, describe
+from falaj.lifecycle.training.steps.training_set import Estimator, Params, TrainingSet, params_of
 from falaj.workflow.reporting import Reporter
 
 TrainFunction = Callable[[TrainingSet, Params], Estimator]
 Frame = pl.DataFrame | Callable[[], pl.DataFrame]
 
-PARITY_FILE = "parity.parquet"
-HOLDOUT_FILE = "holdout.parquet"
 METRICS_FILE = "metrics.json"
 
 
@@ -56,7 +55,7 @@ def run(task: TrainTask, frame: Frame, train: TrainFunction, report: Reporter) -
     """
     started = time.perf_counter()
     spec = task.spec
-    params = describe(task.params)
+    params = params_of(task.params)
     report.progress("reading the training set")
     parts = split(spec, frame() if callable(frame) else frame)
     report.progress(f"training on {parts.rows['train']:,} rows")
@@ -111,7 +110,7 @@ def _train(train: TrainFunction, data: TrainingSet, params: Params) -> Estimator
 def _convert(spec: TrainingSpec, parts: Split, estimator: Estimator, data: TrainingSet) -> tuple[LoadedModel, Native]:
     native = Native(estimator, spec.task, parts.classes, data.form)
     inputs = native.with_rules(parts.inputs, parts.train.frame.head(1000))
-    graph = to_onnx(estimator, spec.model, ModelContract("", "", (), (), (), (), "").tensor, inputs)
+    graph = to_onnx(estimator, spec.model, TENSOR, inputs)
     contract = contract_for(spec, inputs, parts.classes, graph)
     return LoadedModel(contract, graph.SerializeToString(deterministic=True)), native
 
@@ -119,9 +118,7 @@ def _convert(spec: TrainingSpec, parts: Split, estimator: Estimator, data: Train
 def _write(workspace: Path, task: TrainTask, parts: Split, model: LoadedModel, native: Native) -> ModelContract:
     contract, spec = model.contract, task.spec
     folder = workspace / "model"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / MODEL_FILE).write_bytes(model.graph)
-    (folder / CONTRACT_FILE).write_bytes(msgspec.json.format(canonical_json(contract), indent=1) + b"\n")
+    write_model(folder, contract, model.graph)
     (folder / PROFILE_FILE).write_bytes(canonical_json(profile_of(parts.train.frame, spec.at, model)))
     holdout = parts.holdout
     accepted = holdout.frame.filter(pl.Series(model.accepts(holdout.frame)))

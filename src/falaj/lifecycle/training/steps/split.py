@@ -43,14 +43,14 @@ class Split:
 def split(spec: TrainingSpec, frame: pl.DataFrame) -> Split:
     """Divide a frame by time; never at random, so that nothing of the future is learnt from.
 
-    Rows without a label or a time are dropped and counted. Rows of one moment stay together.
+    Rows without a label (NaN is none) or a time are dropped and counted. Rows of one moment stay together.
     Raises `Invalid` for missing columns, a column of another type than declared, a feature that is
     null everywhere, too few classes, and parts without rows.
     """
     _check_columns(spec, frame)
     labelled = frame.filter(pl.col(spec.label).is_not_null() & pl.col(spec.at).is_not_null())
-    if spec.task == "regression" and labelled.schema[spec.label].is_numeric():
-        labelled = labelled.filter(pl.col(spec.label).cast(pl.Float64).is_finite())
+    if labelled.schema[spec.label].is_float():  # as a table with gaps gives them
+        labelled = labelled.filter(pl.col(spec.label).is_finite())
     rows = {"given": frame.height, "without_label": frame.height - labelled.height, "labelled": labelled.height}
     if not labelled.height:
         raise Invalid(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from falaj.kernel.errors import Invalid
 from falaj.lifecycle.training.encoding import Encoder
-from falaj.lifecycle.training.model import Input, ModelContract
+from falaj.lifecycle.training.model import Input
 from falaj.lifecycle.training.steps.split import Part, Split, raw_columns
 from falaj.workflow.reporting import Reporter
 
@@ -93,7 +93,7 @@ class PolarsRows(NamedTuple):
 def features_as(form: Form, inputs: tuple[Input, ...], frame: pl.DataFrame) -> Any:
     """The features of a raw frame in one form; values are float32, exactly as the served model reads them."""
     if form.kind == "numpy":
-        return Encoder(ModelContract("", "", inputs, (), (), (), "")).encode(raw_columns(frame, inputs))
+        return Encoder(inputs).encode(raw_columns(frame, inputs))
     table = frame.select(_column(i, form.codes) for i in inputs)
     if form.kind == "polars":
         return table
@@ -185,10 +185,10 @@ class TrainingSet(Rows):
         self.form = form
 
 
-def describe(params: Mapping[str, Any]) -> Params:
-    """Parameters for a training function; they must survive JSON, for they name the training set."""
+def params_of(values: Mapping[str, Any]) -> Params:
+    """Parameters for a training function; they must survive JSON, for they name the training set. Raises `Invalid`."""
     try:
-        decoded = msgspec.json.decode(msgspec.json.encode(dict(params)))
+        decoded = msgspec.json.decode(msgspec.json.encode(dict(values)))
     except (TypeError, msgspec.MsgspecError) as e:
         raise Invalid(
             f"the parameters of a run are JSON values: {e}",

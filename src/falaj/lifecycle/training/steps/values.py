@@ -6,11 +6,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from falaj.lifecycle.training.encoding import Values
+from falaj.lifecycle.training.encoding import LARGEST, Values
 from falaj.lifecycle.training.model import Input
 
 Flags = NDArray[np.bool_]
-_LARGEST = float(np.finfo(np.float32).max)
 _TRUTH = {"true": True, "1": True, "false": False, "0": False}
 
 
@@ -23,7 +22,7 @@ def values_of(spec: Input, column: pl.Series) -> tuple[Values, Flags]:
     bad = _lost(column, read)
     numbers = read.cast(pl.Float64).fill_null(np.nan).to_numpy()
     known = ~np.isnan(numbers)
-    bad |= known & ~(np.abs(numbers) <= _LARGEST)
+    bad |= known & ~(np.abs(numbers) <= LARGEST)
     if spec.type == "integer":
         bad |= known & (numbers != np.floor(numbers))
     return np.where(bad, np.nan, numbers), bad

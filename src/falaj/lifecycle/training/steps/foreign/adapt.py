@@ -14,9 +14,9 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from falaj.kernel.errors import Invalid
-from falaj.lifecycle.training.model import Input, Output
+from falaj.lifecycle.training.model import TENSOR, Input, Output
 from falaj.lifecycle.training.steps.foreign.contract import Agreed
-from falaj.lifecycle.training.steps.foreign.originals import IR_VERSION, TENSOR, Foreign
+from falaj.lifecycle.training.steps.foreign.originals import IR_VERSION, Foreign
 
 _NUMBERS: dict[int, str] = {
     TensorProto.FLOAT: "float", TensorProto.DOUBLE: "float", TensorProto.INT64: "integer", TensorProto.INT32: "integer",
@@ -117,6 +117,8 @@ def _feed(model: onnx.ModelProto, inputs: tuple[Input, ...]) -> str:
     columns = [len(inputs)] if wide and _width(given[0]) in (0, len(inputs)) else [1] * len(given)
     if sum(columns) != len(inputs) or not given:
         raise _not_understood(f"it reads {len(given)} inputs, and {len(inputs)} features are named")
+    if len(given) < len(inputs) and given[0].type.tensor_type.elem_type == TensorProto.STRING:
+        raise _not_understood("it reads several texts as one tensor, and each has categories of its own")
     graph, nodes, parts = model.graph, [], [f"falaj_column_{n}" for n in range(len(given))]
     if len(parts) > 1:
         graph.initializer.append(numpy_helper.from_array(np.array(columns, np.int64), "falaj_sizes"))
@@ -177,7 +179,7 @@ def _need_ml(model: onnx.ModelProto) -> None:
     if own is None:
         model.opset_import.append(helper.make_opsetid("ai.onnx.ml", 3))
     elif own.version < 2:  # in which only the operator itself changed
-        if any(n.op_type == "LabelEncoder" and not n.name.startswith("falaj_") for n in model.graph.node):
+        if any(n.op_type == "LabelEncoder" for n in model.graph.node):
             raise _not_understood("its opset of ai.onnx.ml is older than 2 and it encodes labels")
         own.version = 2
 
@@ -215,7 +217,6 @@ def _score(graph: onnx.GraphProto) -> onnx.ValueInfoProto:
 def _answer(graph: onnx.GraphProto, agreed: Agreed, score: onnx.ValueInfoProto) -> None:
     """End the graph with what the contract promises."""
     rank, width = len(score.type.tensor_type.shape.dim), _width(score)
-    width = width if rank else 0
     at = score.name
     nodes: list[onnx.NodeProto] = []
 

@@ -109,7 +109,10 @@ def _classes(
         raise _differs(f"the task is {task}, and the classes are {', '.join(classes)}")
     if task != "binary":
         return classes, 1
-    wanted = declared.positive or (definition.positive if definition else "")
+    defined = definition.positive if definition else ""
+    if declared.positive and declared.positive != defined and {declared.positive, defined} <= set(classes):
+        raise _differs(f"the positive class is {defined} in the project and {declared.positive} as you say")
+    wanted = declared.positive or defined
     if wanted not in classes and set(classes) in _TRUE and (not declared.positive):
         wanted = next(c for c in classes if c in _OF_COURSE)
     if not wanted:

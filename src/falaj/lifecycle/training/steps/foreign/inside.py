@@ -31,14 +31,13 @@ class Asked(msgspec.Struct, frozen=True):
 
 
 class Scored(msgspec.Struct, frozen=True):
-    """The original's answers, a list a row, empty for a row that it cannot answer; and whether the new graph answered all."""
+    """The original's answers, a list a row, empty for a row that it cannot answer."""
 
     native: tuple[tuple[float, ...], ...]
-    problem: str = ""
 
 
 def work(task: dict[str, Any], folder: Path, confined: bool) -> tuple[dict[str, Any], bytes]:
-    """Do what is asked. Raises `Invalid`, `Denied`; anything else that the model raises is a refusal too."""
+    """Do what is asked; returns the answer's header and its bytes. Raises `Invalid`, `Denied`; anything else that the model raises is a refusal too."""
     asked = msgspec.convert(task, Asked)
     original = open_original(Place(folder / SOURCE, confined, asked.score), asked.kind)
     if asked.do == "convert":

@@ -24,13 +24,12 @@ from numpy.typing import NDArray
 
 from falaj.kernel.errors import Denied, Invalid
 from falaj.lifecycle.training.encoding import Encoder
-from falaj.lifecycle.training.model import Input, ModelContract
-from falaj.lifecycle.training.steps.convert import booster_of, to_onnx
-from falaj.lifecycle.training.steps.native import final_step, library_of
+from falaj.lifecycle.training.model import TENSOR, Input
+from falaj.lifecycle.training.steps.convert import to_onnx
+from falaj.lifecycle.training.steps.native import booster_of, final_step, library_of
 
 Columns = Mapping[str, Sequence[Any]]
 Scores = NDArray[np.float64]
-TENSOR = "features"
 IR_VERSION = 10
 """The version of the file format that the runtime reads; what newer ones add, no allowed graph uses."""
 
@@ -85,6 +84,7 @@ class OnnxOriginal:
     def __init__(self, data: bytes, found: Foreign, score: str) -> None:
         self._data = data
         self._score = score
+        self._session: onnxruntime.InferenceSession | None = None
         self.found = found
 
     def graph(self) -> bytes:
@@ -93,13 +93,8 @@ class OnnxOriginal:
 
     def scores(self, columns: Columns, inputs: tuple[Input, ...]) -> Scores:
         """What the output that is the score answers."""
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        model = onnx.ModelProto()
-        model.ParseFromString(self._data)
-        model.ir_version = min(model.ir_version, IR_VERSION)
-        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        matrix = Encoder(ModelContract("", "", inputs, (), (), (), "")).encode(columns)
+        session = self._session = self._session or self._opened()
+        matrix = Encoder(inputs).encode(columns)
         feeds, at = {}, 0
         wanted = session.get_inputs()
         for value in wanted:
@@ -115,6 +110,14 @@ class OnnxOriginal:
         if isinstance(answer, list):  # a map of probabilities for each row
             answer = [list(row.values()) for row in answer]
         return np.asarray(answer, dtype=np.float64).reshape(len(matrix), -1)
+
+    def _opened(self) -> onnxruntime.InferenceSession:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        model = onnx.ModelProto()
+        model.ParseFromString(self._data)
+        model.ir_version = min(model.ir_version, IR_VERSION)
+        return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 class Estimator:
@@ -148,7 +151,7 @@ class Estimator:
         return np.asarray(answer(features), dtype=np.float64).reshape(len(features), -1)
 
     def _features(self, columns: Columns, inputs: tuple[Input, ...]) -> Any:
-        codes = Encoder(ModelContract("", "", inputs, (), (), (), "")).encode(columns).astype(np.float64)
+        codes = Encoder(inputs).encode(columns).astype(np.float64)
         named = self.found.text or (hasattr(self._model, "feature_names_in_") and library_of(self._model) == "sklearn")
         if not named:
             return codes
@@ -189,7 +192,7 @@ def _mlflow(place: Place) -> Original:
             hint="name the model's own folder, the one that save_model wrote",
             code="not_an_mlflow_model",
         )
-    said = _library("yaml", "install mlflow-skinny beside Falaj; or export the model to ONNX").safe_load(
+    said = _library("yaml", "`pip install 'falaj[mlflow]'`; or export the model to ONNX").safe_load(
         file.read_text("utf-8")
     )
     flavours = said.get("flavors") if isinstance(said, dict) else None
@@ -281,7 +284,7 @@ def _library(name: str, hint: str) -> Any:
 
 
 def _load_skops(path: Path) -> Any:
-    skops = _library("skops.io", "install skops beside Falaj; or export the model to ONNX")
+    skops = _library("skops.io", "`pip install 'falaj[mlflow]'`; or export the model to ONNX")
     named = skops.get_untrusted_types(file=path)
     strange = [t for t in named if not str(t).startswith(_SKOPS_TRUSTED)]
     if strange:

@@ -16,8 +16,18 @@ from numpy.typing import NDArray
 from falaj.kernel.digests import canonical_json, manifest, manifest_digest, sha256_file
 from falaj.kernel.errors import Denied, Integrity, Invalid
 from falaj.lifecycle.training.foreign import ONNX, SOURCE_BYTES, UNKNOWN, ImportOutcome, ImportTask
-from falaj.lifecycle.training.model import CONTRACT_FILE, PROFILE_FILE, Input, ModelContract, Profile, TrainingSpec
-from falaj.lifecycle.training.steps.contract import MODEL_FILE, LoadedModel
+from falaj.lifecycle.training.model import (
+    FEATURE_TYPES,
+    HOLDOUT_FILE,
+    PARITY_FILE,
+    PROFILE_FILE,
+    TASKS,
+    Input,
+    ModelContract,
+    Profile,
+    TrainingSpec,
+)
+from falaj.lifecycle.training.steps.contract import LoadedModel, write_model
 from falaj.lifecycle.training.steps.foreign.adapt import Adapted, adapt, described
 from falaj.lifecycle.training.steps.foreign.contract import Agreed, agree
 from falaj.lifecycle.training.steps.foreign.inside import ADAPTED, SOURCE, Scored
@@ -32,7 +42,6 @@ from falaj.workflow.reporting import Reporter
 from falaj.workflow.sandbox import Answer, Sandbox
 
 WORK = "foreign"
-PARITY_FILE, HOLDOUT_FILE = "parity.parquet", "holdout.parquet"
 
 
 class Labelled(msgspec.Struct, frozen=True):
@@ -141,10 +150,20 @@ def _converted(task: ImportTask, cage: Cage) -> tuple[Foreign, bytes]:
 
 
 def _plain(found: Foreign) -> Foreign:
-    """The words that came out, without control characters and of a sane length."""
+    """The words that came out, without control characters and of a sane length; nothing else is taken from a sandbox."""
     names = (*found.names, *found.classes, *found.categories, *(c for cs in found.categories.values() for c in cs))
     if any(not n or not n.isprintable() or len(n) > 200 for n in names) or len(found.names) > 10_000:
         raise Invalid("its features or classes have names that cannot be names", hint="rename them", code="bad_source")
+    told = (found.format, found.library, *found.claims, *found.claims.values())
+    if (
+        any(not t.isprintable() or len(t) > 200 for t in told)
+        or len(found.claims) > 50
+        or found.task not in ("", *TASKS)
+        or not {*found.types.values()} <= {*FEATURE_TYPES}
+    ):
+        raise Invalid(
+            "what it says of itself cannot be taken", hint="export the model to ONNX and import that", code="bad_source"
+        )
     return found
 
 
@@ -185,8 +204,7 @@ def _labels(part: Part, parts: Split, agreed: Agreed, spec: TrainingSpec) -> NDA
     if agreed.task == "regression":
         return part.label
     if agreed.task == "binary":
-        named = agreed.classes[agreed.positive]
-        if {named, *agreed.classes} == set(parts.classes) or set(agreed.classes) in ({"0", "1"}, {"false", "true"}):
+        if set(agreed.classes) in (set(parts.classes), {"0", "1"}, {"false", "true"}):
             return part.label
     elif set(parts.classes) == set(agreed.classes):
         return np.array([agreed.classes.index(c) for c in parts.classes])[part.label.astype(np.int64)]
@@ -285,9 +303,7 @@ def _ruled(contract: ModelContract, rows: pl.DataFrame, failed: NDArray[np.bool_
 
 def _write(workspace: Path, adapted: Adapted, contract: ModelContract, data: Labelled, task: ImportTask) -> None:
     folder = workspace / "model"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / MODEL_FILE).write_bytes(adapted.graph)
-    (folder / CONTRACT_FILE).write_bytes(msgspec.json.format(canonical_json(contract), indent=1) + b"\n")
+    write_model(folder, contract, adapted.graph)
     profile: Profile = no_profile(contract.inputs)
     spec = task.definition
     if data.train is not None and spec is not None:

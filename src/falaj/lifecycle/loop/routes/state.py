@@ -1,0 +1,89 @@
+"""Where the home stands, where each model stands in the loop, and what the clock shows, over HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, Field
+
+from falaj.governance.audit.service import AuditService
+from falaj.governance.door import Done, Door, Intent
+from falaj.governance.identity.guard import Guard, actor
+from falaj.kernel.access import Resource
+from falaj.kernel.clock import Clock, iso, parse_iso, written_moment
+from falaj.lifecycle.loop.environments import EnvironmentService
+from falaj.lifecycle.loop.model import CLOCK_SET, STATUS_READ
+from falaj.lifecycle.loop.overview import OverviewService
+from falaj.lifecycle.loop.service import DefinitionService
+from falaj.lifecycle.monitoring.service import MonitoringService
+from falaj.lifecycle.registry.service import RegistryService
+
+
+class Moment(BaseModel):
+    """What the clock shall show, and how fast it shall run."""
+
+    shows: datetime
+    rate: float = Field(default=1.0, gt=0, le=100_000)
+
+
+class Ports(msgspec.Struct, frozen=True):
+    """What these routes speak to."""
+
+    registry: RegistryService
+    environments: EnvironmentService
+    definitions: DefinitionService
+    monitoring: MonitoringService
+    audit: AuditService
+    overview: OverviewService
+    set_clock: Callable[[datetime, float], None]
+    home: str
+    clock: Clock
+    door: Door
+
+
+def build(p: Ports, guard: Guard) -> APIRouter:
+    """Their routes."""
+    routes = guard.router("/api/v1", "state")
+
+    @routes.get("/status", STATUS_READ)
+    def status() -> dict[str, Any]:
+        applied = p.definitions.newest()
+        return {
+            "home": p.home,
+            "now": iso(p.clock.now()),
+            "project": applied.definition.name if applied else None,
+            "plane": msgspec.to_builtins(p.monitoring.plane()),
+            "environments": {e.name: msgspec.to_builtins(e.plane) for e in p.environments.all()},
+            "audit": msgspec.to_builtins(p.audit.standing()),
+            "serving": [
+                {"alias": v.alias, "digest": v.digest, "state": v.state}
+                for model in p.registry.models()
+                for v in p.registry.versions(model)
+                if v.state == "serving"
+            ],
+        }
+
+    @routes.get("/loop", STATUS_READ)
+    def loop() -> dict[str, Any]:
+        standing: dict[str, Any] = msgspec.to_builtins(p.overview.loop())
+        return standing
+
+    @routes.post("/clock", CLOCK_SET)
+    def clock(body: Moment, request: Request) -> dict[str, Any]:
+        shows = written_moment(body.shows.isoformat())
+
+        def do(_tx: object) -> Done[dict[str, Any]]:
+            return Done({"shows": shows, "rate": body.rate})
+
+        intent = Intent(
+            actor(request), CLOCK_SET, Resource("Platform", "clock"), detail={"shows": shows, "rate": body.rate}
+        )
+        answer: dict[str, Any] = p.door.change(intent, do)
+        p.set_clock(parse_iso(shows), body.rate)
+        return answer
+
+    return routes.router
