@@ -16,7 +16,26 @@ def test_a_sample_of_the_proof_of_the_audit_log_holds() -> None:
     done = run("proofs/audit.py", "--entries", "260", "--sample", "60", "--workers", "1")
     assert done.returncode == 0, done.stdout + done.stderr
     (line,) = done.stdout.splitlines()
-    assert line.startswith("audit: ") and " files found (260 entries" in line
+    assert line.startswith("audit: ") and " files found, each in its file (260 and 3 entries" in line
+
+
+def test_a_sample_of_the_writers_at_once_holds_and_a_lost_entry_is_told() -> None:
+    done = run("proofs/audit_writers.py", "--changes", "40")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (line,) = done.stdout.splitlines()
+    assert line.startswith("audit_writers: 640 entries of 16 writers x 40, contiguous, none twice, none lost: yes")
+    lost = run("proofs/audit_writers.py", "--changes", "2", "--lose")
+    assert lost.returncode == 1
+    assert "1 lost" in lost.stderr
+
+
+def test_the_bench_of_the_log_says_one_line_and_has_a_least() -> None:
+    arguments = ("--seconds", "0.1", "--rounds", "1", "--entries", "1200", "--least-grouped", "0")
+    done = run("bench/audit.py", *arguments, "--least-single", "0")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (line,) = done.stdout.splitlines()
+    assert line.startswith("audit: durable appends ")
+    assert run("bench/audit.py", *arguments, "--least-single", "1000").returncode == 1
 
 
 def test_the_proof_fails_when_there_was_not_enough_time() -> None:

@@ -94,9 +94,16 @@ def _route(path: str, route: Any) -> Route:
         method=", ".join(sorted(route.methods)),
         path=path.replace(":path}", "}"),
         action=route.endpoint.__falaj_action__,
-        query=tuple(p.name for p in route.dependant.query_params),
+        query=tuple(p.name for p in _query(route.dependant)),
         body=tuple(n if f.is_required() else f"{n}?" for n, f in fields.items()),
     )
+
+
+def _query(dependant: Any) -> Iterator[Any]:
+    """The query's parameters of a route, those of what it depends on too."""
+    yield from dependant.query_params
+    for below in dependant.dependencies:
+        yield from _query(below)
 
 
 def _action(action: Action) -> str:

@@ -20,6 +20,7 @@ from falaj.bootstrap.adoption import Adoption, Around, external_models, watching
 from falaj.bootstrap.intake import Around as IntakeAround
 from falaj.bootstrap.intake import Intake, waiver_service
 from falaj.bootstrap.keeping import assembly as keeping
+from falaj.bootstrap.witnessed import origin_of, tell_refusals, witnesses_of
 from falaj.governance.audit import model as audit_model
 from falaj.governance.audit.publisher import Publisher
 from falaj.governance.audit.service import AuditService
@@ -215,8 +216,10 @@ class ControlPlane:
     # putting together
 
     def _govern(self) -> None:
+        origin = origin_of(self.layout.audit, self.settings.audit_origin)
+        self.witnesses = witnesses_of(self.settings.witnesses)
         self.publisher = Publisher(
-            self.database, SqlAuditStore(), self.layout.audit, self.keys.log, "falaj.local/audit", self.clock
+            self.database, SqlAuditStore(), self.layout.audit, self.keys.log, origin, self.clock, self.witnesses
         )
         self.audit = AuditService(self.database, SqlAuditStore(), self.publisher)
         self.door = Door(self.database, EnvironmentAuthoriser(actions()), self.audit, self.clock)
@@ -313,6 +316,8 @@ class ControlPlane:
         self.metrics.change(records.create)
         self.monitoring = MonitoringService(self.serving)
         self.incidents = IncidentService(self.database, SqlIncidentStore(), self.door)
+        if self.witnesses is not None:
+            self.witnesses.trouble = partial(tell_refusals, self.incidents)
         self.parcels = Parcels(self.layout.home / "parcels", SystemClock())
         self.external = external_models(
             self.door, self.database, self.metrics, self.blobs, self.lineage, self.parcels,

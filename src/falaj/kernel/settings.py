@@ -51,6 +51,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Resident memory at which a step process is stopped."""
     step_seconds: int = 3600
     """Seconds after which a step process is stopped."""
+    audit_origin: str = ""
+    """The name of the home's audit log, in each checkpoint: give each log of yours one of its own, before the home's
+    first start. Empty means the one that the home has, `falaj.local/audit` for a new one."""
+    witnesses: str = ""
+    """A file with the witnesses of the audit log (c2sp.org/tlog-policy), relative to the project; empty means none."""
     evaluator_seconds: int = 30
     """Seconds without a look at what the data plane answers, after which an incident opens."""
     log_level: str = "info"
@@ -129,8 +134,10 @@ def load_settings(environ: Mapping[str, str], folder: Path, **overrides: Any) ->
             hint="correct or unset it; docs/reference/settings.md lists every setting with its type and default",
             code="bad_setting",
         ) from e
+    project = (folder / settings.project).resolve()
+    witnesses = str(project / settings.witnesses) if settings.witnesses else ""
     return msgspec.structs.replace(
-        settings, home=(folder / settings.home).resolve(), project=(folder / settings.project).resolve()
+        settings, home=(folder / settings.home).resolve(), project=project, witnesses=witnesses
     )
 
 
@@ -152,8 +159,8 @@ def _from_file(file: Path) -> dict[str, Any]:
             f"[falaj] in {file.name} is not a table", hint="write [falaj] on a line of its own", code="bad_setting"
         )
     values = {"project": ".", "home": ".falaj", **found}
-    for name in ("project", "home"):
-        if isinstance(values[name], str):  # anything else is refused with the other types
+    for name in ("project", "home", "witnesses"):
+        if isinstance(values.get(name), str) and values[name]:  # anything else is refused with the other types
             values[name] = str((file.parent / values[name]).resolve())
     return values
 

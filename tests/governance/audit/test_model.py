@@ -104,4 +104,7 @@ def test_actions_have_their_groups() -> None:
     assert {(a.name, a.group, a.resource) for a in model.ACTIONS} == {
         ("audit.read", "audit", "AuditLog"),
         ("audit.verify", "read", "AuditLog"),
+        ("audit.fetch", "audit", "AuditLog"),
+        ("audit.prove", "audit", "AuditLog"),
+        ("audit.export", "audit", "AuditLog"),
     }

@@ -92,7 +92,7 @@ def test_the_changed_entry_is_named(small_log: Logs, tmp_path: Path) -> None:
     entries[17] = entries[17].replace(b'"owner"', b'"other"')
     bundle.write_bytes(tiles.encode_entries(entries))
     assert verify_folder(folder, log.publisher.vkey).problems == (
-        "entry 17: its bytes do not give the leaf hash in tile/0/000",
+        "entry 17: its bytes in tile/entries/000 do not give the leaf hash in tile/0/000",
         "the tiles give the signed root: the entries were changed, not the tiles",
     )
     tile = folder / "tile/0/000"
@@ -108,7 +108,7 @@ def test_the_changed_tile_is_named(small_log: Logs, tmp_path: Path) -> None:
     folder = copied(log, tmp_path / "audit")
     flip(folder / "tile/0/001", 32 * 9, 1)
     assert verify_folder(folder, log.publisher.vkey).problems == (
-        "entry 265: its bytes do not give the leaf hash in tile/0/001",
+        "entry 265: its bytes in tile/entries/001 do not give the leaf hash in tile/0/001",
         "tile/1/000.p/2: hash 1 is not the root of tile/0/001",
         "the entries give the signed root: the tiles were changed, not the entries",
     )

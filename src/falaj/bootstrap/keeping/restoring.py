@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from falaj.bootstrap.keeping import layout
+from falaj.bootstrap.witnessed import origin_of
 from falaj.governance.audit.publisher import Publisher
 from falaj.governance.audit.service import AuditService
 from falaj.governance.audit.store import SqlAuditStore
@@ -47,7 +48,6 @@ from falaj.workflow import moving
 NOTE = "restored.json"
 """In a restored home: what it is a copy of."""
 _OWNER = "owner"
-_LOG = "falaj.local/audit"
 
 
 class Restoring(msgspec.Struct, frozen=True):
@@ -212,7 +212,7 @@ def _opened(home: Path, manifest: Manifest) -> int:
     database = SqliteDatabase(home / "falaj.db")
     try:
         migrate(database)
-        publisher = Publisher(database, store, home / layout.AUDIT, keys.log, _LOG, clock)
+        publisher = Publisher(database, store, home / layout.AUDIT, keys.log, origin_of(home / layout.AUDIT), clock)
         audit = AuditService(database, store, publisher)
         report = audit.verify()
         if not report.ok or report.size < manifest.standing.log_size:

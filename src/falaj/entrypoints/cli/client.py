@@ -67,8 +67,16 @@ class Client:
 
     def fetch(self, name: str, to: Path) -> None:
         """Write a parcel's bytes to a file, which may be left in part. Raises as `get`."""
+        self.download(f"/api/v1/tables/{name}", to)
+
+    def text(self, path: str) -> bytes:
+        """GET an answer that is no JSON; otherwise as `get`."""
+        return self._answer("GET", path).content
+
+    def download(self, path: str, to: Path) -> None:
+        """GET into a file, piece by piece; otherwise as `get`."""
         try:
-            with self._http.stream("GET", f"/api/v1/tables/{name}") as answer, to.open("wb") as f:
+            with self._http.stream("GET", path) as answer, to.open("wb") as f:
                 if not answer.is_success:
                     raise _error(answer.status_code, answer.read())
                 for chunk in answer.iter_bytes():
@@ -104,6 +112,10 @@ class Client:
         self._http.close()
 
     def _ask(self, method: str, path: str, **options: Any) -> Any:
+        answer = self._answer(method, path, **options)
+        return msgspec.json.decode(answer.content) if answer.content else None
+
+    def _answer(self, method: str, path: str, **options: Any) -> httpx.Response:
         try:
             answer = self._http.request(method, path, **options)
         except httpx.TransportError as e:
@@ -114,7 +126,7 @@ class Client:
             ) from e
         if not answer.is_success:
             raise _error(answer.status_code, answer.content)
-        return msgspec.json.decode(answer.content) if answer.content else None
+        return answer
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from falaj.entrypoints.console.views import (
     VerifyReport,
 )
 from falaj.governance.audit.merkle import leaf_hash
-from falaj.governance.audit.model import ACTIONS, Conditions, Found, Report, encode
+from falaj.governance.audit.model import AUDIT_READ, Conditions, Found, Report, encode
 from falaj.governance.audit.publisher import Publisher
 from falaj.governance.audit.service import AuditService
 from falaj.governance.door import Door, Intent
@@ -27,7 +27,6 @@ from falaj.kernel.access import Principal, Resource
 from falaj.kernel.clock import iso
 from falaj.lifecycle.rollout.strategy import ROLLOUT_STEP
 
-AUDIT_READ, _ = ACTIONS
 LOG = Resource("AuditLog", "*")
 OPEN_TYPES = ("Dataset", "FeatureView", "Model", "ModelVersion", "Project")
 """What anyone who may look at the console also sees by other means: refusals of these are shown to everyone.

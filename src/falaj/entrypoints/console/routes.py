@@ -18,7 +18,7 @@ from falaj.entrypoints.console.reader import COOKIE, ConsoleReader, Guard, Sessi
 from falaj.entrypoints.console.security import form_of, same_origin
 from falaj.entrypoints.console.views import AuditQuery
 from falaj.entrypoints.console.words import english
-from falaj.governance.audit.model import ACTIONS as AUDIT_ACTIONS
+from falaj.governance.audit.model import AUDIT_READ, AUDIT_VERIFY
 from falaj.governance.identity.guard import PUBLIC, declare
 from falaj.kernel.access import Action, Principal
 from falaj.kernel.errors import Denied, FalajError, Invalid, NotFound, Unauthenticated
@@ -37,7 +37,7 @@ Text = Annotated[str, Query(max_length=300)]
 Form = Annotated[dict[str, str], Depends(form_of)]
 Before = Annotated[int, Query(ge=0, le=2**62)]
 F = TypeVar("F", bound=Callable[..., Any])
-AUDIT_READ, AUDIT_VERIFY = AUDIT_ACTIONS
+
 OUTCOMES = ("done", "denied", "refused")
 
 

@@ -20,10 +20,12 @@ MAX_FOUND = 1000
 COLUMNS = ("at", "principal", "action", "resource_type", "resource_id", "outcome", "operation_id")
 """The fields that a search can look at, in the order of `columns_of`."""
 
-ACTIONS = (
-    Action("audit.read", "audit", "AuditLog", "read and search the audit log"),
-    Action("audit.verify", "read", "AuditLog", "check the audit log against its signed checkpoint"),
-)
+AUDIT_READ = Action("audit.read", "audit", "AuditLog", "read and search the audit log")
+AUDIT_VERIFY = Action("audit.verify", "read", "AuditLog", "check the audit log against its signed checkpoint")
+AUDIT_FETCH = Action("audit.fetch", "audit", "AuditLog", "fetch the audit log's checkpoint, tiles, consistency proofs")
+AUDIT_PROVE = Action("audit.prove", "audit", "AuditLog", "take away a proof of one entry, with the entry")
+AUDIT_EXPORT = Action("audit.export", "audit", "AuditLog", "take away the whole audit log, entries and all")
+ACTIONS = (AUDIT_READ, AUDIT_VERIFY, AUDIT_FETCH, AUDIT_PROVE, AUDIT_EXPORT)
 
 
 class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -101,21 +103,61 @@ class Published(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """What a verification found. `size` and `root` are the signed ones (empty if no signature could be believed)."""
+    """What a verification found. `size` and `root` are the signed ones (empty if no signature could be believed).
+
+    `witnesses` are those of the given policy that cosigned, each with the time that it named. `quorum` says whether they
+    suffice; it is None where no policy asks for any. `unchecked` counts cosignatures that nobody gave a key for.
+    """
 
     ok: bool
     size: int
     root: str
     problems: tuple[str, ...]
     checked_bytes: int
+    witnesses: dict[str, str] = {}
+    quorum: bool | None = None
+    unchecked: int = 0
+
+
+class WitnessStanding(msgspec.Struct, frozen=True):
+    """How a witness stands to this log. `size` and `at` are of the last checkpoint that it cosigned for this process
+    (0 and empty before); `state` is asked | cosigned | silent | stranger | refused, and `why` says what is wrong.
+
+    silent: it does not answer · stranger: it does not know this log or its key · refused: what it saw of this log before
+    is no beginning of what the log is now.
+    """
+
+    name: str
+    vkey: str
+    url: str
+    size: int = 0
+    at: str = ""
+    state: str = "asked"
+    why: str = ""
+
+
+class Consistency(msgspec.Struct, frozen=True):
+    """That a log of `new` entries begins with its own `old` ones: hashes in base64, and the newest checkpoint as text."""
+
+    old: int
+    new: int
+    hashes: tuple[str, ...]
+    checkpoint: str
 
 
 class Standing(msgspec.Struct, frozen=True):
-    """How the log is: entries committed, entries under the signed checkpoint, and why the last publication failed."""
+    """How the log is: entries committed, entries under the signed checkpoint, and why the last publication failed.
+
+    `quorum` says whether enough witnesses have cosigned that checkpoint; None where the home asks none. `rule` is the
+    quorum in words.
+    """
 
     size: int
     signed: int
     failure: str = ""
+    quorum: bool | None = None
+    rule: str = ""
+    witnesses: tuple[WitnessStanding, ...] = ()
 
 
 class Verification(msgspec.Struct, frozen=True):

@@ -1,10 +1,11 @@
-"""C2SP signed notes and checkpoints (c2sp.org/signed-note, c2sp.org/tlog-checkpoint), Ed25519.
+"""C2SP signed notes, checkpoints and cosignatures (c2sp.org/signed-note, /tlog-checkpoint, /tlog-cosignature), Ed25519.
 
 falaj.example/log                                  ← origin
 8                                                  ← tree size
 XcnaeacGWamtVZy3Ad7ZoqudgjqtL0lgz+Nw7/RgQyg=       ← root hash
                                                    ← the last empty line parts text and signatures
 — falaj.example/log Uw2QOv…                        ← base64(key id, 4 bytes || signature)
+— witness.example/w1 jWbPPw…                       ← base64(key id || time, 8 bytes || signature)
 """
 
 from __future__ import annotations
@@ -25,34 +26,52 @@ from falaj.kernel.errors import FalajError, Integrity, Invalid
 
 MAX_NOTE = 1_000_000
 """Bytes of a note at the most."""
-_ED25519 = b"\x01"
+ED25519 = 0x01
+"""The kind of key that a log signs with."""
+COSIGNATURE = 0x04
+"""The kind of key that a witness signs with: Ed25519 over the time and the text (cosignature/v1)."""
+LATEST = (1 << 63) - 1
+"""Seconds since 1970 that a cosignature may name at the most."""
+SIZE_TYPE = "text/x.tlog.size"
+"""The media type with which a witness says which size it has seen (c2sp.org/tlog-witness)."""
+_TIME = 8  # bytes
 _VKEY = re.compile(r"([^\s+]+)\+([0-9a-f]{8})\+([A-Za-z0-9+/=]+)\Z")
 _SIZE = re.compile(r"(0|[1-9][0-9]{0,18})\Z")
 _CONTROL = re.compile(rb"[\x00-\x09\x0b-\x1f]")
 
 
 class Verifier(msgspec.Struct, frozen=True):
-    """Whose signature is believed: a name and an Ed25519 public key (32 bytes)."""
+    """Whose signature is believed: a name and an Ed25519 public key (32 bytes); `kind` is `ED25519` or `COSIGNATURE`."""
 
     name: str
     public: bytes
+    kind: int = ED25519
 
     @property
     def key_id(self) -> bytes:
-        """SHA-256(name || 0x0A || 0x01 || public)[:4]."""
-        return hashlib.sha256(self.name.encode() + b"\n" + _ED25519 + self.public).digest()[:4]
+        """SHA-256(name || 0x0A || kind || public)[:4]."""
+        return hashlib.sha256(self.name.encode() + b"\n" + self._typed).digest()[:4]
 
     @property
     def vkey(self) -> str:
-        """The verifier as text: name+hex8(key id)+base64(0x01 || public)."""
-        return f"{self.name}+{self.key_id.hex()}+{_base64(_ED25519 + self.public)}"
+        """The verifier as text: name+hex8(key id)+base64(kind || public)."""
+        return f"{self.name}+{self.key_id.hex()}+{_base64(self._typed)}"
+
+    @property
+    def _typed(self) -> bytes:
+        return bytes([self.kind]) + self.public
 
 
 class Opened(msgspec.Struct, frozen=True):
-    """A note with at least one believed signature: its text (ends in a newline) and the vkeys that signed it."""
+    """A note with at least one believed signature: its text (ends in a newline) and the vkeys that signed it.
+
+    `times` has the newest cosignature's seconds since 1970 by its witness's vkey; `unknown` names the lines by others.
+    """
 
     text: str
     signers: tuple[str, ...]
+    times: dict[str, int] = {}
+    unknown: tuple[str, ...] = ()
 
 
 class Checkpoint(msgspec.Struct, frozen=True):
@@ -70,28 +89,29 @@ class Checkpoint(msgspec.Struct, frozen=True):
         return "".join(line + "\n" for line in lines)
 
 
-def verifier_of(name: str, key: Ed25519PublicKey) -> Verifier:
+def verifier_of(name: str, key: Ed25519PublicKey, kind: int = ED25519) -> Verifier:
     """The verifier for a key. Raises `Invalid` for a name that is empty or holds white space or a plus."""
     if not _name_ok(name):
         raise Invalid(f"{name!r} cannot name a key", hint="use a name without spaces and '+'", code="bad_key_name")
-    return Verifier(name, key.public_bytes_raw())
+    return Verifier(name, key.public_bytes_raw(), kind)
 
 
-def parse_vkey(text: str) -> Verifier:
-    """Read a vkey. Raises `Invalid` unless it is exactly what `Verifier.vkey` writes for its name and key."""
+def parse_vkey(text: str, kind: int = ED25519) -> Verifier:
+    """Read a vkey of a kind. Raises `Invalid` unless it is exactly what `Verifier.vkey` writes for its name and key."""
     match = _VKEY.match(text)
     if match:
         try:
             key = unbase64(match[3])
         except Integrity:
             key = b""
-        if len(key) == 1 + HASH_SIZE and key[:1] == _ED25519:
-            verifier = Verifier(match[1], key[1:])
+        if len(key) == 1 + HASH_SIZE and key[0] == kind:
+            verifier = Verifier(match[1], key[1:], kind)
             if verifier.vkey == text:
                 return verifier
     raise Invalid(
         "this is not a verification key: its parts do not belong together",
-        hint="a vkey is name+8 hex digits+base64, copied whole, with an Ed25519 key",
+        hint="a vkey is name+8 hex digits+base64, copied whole, with an Ed25519 key of a log or, where one is asked"
+        " for, of a witness",
         code="bad_vkey",
     )
 
@@ -110,6 +130,13 @@ def sign(text: str, signers: Sequence[tuple[str, Ed25519PrivateKey]]) -> bytes:
     return (text + "\n" + "".join(lines)).encode()
 
 
+def cosign(text: str, name: str, key: Ed25519PrivateKey, time: int) -> str:
+    """The line with which a witness cosigns a checkpoint's text at `time` (seconds since 1970); ends in a newline."""
+    verifier = verifier_of(name, key.public_key(), COSIGNATURE)
+    signature = time.to_bytes(_TIME, "big") + key.sign(_cosigned(text, time))
+    return f"— {name} {_base64(verifier.key_id + signature)}\n"
+
+
 def open_note(note: bytes, verifiers: Sequence[Verifier]) -> Opened:
     """Check a note. Signatures by others are ignored; one by a known key that is wrong rejects the note.
 
@@ -119,21 +146,33 @@ def open_note(note: bytes, verifiers: Sequence[Verifier]) -> Opened:
     if len(known) != len(verifiers):
         raise Invalid("two verifiers have the same name and key id", hint="name each verifier once", code="bad_vkey")
     text, lines = _parts(note)
-    signers: list[str] = []
+    times: dict[str, int] = {}
+    unknown: list[str] = []
     for line in lines:
         name, key_id, signature = _signature(line)
         verifier = known.get((name, key_id))
         if verifier is None:
+            unknown.append(name)
             continue
         try:
-            Ed25519PublicKey.from_public_bytes(verifier.public).verify(signature, text.encode())
+            time = _verified(verifier, text, signature)
         except (InvalidSignature, ValueError) as e:
             raise _bad(f"the signature by {name} is wrong") from e
-        if verifier.vkey not in signers:
-            signers.append(verifier.vkey)
-    if not signers:
+        times[verifier.vkey] = max(time, times.get(verifier.vkey, 0))
+    if not times:
         raise _bad("no signature by a known key", code="audit_unsigned")
-    return Opened(text, tuple(signers))
+    cosigned = {v.vkey: times[v.vkey] for v in verifiers if v.kind == COSIGNATURE and v.vkey in times}
+    return Opened(text, tuple(times), cosigned, tuple(unknown))
+
+
+def lines_of(note: bytes) -> list[tuple[str, bytes, str]]:
+    """(name, key id, whole line) of each signature line of a note. Raises `Integrity` for a malformed note."""
+    return [(*_signature(line)[:2], line + "\n") for line in _parts(note)[1]]
+
+
+def unsigned(note: bytes) -> Checkpoint:
+    """What a note says before anybody looked at who signed it: to find out whom to ask. Raises `Integrity`."""
+    return parse_checkpoint(_parts(note)[0])
 
 
 def parse_checkpoint(text: str) -> Checkpoint:
@@ -149,10 +188,18 @@ def parse_checkpoint(text: str) -> Checkpoint:
 
 def open_checkpoint(note: bytes, verifier: Verifier) -> Checkpoint:
     """The checkpoint in a note, signed by the log itself: its origin is the verifier's name. Raises `Integrity`."""
-    checkpoint = parse_checkpoint(open_note(note, [verifier]).text)
+    return open_witnessed(note, verifier, ())[0]
+
+
+def open_witnessed(note: bytes, verifier: Verifier, witnesses: Sequence[Verifier]) -> tuple[Checkpoint, Opened]:
+    """As `open_checkpoint`, with the cosignatures of these witnesses checked too; a wrong one rejects the note."""
+    opened = open_note(note, [verifier, *witnesses])
+    checkpoint = parse_checkpoint(opened.text)
+    if verifier.vkey not in opened.signers:
+        raise _bad("no signature by the log's own key", code="audit_unsigned")
     if checkpoint.origin != verifier.name:
         raise _bad(f"the checkpoint is of {checkpoint.origin}, not of {verifier.name}", code="bad_checkpoint")
-    return checkpoint
+    return checkpoint, opened
 
 
 def encode_head(checkpoint: Checkpoint) -> bytes:
@@ -210,12 +257,34 @@ def _signature(line: str) -> tuple[str, bytes, bytes]:
     return parts[1], data[:4], data[4:]
 
 
+def _verified(verifier: Verifier, text: str, signature: bytes) -> int:
+    """The time of a cosignature, 0 for a log's signature. Raises `InvalidSignature` or `ValueError` if it is wrong."""
+    key = Ed25519PublicKey.from_public_bytes(verifier.public)
+    if verifier.kind == ED25519:
+        key.verify(signature, text.encode())
+        return 0
+    time = int.from_bytes(signature[:_TIME], "big")
+    if len(signature) <= _TIME or time > LATEST:
+        raise ValueError("no time")
+    key.verify(signature[_TIME:], _cosigned(text, time))
+    return time
+
+
+def _cosigned(text: str, time: int) -> bytes:
+    return f"cosignature/v1\ntime {time}\n{text}".encode()
+
+
 def _name_ok(name: str) -> bool:
     return bool(name) and "+" not in name and not any(c.isspace() for c in name)
 
 
 def _base64(data: bytes) -> str:
     return base64.b64encode(data).decode()
+
+
+def refused(message: str) -> FalajError:
+    """The refusal of a note."""
+    return _bad(message)
 
 
 def _bad(message: str, code: str = "bad_note") -> FalajError:

@@ -1,11 +1,13 @@
-"""What the audit log asks of a store."""
+"""What the audit log asks of a store and of whoever knows its witnesses."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from falaj.governance.audit.model import Conditions, Entry, Stored
+from falaj.governance.audit.model import Conditions, Entry, Stored, WitnessStanding
+from falaj.governance.audit.note import Verifier
+from falaj.governance.audit.quorum import WitnessPolicy
 from falaj.storage.sql.database import Tx
 
 
@@ -26,4 +28,28 @@ class AuditStore(Protocol):
 
     def size(self, tx: Tx) -> int:
         """How many entries were ever appended."""
+        ...
+
+
+Prove = Callable[[int, int], Sequence[bytes]]
+"""`prove(old, new)`: the consistency proof between two sizes of the log. Raises `FalajError`."""
+
+
+class Cosigners(Protocol):
+    """The witnesses of a log, as its publisher asks them."""
+
+    @property
+    def policy(self) -> WitnessPolicy:
+        """Whom to ask, and which of them suffice."""
+        ...
+
+    def cosigned(self, checkpoint: bytes, log: Verifier, prove: Prove, *, patient: bool) -> bytes:
+        """The checkpoint with the lines that witnesses added. Never raises for what a witness does.
+
+        Whoever did not answer lately is asked again after a pause only, unless `patient` is false.
+        """
+        ...
+
+    def standing(self) -> tuple[WitnessStanding, ...]:
+        """How each witness stands to this log, by what is known without asking."""
         ...

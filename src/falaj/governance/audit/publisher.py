@@ -3,6 +3,7 @@
 The order of one publication, so that a crash anywhere is finished and never forked:
 
     committed rows → leaf hashes → head (persisted) → tiles → signature → checkpoint → outgrown partial tiles removed
+    → witnesses asked → checkpoint with their lines
 
 A signed tree is always the last signed one with leaves added: its edge is rebuilt from the bytes of all rows when the
 publisher first works, and the rows of the last tile are hashed again at every publication.
@@ -22,7 +23,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from falaj.governance.audit import merkle, note, tiles
 from falaj.governance.audit.model import Published, Stored
-from falaj.governance.audit.ports import AuditStore
+from falaj.governance.audit.ports import AuditStore, Cosigners
+from falaj.governance.audit.quorum import NONE
 from falaj.governance.audit.verify import CHECKPOINT, HEAD, VKEY, verify_database_entries
 from falaj.kernel.clock import Clock, iso
 from falaj.kernel.disk import refusal
@@ -51,14 +53,16 @@ class Publisher:
     """The one signer of a log. `origin` names the log and its key; `folder` is what foreign tools read."""
 
     def __init__(
-        self, database: Database, store: AuditStore, folder: Path, key: Ed25519PrivateKey, origin: str, clock: Clock
-    ) -> None:
+        self, database: Database, store: AuditStore, folder: Path, key: Ed25519PrivateKey, origin: str, clock: Clock,
+        cosigners: Cosigners | None = None,
+    ) -> None:  # fmt: skip
         self._database = database
         self._store = store
         self.folder = folder
         self._key = key
         self._verifier = note.verifier_of(origin, key.public_key())
         self._clock = clock
+        self.cosigners = cosigners
         self._signed: _Signed | None = None
         self._failure: FalajError | None = None
         self._broken: FalajError | None = None
@@ -90,6 +94,23 @@ class Publisher:
         return self._verifier.name
 
     @property
+    def quorum(self) -> bool | None:
+        """Whether enough witnesses have cosigned the newest checkpoint; None when none are asked for, or before it."""
+        signed = self._signed
+        if self.cosigners is None:
+            return None
+        policy = self.cosigners.policy
+        if policy.quorum == NONE or signed is None:
+            return None
+        return policy.met(note.open_witnessed(signed.checkpoint, self._verifier, self._witnesses)[1].times)
+
+    @property
+    def checkpoint(self) -> bytes:
+        """The newest checkpoint as it lies in the folder; empty before the first `publish`."""
+        signed = self._signed
+        return signed.checkpoint if signed else b""
+
+    @property
     def failure(self) -> FalajError | None:
         """Why the last publication failed, for the health page; None while all is well."""
         return self._failure
@@ -102,30 +123,59 @@ class Publisher:
         lacking: then it is tried again.
         """
         with self._lock:
-            if self._broken is not None:
-                raise self._broken
-            try:
+            with self._whole_or_not():
                 published = self._publish()
-            except OSError as e:
-                full = refusal(e, self.folder) if e.errno in (errno.ENOSPC, errno.EDQUOT) else None
-                if full is not None:  # each file is whole or absent: the next attempt begins from the bytes again
-                    self._signed = None
-                    self._failure = full
-                    raise full from e
-                # After a failed write or fsync nobody knows what is on the disk: only a fresh start looks again.
-                self._signed = None
-                self._broken = self._failure = Unavailable(
-                    f"the audit folder cannot be written: {e.strerror or e}",
-                    hint="check the disk and the rights of the audit folder, then restart",
-                    code="audit_not_written",
-                )
-                raise self._broken from e
-            except FalajError as e:
-                self._signed = None  # the next attempt begins from the bytes again
-                self._failure = e
-                raise
             self._failure = None
             return published
+
+    def witnessed(self, *, patient: bool = False) -> bool | None:
+        """Ask the witnesses that have not cosigned the newest checkpoint yet, and write what they add; returns `quorum`.
+
+        Nothing is published meanwhile: a checkpoint gets its cosignatures before the next one takes its place. Raises
+        `Unavailable` as `publish` does; what a witness does is never raised.
+        """
+        with self._lock:
+            signed = self._signed
+            if self.cosigners is None or signed is None:
+                return self.quorum
+            nodes = tiles.stored_nodes(self.folder, signed.edge.size)
+            raw = self.cosigners.cosigned(
+                signed.checkpoint,
+                self._verifier,
+                lambda old, new: merkle.consistency_proof(nodes, old, new),
+                patient=patient,
+            )
+            if raw != signed.checkpoint:
+                with self._whole_or_not():
+                    tiles.write_files(self.folder, {CHECKPOINT: raw})
+                self._signed = msgspec.structs.replace(signed, checkpoint=raw)
+            return self.quorum
+
+    @contextmanager
+    def _whole_or_not(self) -> Iterator[None]:
+        """What is written within is whole, or this process begins from the bytes again, or never writes again."""
+        if self._broken is not None:
+            raise self._broken
+        try:
+            yield
+        except OSError as e:
+            full = refusal(e, self.folder) if e.errno in (errno.ENOSPC, errno.EDQUOT) else None
+            if full is not None:  # each file is whole or absent: the next attempt begins from the bytes again
+                self._signed = None
+                self._failure = full
+                raise full from e
+            # After a failed write or fsync nobody knows what is on the disk: only a fresh start looks again.
+            self._signed = None
+            self._broken = self._failure = Unavailable(
+                f"the audit folder cannot be written: {e.strerror or e}",
+                hint="check the disk and the rights of the audit folder, then restart",
+                code="audit_not_written",
+            )
+            raise self._broken from e
+        except FalajError as e:
+            self._signed = None  # the next attempt begins from the bytes again
+            self._failure = e
+            raise
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -164,6 +214,7 @@ class Publisher:
                     break
             if isinstance(self._failure, Integrity) or self._broken is not None:
                 return  # a person must look; `failure` says at what
+            self._ask()
             poked = self._poked.wait(FALLBACK)
             self._poked.clear()
 
@@ -183,6 +234,17 @@ class Publisher:
             )
         return False
 
+    def _ask(self) -> None:
+        """Ask the witnesses; what comes of it stands in `quorum` and in their own standing."""
+        try:
+            self.witnessed(patient=True)
+        except Exception as e:  # no witness may end the thread that publishes
+            _log.error("audit_not_witnessed", error=str(e))
+
+    @property
+    def _witnesses(self) -> tuple[note.Verifier, ...]:
+        return self.cosigners.policy.verifiers if self.cosigners else ()
+
     def _publish(self) -> Published:
         signed = self._signed or self._recover()
         if _read(self.folder / CHECKPOINT) != signed.checkpoint:
@@ -200,7 +262,7 @@ class Publisher:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._own_folder()
         raw, head_raw = _read(self.folder / CHECKPOINT), _read(self.folder / HEAD)
-        last = note.open_checkpoint(raw, self._verifier) if raw else None
+        last, raw = self._last(raw)
         head = note.parse_head(head_raw) if head_raw else last
         size = last.size if last else 0
         if last and head and (head.size < size or (head.size == size and head.root != last.root)):
@@ -214,6 +276,16 @@ class Publisher:
             signed = self._extend(signed, head.size if head else 0, head.root if head else None)
         tiles.prune(self.folder, signed.edge.size)
         return signed
+
+    def _last(self, raw: bytes) -> tuple[note.Checkpoint | None, bytes]:
+        """The checkpoint that lies in the folder, rid of lines by witnesses that are not asked any more."""
+        if not raw:
+            return None, raw
+        last, opened = note.open_witnessed(raw, self._verifier, self._witnesses)
+        if opened.unknown:
+            raw = note.sign(last.text, [(self._verifier.name, self._key)])
+            tiles.write_files(self.folder, {CHECKPOINT: raw})
+        return last, raw
 
     def _own_folder(self) -> None:
         lying, own = _read(self.folder / VKEY), (self.vkey + "\n").encode()

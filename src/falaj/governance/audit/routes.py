@@ -1,19 +1,51 @@
-"""The audit log over HTTP. Reading it is audited itself."""
+"""The audit log over HTTP: search, and the log itself by the paths of c2sp.org/tlog-tiles.
+
+Whatever tells entries is audited itself: a search, an entry bundle, a proof, an export.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.responses import Response, StreamingResponse
 
-from falaj.governance.audit.model import ACTIONS, Conditions
+from falaj.governance.audit.export import pack
+from falaj.governance.audit.model import (
+    AUDIT_EXPORT,
+    AUDIT_FETCH,
+    AUDIT_PROVE,
+    AUDIT_READ,
+    AUDIT_VERIFY,
+    Conditions,
+)
 from falaj.governance.audit.service import AuditService
+from falaj.governance.audit.tiles import parse_path
 from falaj.governance.door import Door, Intent
-from falaj.governance.identity.guard import Guard, actor
+from falaj.governance.identity.guard import Guard, GuardedRouter, actor
 from falaj.kernel.access import Resource
+from falaj.kernel.errors import Invalid, NotFound
 
-AUDIT_READ, AUDIT_VERIFY = ACTIONS
+_LOG = Resource("AuditLog", "*")
+_TEXT = "text/plain; charset=utf-8"
+Size = Annotated[int, Query(ge=1, le=2**62)]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which entries: the parameters of a search. `subject` is the id of a thing; `before` an entry, for the next page."""
+
+    principal: str | None = None
+    action: str | None = None
+    subject: str | None = None
+    outcome: str | None = None
+    since: str | None = None
+    until: str | None = None
+    before: int | None = None
+    limit: Annotated[int, Query(ge=1, le=1000)] = 50
 
 
 def build(service: AuditService, door: Door, guard: Guard) -> APIRouter:
@@ -21,20 +53,19 @@ def build(service: AuditService, door: Door, guard: Guard) -> APIRouter:
     routes = guard.router("/api/v1/audit", "audit")
 
     @routes.get("", AUDIT_READ)
-    def search(
-        request: Request,
-        principal: str | None = None,
-        action: str | None = None,
-        subject: str | None = None,
-        outcome: str | None = None,
-        before: int | None = None,
-        limit: Annotated[int, Query(ge=1, le=1000)] = 50,
-    ) -> list[dict[str, Any]]:
+    def search(request: Request, wanted: Annotated[Wanted, Depends()]) -> list[dict[str, Any]]:
         conditions = Conditions(
-            principal=principal, action=action, resource_id=subject, outcome=outcome, limit=limit, before_index=before
+            principal=wanted.principal,
+            action=wanted.action,
+            resource_id=wanted.subject,
+            outcome=wanted.outcome,
+            since=_moment(wanted.since),
+            until=_moment(wanted.until),
+            limit=wanted.limit,
+            before_index=wanted.before,
         )
         asked = {k: v for k, v in msgspec.to_builtins(conditions).items() if v is not None}
-        door.read(Intent(actor(request), AUDIT_READ, Resource("AuditLog", "*"), detail={"conditions": asked}))
+        door.read(Intent(actor(request), AUDIT_READ, _LOG, detail={"conditions": asked}))
         return [
             {"index": f.index, "signed": f.signed, **msgspec.to_builtins(f.entry)} for f in service.search(conditions)
         ]
@@ -44,4 +75,67 @@ def build(service: AuditService, door: Door, guard: Guard) -> APIRouter:
         report: dict[str, Any] = msgspec.to_builtins(service.verify())
         return report
 
+    @routes.get("/proofs/{index}", AUDIT_PROVE)
+    def prove(request: Request, index: int) -> Response:
+        door.read(Intent(actor(request), AUDIT_PROVE, _LOG, detail={"entry": index}))
+        return Response(service.prove(index), media_type=_TEXT)
+
+    @routes.get("/export", AUDIT_EXPORT)
+    def export(request: Request) -> Response:
+        door.read(Intent(actor(request), AUDIT_EXPORT, _LOG))
+        return StreamingResponse(pack(service.snapshot()), media_type="application/x-tar")
+
+    _published(service, door, routes)
     return routes.router
+
+
+def _moment(text: str | None) -> datetime | None:
+    """A time as it is written in the log. Raises `Invalid` for anything else, a number of seconds among it."""
+    if text is None:
+        return None
+    try:
+        if not text.isdecimal():
+            return datetime.fromisoformat(text)
+    except ValueError:
+        pass  # the same refusal as for a number
+    raise Invalid(
+        f"{text[:40]!r} is no time",
+        hint="write it like 2026-03-01T00:00:00Z",
+        code="bad_time",
+    )
+
+
+def _published(service: AuditService, door: Door, routes: GuardedRouter) -> None:
+    """The log as it is published, below `/api/v1/audit/log`: the prefix that a tlog-tiles client is given."""
+
+    @routes.get("/log/checkpoint", AUDIT_FETCH)
+    def checkpoint() -> Response:
+        return Response(service.checkpoint(), media_type=_TEXT)
+
+    @routes.get("/log/vkey", AUDIT_FETCH)
+    def vkey() -> Response:
+        return Response(f"{service.vkey()}\n", media_type=_TEXT)
+
+    @routes.get("/log/tile/{path:path}", AUDIT_FETCH)
+    def tile(request: Request, path: str) -> Response:
+        name = parse_path(f"tile/{path}")
+        if name is not None and name.level is None:  # a bundle tells entries, the other tiles only hashes
+            door.read(Intent(actor(request), AUDIT_FETCH, _LOG, detail={"bundle": name.path}))
+        data = None if name is None else service.tile(name)
+        if data is None:
+            raise NotFound(
+                "the log has no such tile",
+                hint="ask for tiles of the size that the checkpoint names, by the paths of c2sp.org/tlog-tiles",
+                code="no_such_tile",
+            )
+        return Response(data, media_type="application/octet-stream")
+
+    @routes.get("/consistency", AUDIT_FETCH)
+    def consistency(old: Size, new: Size | None = None) -> dict[str, Any]:
+        proof: dict[str, Any] = msgspec.to_builtins(service.consistency(old, new))
+        return proof
+
+    @routes.get("/witnesses", AUDIT_FETCH)
+    def witnesses() -> dict[str, Any]:
+        standing: dict[str, Any] = msgspec.to_builtins(service.watched())
+        return standing

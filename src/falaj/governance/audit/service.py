@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from falaj.governance.audit import merkle, tiles
+from falaj.governance.audit.export import Snapshot
 from falaj.governance.audit.merkle import leaf_hash
 from falaj.governance.audit.model import (
     Conditions,
+    Consistency,
     Entry,
     Found,
     Standing,
@@ -18,11 +21,12 @@ from falaj.governance.audit.model import (
     fitted,
 )
 from falaj.governance.audit.ports import AuditStore
+from falaj.governance.audit.proof import Proof, check_proof, encode_path, encode_proof
 from falaj.governance.audit.publisher import Publisher, all_rows
-from falaj.governance.audit.verify import verify_database_entries, verify_folder
+from falaj.governance.audit.verify import CHECKPOINT, VKEY, verify_database_entries, verify_folder
 from falaj.governance.door import Event
 from falaj.kernel.clock import iso
-from falaj.kernel.errors import FalajError, Integrity
+from falaj.kernel.errors import FalajError, Integrity, Invalid, NotFound
 from falaj.storage.sql.database import Database, Tx
 
 
@@ -60,8 +64,83 @@ class AuditService:
 
     def standing(self) -> Standing:
         """How the log is now, by what is known without checking it."""
-        failure = self._publisher.failure
-        return Standing(self.size(), self._publisher.signed_size, failure.message if failure else "")
+        failure, cosigners = self._publisher.failure, self._publisher.cosigners
+        return Standing(
+            size=self.size(),
+            signed=self._publisher.signed_size,
+            failure=failure.message if failure else "",
+            quorum=self._publisher.quorum,
+            rule=cosigners.policy.rule if cosigners else "",
+            witnesses=cosigners.standing() if cosigners else (),
+        )
+
+    def watched(self) -> Standing:
+        """As `standing`, after publishing what is committed and asking the witnesses."""
+        self._signed_now()
+        return self.standing()
+
+    def checkpoint(self) -> bytes:
+        """The newest signed checkpoint."""
+        return self._publisher.checkpoint or self._signed_now()[0]
+
+    def vkey(self) -> str:
+        """The key that signs it."""
+        return self._publisher.vkey
+
+    def tile(self, name: tiles.Name) -> bytes | None:
+        """A tile or entry bundle of the signed log; None for one that it does not have (yet)."""
+        with self._publisher.held():
+            return tiles.read_tile(self._publisher.folder, name, self._publisher.signed_size)
+
+    def prove(self, index: int) -> bytes:
+        """A proof file of an entry, under a checkpoint of now and with what its witnesses say, checked before it leaves.
+
+        Raises `NotFound` for an entry that there is not, `Integrity` for one that cannot be proven.
+        """
+        with self._publisher.held():
+            raw, size = self._signed_now()
+            if not 0 <= index < size:
+                raise NotFound(
+                    f"there is no entry {index}: the log has {size}",
+                    hint="`falaj audit log` lists entries with their numbers",
+                    code="no_such_entry",
+                )
+            hashes = merkle.inclusion_proof(tiles.stored_nodes(self._publisher.folder, size), index, size)
+            rows = self._database.read(lambda tx: self._store.entries(tx, index, 1))
+        proof = Proof(index, hashes, raw, rows[0].data if rows else b"")
+        check_proof(proof, self._publisher.vkey)
+        return encode_proof(proof)
+
+    def consistency(self, old: int, new: int | None = None) -> Consistency:
+        """The proof that the log of `new` entries (all, if None) begins with that of `old`. Raises `Invalid`."""
+        with self._publisher.held():
+            raw, size = self._signed_now()
+            end = size if new is None else new
+            if end > size:
+                raise Invalid(
+                    f"the log has {size} entries, not {end}",
+                    hint="ask for sizes of checkpoints of this log; if you hold one of this size, the log went back",
+                    code="no_such_proof",
+                )
+            hashes = merkle.consistency_proof(tiles.stored_nodes(self._publisher.folder, size), old, end)
+        return Consistency(old, end, tuple(encode_path(hashes)), raw.decode())
+
+    def snapshot(self) -> Snapshot:
+        """The published log at this moment: what is replaced as it grows by its bytes, full tiles by their paths."""
+        with self._publisher.held():
+            raw, size = self._signed_now()
+            folder = self._publisher.folder
+            growing = [name for name in tiles.paths(size) if tiles.partial_of(name)]
+            edge = {CHECKPOINT: raw, VKEY: f"{self._publisher.vkey}\n".encode()}
+            edge |= {name: (folder / name).read_bytes() for name in growing}
+        return Snapshot(folder, size, edge)
+
+    def _signed_now(self) -> tuple[bytes, int]:
+        """The checkpoint over everything committed, cosigned as far as witnesses answer, and its size."""
+        with self._publisher.held():
+            size = self._publisher.publish().size
+            self._publisher.witnessed()
+            return self._publisher.checkpoint, size
 
     def verify(self) -> Verification:
         """Publish what is committed, then check folder and rows from their bytes against the signed checkpoint.
@@ -71,11 +150,12 @@ class AuditService:
         with self._publisher.held():
             problems: list[str] = []
             try:
-                self._publisher.publish()
+                self._signed_now()
             except FalajError as e:
                 problems.append(e.message)
             folder, vkey = self._publisher.folder, self._publisher.vkey
-            published = verify_folder(folder, vkey)
+            cosigners = self._publisher.cosigners
+            published = verify_folder(folder, vkey, cosigners.policy if cosigners else None)
             rows, committed = self._database.read(
                 lambda tx: (
                     verify_database_entries(all_rows(self._store, tx), folder, vkey),

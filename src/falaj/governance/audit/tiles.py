@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from falaj.governance.audit.merkle import HASH_SIZE, Frontier, peaks, root_from_leaves
+from falaj.governance.audit.merkle import HASH_SIZE, Frontier, Nodes, peaks, root_from_leaves
 from falaj.kernel.errors import Integrity, Invalid
 from falaj.kernel.files import flush
 
@@ -22,6 +22,7 @@ WIDTH = 256
 """Hashes or entries in a full tile."""
 MAX_BYTES = 0xFFFF
 """Bytes of one entry at the most, from the two bytes of its length."""
+_PATH = re.compile(r"tile/(?P<level>0|[1-9]\d?|entries)/(?P<n>(?:x\d{3}/){0,6}\d{3})(?:\.p/(?P<width>[1-9]\d{0,2}))?\Z")
 _PARTIAL = re.compile(r"(tile/(?:0|[1-9]\d?|entries)/(?:x\d{3}/)*\d{3})\.p/([1-9]\d{0,2})\Z")
 TEMPORARY = ".new"
 """How the name of a file ends while it is being written."""
@@ -66,6 +67,29 @@ def partial_of(path: str) -> tuple[str, int] | None:
     return (match[1], int(match[2])) if match else None
 
 
+class Name(msgspec.Struct, frozen=True):
+    """What a path names: tile `n` of a level (None for an entry bundle), `width` hashes or entries of it."""
+
+    level: int | None
+    n: int
+    width: int
+
+    @property
+    def path(self) -> str:
+        """The one spelling of it."""
+        return entries_path(self.n, self.width) if self.level is None else hash_path(self.level, self.n, self.width)
+
+
+def parse_path(path: str) -> Name | None:
+    """What a path names; None unless it is spelt as the format says."""
+    match = _PATH.match(path)
+    if match is None:
+        return None
+    level = None if match["level"] == "entries" else int(match["level"])
+    name = Name(level, int(match["n"].replace("x", "").replace("/", "")), int(match["width"] or WIDTH))
+    return name if name.width <= WIDTH and name.path == path else None
+
+
 def encode_entries(entries: Sequence[bytes]) -> bytes:
     """An entry bundle. Raises `Invalid` for an entry above 65,535 bytes."""
     if any(len(data) > MAX_BYTES for data in entries):
@@ -94,6 +118,51 @@ def split_hashes(tile: bytes) -> list[bytes]:
     if len(tile) % HASH_SIZE:
         raise Integrity("a tile is cut off inside a hash", hint="restore the tile from a backup", code="audit_tile_cut")
     return [tile[i : i + HASH_SIZE] for i in range(0, len(tile), HASH_SIZE)]
+
+
+def read_tile(folder: Path, name: Name, size: int) -> bytes | None:
+    """A tile's bytes as a tree of at most `size` leaves has it, from the folder of a log of `size`; None if it has none.
+
+    A partial tile is the beginning of the one that replaced it, so it can be had although its own file is gone.
+    """
+    count = size if name.level is None else size // WIDTH**name.level
+    held = min(WIDTH, count - name.n * WIDTH)
+    if not 0 < name.width <= held:
+        return None
+    data = (folder / Name(name.level, name.n, held).path).read_bytes()
+    if name.level is not None:
+        return data[: name.width * HASH_SIZE]
+    return encode_entries(decode_entries(data)[0][: name.width])
+
+
+def stored_nodes(folder: Path, size: int) -> Nodes:
+    """The full subtrees of the log of `size` that lies in a folder. Raises `Integrity` for a tile that is cut or missing."""
+    kept: dict[tuple[int, int], list[bytes]] = {}
+
+    def node(level: int, i: int) -> bytes:
+        tile, depth = divmod(level, 8)
+        first = i << depth
+        at = tile, first // WIDTH
+        if at not in kept:
+            width = min(WIDTH, size // WIDTH**tile - at[1] * WIDTH)
+            kept[at] = split_hashes(_tile_bytes(folder, hash_path(tile, at[1], width), width))
+        return root_from_leaves(kept[at][first % WIDTH : first % WIDTH + (1 << depth)])
+
+    return node
+
+
+def _tile_bytes(folder: Path, name: str, width: int) -> bytes:
+    try:
+        data = (folder / name).read_bytes()
+    except OSError:
+        data = b""
+    if len(data) != width * HASH_SIZE:
+        raise Integrity(
+            f"{name} is missing or cut off",
+            hint="run `falaj audit verify`, and restore the audit folder from a backup",
+            code="audit_tile_cut",
+        )
+    return data
 
 
 class Edge(msgspec.Struct, frozen=True):

@@ -7,11 +7,16 @@ Knows no SQL: database rows are handed in.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
+
+import msgspec
 
 from falaj.governance.audit import merkle, note, tiles
 from falaj.governance.audit.model import COLUMNS, Report, Stored, columns_of, decode
+from falaj.governance.audit.quorum import NONE, WitnessPolicy
+from falaj.kernel.clock import iso
 from falaj.kernel.errors import FalajError
 
 CHECKPOINT = "checkpoint"
@@ -23,17 +28,40 @@ _TRIES = 5
 _MAX_BUNDLE = tiles.WIDTH * (tiles.MAX_BYTES + 2)
 
 
-def verify_folder(folder: Path, vkey: str | None) -> Report:
+def verify_folder(
+    folder: Path, vkey: str | None, policy: WitnessPolicy | None = None, *, exported: bool = False
+) -> Report:
     """Check a published folder against a trusted `vkey`; with None only against the key that lies in it.
 
-    A folder that is being published is read again when its head moved meanwhile.
+    With a `policy` every line below the checkpoint must be by the log or by a witness that the policy names, and is
+    checked; whether they suffice is said in `quorum` and left to whoever asks. A folder that is being published is read
+    again when its head moved meanwhile. One that may be `exported` needs no head: that file is the publisher's own.
     """
     for _ in range(_TRIES):
         before = heads(folder)
-        report = _FolderCheck(folder, vkey).run()
+        report = _FolderCheck(folder, vkey, policy, exported=exported).run()
         if report.ok or heads(folder) == before:
             return report
-    return _FolderCheck(folder, vkey).run()
+    return _FolderCheck(folder, vkey, policy, exported=exported).run()
+
+
+def demanding_quorum(report: Report, policy: WitnessPolicy) -> Report:
+    """The report of whoever believes no checkpoint that the policy's quorum has not cosigned."""
+    if report.quorum is not False:
+        return report
+    seen = ", ".join(report.witnesses) or "no witness"
+    problem = f"{CHECKPOINT}: it has no quorum of witnesses: cosigned by {seen}, needed: {policy.rule}"
+    return msgspec.structs.replace(report, ok=False, problems=(*report.problems, problem))
+
+
+def check_extends(old: bytes, new: bytes, vkey: str, proof: Sequence[bytes]) -> tuple[note.Checkpoint, note.Checkpoint]:
+    """Both checkpoints, after proving that the log of `new` begins with the log of `old`. Raises `Integrity`."""
+    verifier = note.parse_vkey(vkey)
+    first, last = note.open_checkpoint(old, verifier), note.open_checkpoint(new, verifier)
+    if first.size == 0 and first.root == merkle.EMPTY_ROOT:
+        return first, last  # an empty log is the beginning of every log
+    merkle.verify_consistency(first.size, last.size, first.root, last.root, proof)
+    return first, last
 
 
 def verify_database_entries(entries: Iterable[Stored], folder: Path, vkey: str | None = None) -> Report:
@@ -71,11 +99,16 @@ class _Problems:
 class _Check:
     """Reading a folder: what both verifications share."""
 
-    def __init__(self, folder: Path, vkey: str | None) -> None:
+    def __init__(
+        self, folder: Path, vkey: str | None, policy: WitnessPolicy | None = None, *, exported: bool = False
+    ) -> None:
         self.folder = folder
         self.vkey = vkey
+        self.policy = policy
+        self.exported = exported
         self.problems = _Problems()
         self.checked = 0
+        self.opened: note.Opened | None = None
 
     def checkpoint(self) -> note.Checkpoint | None:
         """The signed checkpoint, or None with the problem named."""
@@ -96,10 +129,14 @@ class _Check:
         if signed is None:
             return None
         try:
-            return note.open_checkpoint(signed, verifier)
+            witnesses = self.policy.verifiers if self.policy else ()
+            checkpoint, self.opened = note.open_witnessed(signed, verifier, witnesses)
         except FalajError as e:
             self.problems.add(f"{CHECKPOINT}: {e.message}")
             return None
+        if self.policy and self.opened.unknown:
+            self.problems.add(f"{CHECKPOINT}: a line by {self.opened.unknown[0]} is by no key that the policy names")
+        return checkpoint
 
     def read(self, name: str, limit: int) -> bytes | None:
         """A file's bytes, or None with the problem named."""
@@ -134,7 +171,21 @@ class _Check:
             root=checkpoint.text.split("\n")[2] if checkpoint else "",
             problems=self.problems.texts(),
             checked_bytes=self.checked,
+            witnesses=self._cosigned(),
+            quorum=self._quorum(checkpoint),
+            unchecked=len(self.opened.unknown) if self.opened and not self.policy else 0,
         )
+
+    def _cosigned(self) -> dict[str, str]:
+        """The witnesses of the policy that cosigned, and when, in the policy's order."""
+        times = self.opened.times if self.opened else {}
+        found = self.policy.witnesses if self.policy else ()
+        return {w.name: _moment(times[w.verifier.vkey]) for w in found if w.verifier.vkey in times}
+
+    def _quorum(self, checkpoint: note.Checkpoint | None) -> bool | None:
+        if self.policy is None or self.policy.quorum == NONE:
+            return None
+        return checkpoint is not None and self.opened is not None and self.policy.met(self.opened.times)
 
 
 class _FolderCheck(_Check):
@@ -146,7 +197,9 @@ class _FolderCheck(_Check):
         return self.report(checkpoint)
 
     def _head(self, checkpoint: note.Checkpoint) -> int:
-        """The size that is being published, which is the signed one at rest."""
+        """The size that is being published, which is the signed one at rest; an exported log has no such file."""
+        if self.exported and not (self.folder / HEAD).exists():
+            return checkpoint.size
         data = self.read(HEAD, note.MAX_NOTE)
         if data is None:
             return checkpoint.size
@@ -196,8 +249,9 @@ class _FolderCheck(_Check):
             return
         for i, (leaf, signed) in enumerate(zip(leaves, hashes, strict=False)):
             if leaf != signed:
-                tile = tiles.hash_path(0, n, len(hashes))
-                self.problems.add(f"entry {n * tiles.WIDTH + i}: its bytes do not give the leaf hash in {tile}")
+                tile, bundle = tiles.hash_path(0, n, len(hashes)), tiles.entries_path(n, len(hashes))
+                at = f"entry {n * tiles.WIDTH + i}"
+                self.problems.add(f"{at}: its bytes in {bundle} do not give the leaf hash in {tile}")
                 return
 
     def _parents(self, level: int, parents: list[bytes | None]) -> None:
@@ -322,6 +376,14 @@ class _DatabaseCheck(_Check):
 def _extended(tree: merkle.Frontier | None, leaves: list[bytes] | None) -> merkle.Frontier | None:
     """The tree with these leaves; None once anything is unknown."""
     return None if tree is None or leaves is None else tree.extend(leaves)
+
+
+def _moment(seconds: int) -> str:
+    """RFC 3339; the number itself where it is beyond every calendar."""
+    try:
+        return iso(datetime.fromtimestamp(seconds, UTC))
+    except (ValueError, OverflowError, OSError):
+        return str(seconds)
 
 
 def _walk(folder: Path) -> Iterator[str]:

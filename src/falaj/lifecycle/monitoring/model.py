@@ -42,6 +42,8 @@ EVALUATOR = "evaluator"
 """The kind of incident when nobody looks at what the data plane answers."""
 BUNDLE = "bundle"
 """The kind of incident when no bundle can be made for a data plane."""
+WITNESS = "witness"
+"""The kind of incident when a witness of the audit log refuses the log's history."""
 EVERY_MODEL = "*"
 """The model of an incident that concerns all of them."""
 
@@ -77,7 +79,7 @@ def health(published: int, workers: tuple[PlaneStatus, ...]) -> PlaneHealth:
 class Incident(msgspec.Struct, frozen=True):
     """Something that is not as it should be, from its opening to its end.
 
-    kind: drift | waiver | silent, of a model; evaluator | journal | bundle, which concern every model (`*`) and no version.
+    kind: drift | waiver | silent, of a model; evaluator | journal | bundle | witness, which concern every model (`*`) and no version.
     """
 
     id: str

@@ -136,7 +136,11 @@ def status(*, common: Common = DEFAULT) -> None:
 def _log(audit: dict[str, Any]) -> str:
     if audit["failure"]:
         return f"{audit['size']:,} entries, {audit['signed']:,} signed; {audit['failure']}"
-    return f"{audit['size']:,} entries, {audit['signed']:,} under the last signed checkpoint"
+    refusing = ", ".join(w["name"] for w in audit["witnesses"] if w["state"] == "refused")
+    if refusing:
+        return f"{audit['size']:,} entries, {audit['signed']:,} signed; REFUSED by its witness {refusing}"
+    witnessed = {True: ", witnessed", False: f", no quorum of witnesses ({audit['rule']})"}.get(audit["quorum"], "")
+    return f"{audit['size']:,} entries, {audit['signed']:,} under the last signed checkpoint{witnessed}"
 
 
 def down(*, common: Common = DEFAULT) -> None:

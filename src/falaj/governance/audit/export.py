@@ -1,0 +1,159 @@
+"""The log as plain files that travel: `checkpoint`, `vkey` and `tile/…` by their C2SP paths, and nothing else.
+
+On the way it is a tar file. Whoever receives it takes only what such a log has, verifies it from its bytes, and lays it
+over an earlier export only if the new log begins with the old one.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from falaj.governance.audit import merkle, note, tiles
+from falaj.governance.audit.model import Report
+from falaj.governance.audit.quorum import WitnessPolicy
+from falaj.governance.audit.verify import CHECKPOINT, VKEY, check_extends, demanding_quorum, verify_folder
+from falaj.kernel.errors import Conflict, FalajError, Integrity
+
+MAX_FILE = tiles.WIDTH * (tiles.MAX_BYTES + 2)
+"""Bytes of a file of a log at the most: an entry bundle of the largest entries."""
+_BLOCK = 512
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """A published log: `edge` are the files that change as it grows, the others lie in `folder` for good."""
+
+    folder: Path
+    size: int
+    edge: dict[str, bytes]
+
+    def files(self) -> Iterator[tuple[str, bytes]]:
+        """Every file of the log, one after the other."""
+        yield from self.edge.items()
+        for name in tiles.paths(self.size):
+            if name not in self.edge:
+                yield name, (self.folder / name).read_bytes()
+
+
+def pack(snapshot: Snapshot) -> Iterator[bytes]:
+    """The snapshot as a tar file, piece by piece; the same snapshot gives the same bytes."""
+    for name, data in snapshot.files():
+        about = tarfile.TarInfo(name)
+        about.size, about.mode = len(data), 0o644
+        yield about.tobuf(tarfile.USTAR_FORMAT) + data + bytes(-len(data) % _BLOCK)
+    yield bytes(2 * _BLOCK)
+
+
+def unpack(packed: Path, folder: Path) -> None:
+    """Lay out a packed log in a new folder. Raises `Integrity` for anything that is not a file of a log."""
+    folder.mkdir(parents=True)
+    try:
+        with tarfile.open(packed, "r:") as tar:
+            for member in tar:
+                if not _belongs(member):
+                    raise _bad(f"it holds {member.name[:80]!r}, which is no file of a log")
+                source = tar.extractfile(member)
+                path = folder / member.name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(source.read() if source else b"")
+    except (tarfile.TarError, EOFError) as e:
+        raise _bad(f"it cannot be read ({e})") from e
+
+
+def place(new: Path, folder: Path, vkey: str | None, policy: WitnessPolicy | None = None) -> Report:
+    """Verify the log in `new` and let it take the name `folder`; returns what was verified.
+
+    Where an earlier export lies, the new log must extend it, by the same key. Raises `Integrity` for a log that does
+    not hold, and `Conflict` for a folder that holds something else; then both stay as they are.
+    """
+    earlier = _earlier(folder)
+    trusted = vkey or (_text(folder / VKEY) if earlier else _text(new / VKEY))
+    report = verify_folder(new, trusted, policy, exported=True)
+    if policy is not None:
+        report = demanding_quorum(report, policy)
+    if not report.ok:
+        raise Integrity(
+            f"the log that was exported does not hold: {'; '.join(report.problems[:3])}",
+            hint=f"it lies in {new.name} to be looked at; find out who could write to it",
+            code="audit_broken",
+            details={"problems": list(report.problems)},
+        )
+    if earlier:
+        _extends(earlier, new, trusted)
+        old = folder.with_name(f".{folder.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        folder.rename(old)
+        new.rename(folder)
+        shutil.rmtree(old)
+    else:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        if folder.exists():
+            folder.rmdir()  # it is empty
+        new.rename(folder)
+    return report
+
+
+def prove_extends(old: bytes, folder: Path, vkey: str) -> tuple[note.Checkpoint, note.Checkpoint]:
+    """Both checkpoints, after proving from the tiles in `folder` that its log begins with that of `old`."""
+    new = (folder / CHECKPOINT).read_bytes()
+    first, last = (note.open_checkpoint(raw, note.parse_vkey(vkey)) for raw in (old, new))
+    return check_extends(old, new, vkey, path_between(folder, first.size, last.size))
+
+
+def path_between(folder: Path, old: int, new: int) -> tuple[bytes, ...]:
+    """The consistency proof between two sizes of the log in a folder; empty where none is due. Raises `Integrity`."""
+    if not 0 < old < new:
+        return ()
+    size = note.unsigned((folder / CHECKPOINT).read_bytes()).size
+    return merkle.consistency_proof(tiles.stored_nodes(folder, size), old, new)
+
+
+def _extends(earlier: bytes, new: Path, vkey: str) -> None:
+    try:
+        prove_extends(earlier, new, vkey)
+    except FalajError as e:
+        raise Integrity(
+            f"the log does not begin with the one that was exported before: {e.message}",
+            hint=f"keep both: the old one lies where it was, the new one in {new.name}; the log went back or was rewritten",
+            code="audit_fork",
+        ) from e
+
+
+def _earlier(folder: Path) -> bytes:
+    """The checkpoint of an earlier export; nothing where there is none. Raises `Conflict` for another folder."""
+    if not folder.exists():
+        return b""
+    if folder.is_dir():
+        if (folder / CHECKPOINT).is_file() and (folder / VKEY).is_file():
+            return (folder / CHECKPOINT).read_bytes()
+        if not any(folder.iterdir()):
+            return b""
+    raise Conflict(
+        f"{folder} is there already, and is no earlier export of a log",
+        hint="name a new folder, or that of an earlier export to bring it up to date",
+        code="folder_not_empty",
+    )
+
+
+def _belongs(member: tarfile.TarInfo) -> bool:
+    known = member.name in (CHECKPOINT, VKEY) or tiles.parse_path(member.name) is not None
+    return known and member.isreg() and member.size <= MAX_FILE
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8").removesuffix("\n")
+    except (OSError, UnicodeDecodeError) as e:
+        raise _bad(f"it has no {path.name} that can be read") from e
+
+
+def _bad(why: str) -> FalajError:
+    return Integrity(
+        f"this is no exported log: {why}",
+        hint="export it again; if it stays so, it is changed on its way",
+        code="bad_export",
+    )
