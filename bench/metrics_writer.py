@@ -32,7 +32,7 @@ from falaj.governance.audit.service import AuditService  # noqa: E402
 from falaj.governance.audit.store import SqlAuditStore  # noqa: E402
 from falaj.governance.door import Done, Door, Intent  # noqa: E402
 from falaj.governance.identity.model import IDENTITY_REVOKE  # noqa: E402
-from falaj.governance.policy.decide import CedarAuthoriser, default_policy  # noqa: E402
+from falaj.governance.policy.decide import CedarAuthoriser, policy_text  # noqa: E402
 from falaj.kernel.access import Principal, Resource  # noqa: E402
 from falaj.kernel.clock import SystemClock  # noqa: E402
 from falaj.storage.sql.migrate import migrate  # noqa: E402
@@ -55,7 +55,7 @@ class Home:
         self.publisher = Publisher(
             self.database, store, folder / "audit", Ed25519PrivateKey.generate(), "falaj.local/audit", clock
         )
-        policy = CedarAuthoriser(default_policy(), actions())
+        policy = CedarAuthoriser(policy_text(), actions())
         self.door = Door(self.database, policy, AuditService(self.database, store, self.publisher), clock)
         self.publisher.start()
         self._points = 0

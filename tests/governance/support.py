@@ -20,7 +20,8 @@ from falaj.governance.changes.store import SqlApprovalStore
 from falaj.governance.door import Auditor, Authoriser, Door, operations
 from falaj.governance.identity.service import IdentityService
 from falaj.governance.identity.store import SqlIdentityStore
-from falaj.governance.policy.decide import CedarAuthoriser, default_policy
+from falaj.governance.policy.service import PolicyInForce, PolicyService
+from falaj.governance.policy.store import SqlPolicyStore
 from falaj.kernel.access import Principal
 from falaj.storage.sql.schema import metadata
 from falaj.storage.sql.sqlite import SqliteDatabase
@@ -57,14 +58,15 @@ class Desk:
             self.database, store, home / "audit", Ed25519PrivateKey.generate(), "falaj.example", self.clock
         )
         self.audit = AuditService(self.database, store, publisher)
-        self.policy = CedarAuthoriser(default_policy(), actions())
+        self.in_force = PolicyInForce(actions())
         self.door = self.make_door()
-        self.identity = IdentityService(self.database, SqlIdentityStore(), self.door, PEPPER)
+        self.identity = IdentityService(self.database, SqlIdentityStore(), self.door, PEPPER, actions())
+        self.policy = PolicyService(self.database, SqlPolicyStore(), self.door, self.in_force, self.identity.holders)
         self.changes = ChangeService(self.database, SqlApprovalStore(), self.door)
 
     def make_door(self, authoriser: Authoriser | None = None, auditor: Auditor | None = None) -> Door:
         """A door that differs in one part."""
-        return Door(self.database, authoriser or self.policy, auditor or self.audit, self.clock)
+        return Door(self.database, authoriser or self.in_force, auditor or self.audit, self.clock)
 
     def entries(self, **conditions: Any) -> list[Entry]:
         """What is in the log, oldest first."""

@@ -10,7 +10,7 @@ from sqlalchemy import Column, MetaData, String, Table, insert, select
 
 from falaj.bootstrap.control_plane import actions
 from falaj.governance.door import Done, Event, Intent
-from falaj.governance.policy.decide import CedarAuthoriser, default_policy
+from falaj.governance.policy.decide import CedarAuthoriser, policy_text
 from falaj.kernel.access import Action, Principal, Resource
 from falaj.kernel.digests import canonical_json
 from falaj.kernel.errors import Conflict, Denied, FalajError, Invalid, NotFound, Unavailable
@@ -226,7 +226,7 @@ BROKEN_RULES = [
 @pytest.mark.parametrize("rule", BROKEN_RULES)
 def test_a_rule_that_cannot_be_evaluated_denies(desk: Desk, rule: str) -> None:
     assert desk.door.allows(intent())
-    door = desk.make_door(CedarAuthoriser(default_policy() + '\n@id("broken")\n' + rule, actions()))
+    door = desk.make_door(CedarAuthoriser(policy_text() + '\n@id("broken")\n' + rule, actions()))
     with pytest.raises(Denied) as denied:
         door.change(intent(), write("a"))
     assert denied.value.details["errors"]

@@ -50,7 +50,14 @@ def test_an_empty_variable_is_no_variable(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", Settings.__struct_fields__)
 def test_every_setting_can_come_from_the_environment(tmp_path: Path, name: str) -> None:
-    values = {"host": "localhost", "log_level": "debug", "home": "h", "project": "p", "server": "http://h:1"}
+    values = {
+        "host": "localhost",
+        "log_level": "debug",
+        "home": "h",
+        "project": "p",
+        "server": "http://h:1",
+        "witnesses": "/etc/p",
+    }
     numbers = {
         "port",
         "plane_port",
@@ -131,3 +138,11 @@ def test_a_copy_cannot_leave_loopback_either(tmp_path: Path) -> None:
         load_settings({"FALAJ_HOST": EVERYWHERE}, tmp_path)
     with pytest.raises(Invalid):
         msgspec.structs.replace(load_settings({}, tmp_path), host=EVERYWHERE)
+
+
+def test_the_witness_policy_is_found_from_the_project(tmp_path: Path) -> None:
+    assert load_settings({}, tmp_path).witnesses == ""
+    assert load_settings({"FALAJ_WITNESSES": "w"}, tmp_path).witnesses == str(tmp_path / "w")
+    (tmp_path / "falaj.toml").write_text('[falaj]\nwitnesses = "w"\n', "utf-8")
+    (tmp_path / "below").mkdir()
+    assert load_settings({}, tmp_path / "below").witnesses == str(tmp_path / "w")

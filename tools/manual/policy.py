@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from falaj.bootstrap.control_plane import actions as declared_actions
 from falaj.governance.identity.model import ROLES
-from falaj.governance.policy.decide import CedarAuthoriser, default_policy, environment_policy
+from falaj.governance.policy.decide import CedarAuthoriser, policy_text
 from falaj.kernel.access import SYSTEM, Action, Principal, Question, Resource
 from falaj.kernel.environments import ENVIRONMENTS
 from tools.manual.errors import modules
@@ -26,7 +26,7 @@ _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 def actions() -> str:
     """Each action with the roles that the default policy lets do it, as Cedar answers."""
-    authoriser = CedarAuthoriser(default_policy(), all_actions())
+    authoriser = CedarAuthoriser(policy_text(), all_actions())
     rows = [
         (f"`{a.name}`", a.group, a.resource, a.summary, _who(authoriser, a), _forbidding(authoriser, a))
         for a in all_actions()
@@ -35,8 +35,10 @@ def actions() -> str:
     return f"""# Actions
 
 Whatever somebody can do has a name, and a rule must permit it. This is how the policy of a new home
-([default.cedar](../../src/falaj/governance/policy/default.cedar)) answers: default is deny, any forbid wins, and a rule
+([default.cedar](../../src/falaj/governance/policy/default.cedar)) answers above the platform's own rules
+([platform.cedar](../../src/falaj/governance/policy/platform.cedar)): default is deny, any forbid wins, and a rule
 that cannot be evaluated denies. A rule in the last column forbids for every role while its condition does not hold.
+A home may [replace its policy](../how-to/change-the-policy.md), and never the platform's rules.
 
 Roles: {", ".join(f"`{r}`" for r in ROLES)}.
 *platform* is Falaj itself, within a flow that somebody started; nobody can be given that role.
@@ -44,15 +46,15 @@ Roles: {", ".join(f"`{r}`" for r in ROLES)}.
 {table(head, rows)}
 ## In an environment
 
-What is done to something in an environment is decided by that environment's own policy on top
-([environments](../../src/falaj/governance/policy/environments)). Where roles differ from the table above:
+What is done to something in an environment is decided with that environment's own rules
+([environments](../../src/falaj/governance/policy/environments)) beside the platform's. Where roles differ from the table above:
 
 {table(("action", *ENVIRONMENTS), _by_environment(authoriser))}"""
 
 
 def _by_environment(default: CedarAuthoriser) -> list[tuple[str, ...]]:
     """The actions that an environment decides otherwise than the default, with the roles in each."""
-    own = [CedarAuthoriser(environment_policy(name), all_actions()) for name in ENVIRONMENTS]
+    own = [CedarAuthoriser(policy_text(name), all_actions()) for name in ENVIRONMENTS]
     found = [(a, [_who(authoriser, a) for authoriser in own]) for a in all_actions()]
     return [(f"`{a.name}`", *who) for a, who in found if set(who) != {_who(default, a)}]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from fastapi import APIRouter, FastAPI
@@ -14,6 +15,7 @@ from falaj.bootstrap.web import make_app
 from falaj.governance.audit import routes as audit_routes
 from falaj.governance.identity import routes as identity_routes
 from falaj.governance.identity.guard import Guard
+from falaj.governance.policy import routes as policy_routes
 from falaj.kernel.errors import NotFound
 from falaj.lifecycle.data import routes as data_routes
 from falaj.lifecycle.evidence import routes as evidence_routes
@@ -41,6 +43,7 @@ def build(plane: ControlPlane, more: Sequence[APIRouter] = ()) -> FastAPI:
     )
     routers: list[APIRouter] = [
         identity_routes.build(plane.identity, plane.sessions, guard),
+        policy_routes.build(plane.policy, policy_routes.Known(plane.identity.principal, partial(_facts, plane)), guard),
         audit_routes.build(plane.audit, plane.door, guard),
         data_routes.build(plane.data, flows, guard, clock),
         features_routes.build(plane.features, flows, guard, clock),
@@ -119,6 +122,17 @@ def _known_of_the_loop(plane: ControlPlane) -> overview.Ports:
         retraining=plane.retraining,
         flows=plane.workflows,
     )
+
+
+def _facts(plane: ControlPlane, kind: str, name: str) -> dict[str, Any]:
+    """What the registry knows of a resource that rules look at."""
+    model, at, number = name.partition("@")
+    if kind != "ModelVersion" or not at or not number.isdecimal():
+        return {}
+    try:
+        return {"author": plane.registry.version(model, int(number)).author}
+    except NotFound:
+        return {}
 
 
 def _record(journal: Path, prediction: str) -> loop_past.Record | None:

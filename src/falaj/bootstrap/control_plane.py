@@ -36,13 +36,15 @@ from falaj.governance.identity.store import SqlIdentityStore
 from falaj.governance.lineage import model as lineage_model
 from falaj.governance.lineage.service import LineageService
 from falaj.governance.lineage.store import SqlLineageStore
-from falaj.governance.policy.decide import EnvironmentAuthoriser, environment_policy
+from falaj.governance.policy import model as policy_model
+from falaj.governance.policy.service import PolicyInForce, PolicyService
+from falaj.governance.policy.store import SqlPolicyStore
 from falaj.governance.signing.keys import KeyRing, fingerprint, plane_key, public_pem
 from falaj.governance.signing.signer import EnvelopeSigner
 from falaj.kernel import locks
 from falaj.kernel.access import SYSTEM, Action, Principal
 from falaj.kernel.clock import HomeClock, SystemClock
-from falaj.kernel.digests import digest_of, sha256
+from falaj.kernel.digests import digest_of
 from falaj.kernel.environments import DEV, ENVIRONMENTS, MEASUREMENT, PRODUCTION, STAGING
 from falaj.kernel.errors import Conflict, Integrity
 from falaj.kernel.settings import Settings
@@ -119,7 +121,7 @@ from falaj.workflow.events import EventLog
 OWNER = "owner"
 _LOOK_SECONDS = 10.0
 _STAGES = (
-    audit_model, changes_model, identity_model, lineage_model, data_model, features_model, training_model,
+    audit_model, changes_model, identity_model, policy_model, lineage_model, data_model, features_model, training_model,
     evidence_model, registry_model, rollout_model, rollout_strategy, serving_model, monitoring_model, loop_model,
     keeping_model, foreign_model,
 )  # fmt: skip
@@ -185,6 +187,7 @@ class ControlPlane:
         except DatabaseError as e:
             raise explained(e, self.layout.flows) from e
         self._publish_anew()
+        self._tell_of_policy()
         self.watch.start()
         self.intake.start()
         self.observer.load([*self.registry.models(), *self.external.names()])
@@ -222,8 +225,10 @@ class ControlPlane:
             self.database, SqlAuditStore(), self.layout.audit, self.keys.log, origin, self.clock, self.witnesses
         )
         self.audit = AuditService(self.database, SqlAuditStore(), self.publisher)
-        self.door = Door(self.database, EnvironmentAuthoriser(actions()), self.audit, self.clock)
-        self.identity = IdentityService(self.database, SqlIdentityStore(), self.door, self.keys.pepper)
+        in_force = PolicyInForce(actions())
+        self.door = Door(self.database, in_force, self.audit, self.clock)
+        self.identity = IdentityService(self.database, SqlIdentityStore(), self.door, self.keys.pepper, actions())
+        self.policy = PolicyService(self.database, SqlPolicyStore(), self.door, in_force, self.identity.holders)
         self.sessions = SessionService(self.identity, SystemClock())
         self.lineage = LineageService(self.database, SqlLineageStore(), self.clock)
         self.changes = ChangeService(self.database, SqlApprovalStore(), self.door)
@@ -288,6 +293,7 @@ class ControlPlane:
         self.serving = self._serving(PRODUCTION, self._target(PRODUCTION), self.identity)
         self.staging = self._serving(STAGING, self._target(STAGING), guests)
         self.identity.on_change(self._publish_access)
+        self.policy.on_change(self._publish_access)
         staged = PlaneFolders(plane_folder(layout.home, STAGING), layout.blobs, layout.online, layout.home)
         self.staging_plane = SharedPlane(self.staging, staged, guests)
         measuring = self._serving(DEV, serving_model.Target("", MEASUREMENT, ""), self.identity)
@@ -307,7 +313,7 @@ class ControlPlane:
         """Serving as an environment has it: its plans, its key, its policy."""
         ports = serving.Ports(
             self.database, SqlBundleStore(), self.rollouts[name], self.registry, self.blobs, tokens, self.signers[name],
-            self.keys.pepper, environment_policy(name),
+            self.keys.pepper, partial(self.policy.layers, name),
         )  # fmt: skip
         return serving.ServingService(self.door, ports, target)
 
@@ -353,7 +359,7 @@ class ControlPlane:
         self.tail.catch_up(_LOOK_SECONDS)
 
     def _publish_access(self) -> None:
-        """Tokens or roles changed: tell the data planes, and give them a moment to follow."""
+        """Tokens, roles or the policy changed: tell the data planes, and give them a moment to follow."""
         for environment in (self.serving, self.staging):
             environment.settle(environment.publish(SYSTEM.name), 2.0)
 
@@ -376,6 +382,13 @@ class ControlPlane:
             self.incidents.open(monitoring_model.EVERY_MODEL, monitoring_model.BUNDLE, "", "; ".join(troubles))
         else:
             self.incidents.settle(monitoring_model.EVERY_MODEL, monitoring_model.BUNDLE)
+
+    def _tell_of_policy(self) -> None:
+        """A home's policy that this release cannot hold: somebody must see it, for only administrators can act."""
+        if self.policy.trouble:
+            self.incidents.open(monitoring_model.EVERY_MODEL, monitoring_model.POLICY, "", self.policy.trouble)
+        else:
+            self.incidents.settle(monitoring_model.EVERY_MODEL, monitoring_model.POLICY)
 
     def _steps(self) -> None:
         limits = {"memory_mb": self.settings.step_memory_mb, "seconds": self.settings.step_seconds}
@@ -480,7 +493,7 @@ class ControlPlane:
                 rollouts=self.rollouts,
                 serving={STAGING: self.staging, PRODUCTION: self.serving},
                 keys={name: fingerprint(self.keys.of(name)) for name in ENVIRONMENTS},
-                policies={name: sha256(environment_policy(name).encode()) for name in ENVIRONMENTS},
+                policy=self.policy.layers,
                 door=self.door,
                 clock=self.clock,
             )

@@ -8,11 +8,15 @@ import msgspec
 
 
 class Principal(msgspec.Struct, frozen=True):
-    """Someone who acts: a person or a service, with the roles that hold now."""
+    """Someone who acts: a person or a service, with the roles that hold now.
+
+    `scope` are the actions and groups that the token at hand is good for; None is all that the roles give.
+    """
 
     name: str
     kind: str = "person"  # person | service
     roles: tuple[str, ...] = ()
+    scope: tuple[str, ...] | None = None
 
 
 class Action(msgspec.Struct, frozen=True):

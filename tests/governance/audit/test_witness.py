@@ -22,7 +22,8 @@ from falaj.governance.audit.verify import demanding_quorum, verify_folder
 from falaj.governance.audit.witness import Witness, create
 from falaj.governance.audit.witnessing import Answer, Witnesses
 from falaj.kernel.errors import Conflict, Integrity
-from tests.governance.audit.support import Log, StillClock
+from tests.governance.audit.support import Log
+from tests.governance.support import StillClock
 
 
 class Watched:

@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from falaj.governance.identity.model import ROLES, check_principal
-from falaj.governance.identity.service import MAX_DAYS, IdentityService, SessionService
+from falaj.governance.door import Intent
+from falaj.governance.identity.model import IDENTITY_GRANT, IDENTITY_READ, ROLES, check_principal
+from falaj.governance.identity.service import MAX_DAYS, IdentityService, SessionService, Terms
 from falaj.governance.identity.store import SqlIdentityStore
 from falaj.governance.identity.verify import KnownToken
-from falaj.kernel.access import SYSTEM, Principal
+from falaj.kernel.access import SYSTEM, Action, Principal, Resource
 from falaj.kernel.errors import Conflict, Denied, Invalid, NotFound, Unauthenticated
 from falaj.storage.sql.database import Tx
-from tests.governance.support import ADMIN, ENGINEER, PEPPER, RISK, VIEWER, Desk
+from tests.governance.support import ADMIN, ENGINEER, PEPPER, RISK, VIEWER, Desk, StillClock
 
 BOB = Principal("bob", "person", ("viewer", "auditor"))
 
@@ -248,3 +249,67 @@ def test_a_closed_session_is_over(sessions: SessionService) -> None:
     sessions.close("unknown")
     assert sessions.principal(cookie) is None
     assert sessions.principal(other) == BOB
+
+
+# tokens that are good for some actions only
+
+
+def may(desk: Desk, token: str, action: Action) -> bool:
+    who = desk.identity.authenticate(token)
+    return desk.door.allows(Intent(who, action, Resource(action.resource, "*")))
+
+
+def test_a_token_does_no_more_than_its_scope(desk: Desk) -> None:
+    admin = Principal("ada", "person", ("platform-admin",))
+    whole = desk.identity.grant(SYSTEM, admin, 30)
+    by_group = desk.identity.grant(SYSTEM, admin, Terms(30, ("read",)))
+    by_name = desk.identity.grant(SYSTEM, admin, Terms(30, ("identity.grant", "audit")))
+    able = [[may(desk, t.token, a) for a in (IDENTITY_READ, IDENTITY_GRANT)] for t in (whole, by_group, by_name)]
+    assert able == [[True, True], [True, False], [False, True]]
+    assert desk.identity.authenticate(by_name.token).scope == ("identity.grant", "audit") == by_name.scope
+    assert [t.scope for t in desk.identity.known_tokens() if t.id == whole.id] == [None]
+    assert desk.entries()[-1].detail["scope"] == ["identity.grant", "audit"]
+    with pytest.raises(Denied, match="within-the-tokens-scope") as refusal:
+        desk.identity.grant(desk.identity.authenticate(by_group.token), admin, 1)
+    assert "--scope" in refusal.value.hint
+
+
+def test_a_scope_gives_nothing_that_the_roles_do_not(desk: Desk) -> None:
+    given = desk.identity.grant(SYSTEM, Principal("vic", "person", ("viewer",)), Terms(1, ("identity.grant", "read")))
+    assert may(desk, given.token, IDENTITY_READ) and not may(desk, given.token, IDENTITY_GRANT)
+
+
+@pytest.mark.parametrize(
+    "scope", [(), ("identity.granted",), ("read", ""), ("*",), ("Read",), ("platform-admin",), ("read identity.grant",)]
+)
+def test_what_is_no_scope(desk: Desk, scope: tuple[str, ...]) -> None:
+    with pytest.raises(Invalid) as refusal:
+        desk.identity.grant(SYSTEM, BOB, Terms(1, scope))
+    assert refusal.value.code == "bad_token_scope"
+    assert desk.identity.known_tokens() == []
+
+
+def test_a_session_does_no_more_than_the_token_that_opened_it_and_ends_with_it(desk: Desk) -> None:
+    admin = Principal("ada", "person", ("platform-admin",))
+    other, given = desk.identity.grant(SYSTEM, admin, 30), desk.identity.grant(SYSTEM, admin, Terms(1, ("read",)))
+    sessions = SessionService(desk.identity, desk.clock)
+    cookie = sessions.open(sessions.link(desk.identity.authenticate(given.token), given.id))
+    lasting = sessions.open(sessions.link(desk.identity.authenticate(other.token), other.id))
+    who = sessions.principal(cookie)
+    assert who is not None and (who.name, who.roles, who.scope) == ("ada", ("platform-admin",), ("read",))
+    assert not desk.door.allows(Intent(who, IDENTITY_GRANT, Resource("Account", "*")))
+    desk.identity.revoke(ADMIN, given.id)
+    assert sessions.principal(cookie) is None, "although ada has another token"
+    assert sessions.principal(lasting) == admin
+    late = sessions.link(admin, other.id)
+    desk.identity.revoke(ADMIN, other.id)
+    assert sessions.principal(sessions.open(late)) is None
+
+
+def test_a_session_ends_when_its_token_expires(desk: Desk) -> None:
+    given = desk.identity.grant(SYSTEM, BOB, 1)
+    still = SessionService(desk.identity, StillClock())
+    cookie = still.open(still.link(BOB, given.id))
+    assert still.principal(cookie) == BOB
+    desk.clock.forward(days=1)
+    assert still.principal(cookie) is None

@@ -8,11 +8,12 @@ from hypothesis import strategies as st
 
 from falaj.bootstrap.control_plane import actions
 from falaj.governance.identity.model import ROLES
-from falaj.governance.policy.decide import GROUPS, CedarAuthoriser, default_policy
+from falaj.governance.policy.decide import CedarAuthoriser, policy_text
+from falaj.governance.policy.schema import GROUPS
 from falaj.kernel.access import SYSTEM, Action, Decision, Principal, Question, Resource
 from falaj.kernel.errors import Invalid
 
-POLICY = CedarAuthoriser(default_policy(), actions())
+POLICY = CedarAuthoriser(policy_text(), actions())
 SPECIAL = {  # forbidden without facts about their resource
     "changes.approve", "training.start", "serving.score", "registry.propose_waiver", "registry.sign_waiver",
 }  # fmt: skip
@@ -192,7 +193,7 @@ def test_a_context_that_cedar_cannot_read_denies(context: dict[str, Any]) -> Non
 
 def test_a_rule_that_cannot_be_evaluated_denies_even_beside_a_permit() -> None:
     broken = '@id("broken") forbid (principal, action, resource) when { resource.nothing == 1 };'
-    policy = CedarAuthoriser(default_policy() + broken, actions())
+    policy = CedarAuthoriser(policy_text() + broken, actions())
     decision = policy.decide(Question(Principal("bob", "person", ("viewer",)), "identity.read", Resource("Thing", "t")))
     assert not decision.allowed
     assert decision.errors
@@ -201,7 +202,7 @@ def test_a_rule_that_cannot_be_evaluated_denies_even_beside_a_permit() -> None:
 
 def test_a_forbid_goes_before_every_permit() -> None:
     rule = '@id("never") @hint("come back tomorrow") forbid (principal, action == Action::"audit.read", resource);'
-    policy = CedarAuthoriser(default_policy() + rule, actions())
+    policy = CedarAuthoriser(policy_text() + rule, actions())
     decision = policy.decide(Question(Principal("bob", "person", tuple(ROLES)), "audit.read", Resource("Log", "*")))
     assert (decision.allowed, decision.rules, decision.hint) == (False, ("never",), "come back tomorrow")
 
@@ -220,10 +221,10 @@ def test_no_policy_permits_nothing() -> None:
 
 def test_an_unknown_group_is_refused() -> None:
     with pytest.raises(Invalid, match="no such action group"):
-        CedarAuthoriser(default_policy(), [Action("x.y", "everything", "Thing", "do all")])
+        CedarAuthoriser(policy_text(), [Action("x.y", "everything", "Thing", "do all")])
 
 
 def test_an_action_that_is_declared_in_two_ways_is_refused() -> None:
     twice = [Action("x.y", "read", "Thing", "look"), Action("x.y", "administration", "Thing", "look")]
     with pytest.raises(Invalid, match="declared twice"):
-        CedarAuthoriser(default_policy(), twice)
+        CedarAuthoriser(policy_text(), twice)

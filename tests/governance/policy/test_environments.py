@@ -8,12 +8,18 @@ import pytest
 
 from falaj.bootstrap.control_plane import actions
 from falaj.governance.identity.model import ROLES
-from falaj.governance.policy.decide import CedarAuthoriser, EnvironmentAuthoriser, default_policy, environment_policy
+from falaj.governance.policy.decide import (
+    CedarAuthoriser,
+    EnvironmentAuthoriser,
+    default_policy,
+    platform_policy,
+    policy_text,
+)
 from falaj.kernel.access import SYSTEM, Decision, Principal, Question, Resource
 from falaj.kernel.environments import ENVIRONMENTS, MEASUREMENT
 
 POLICY = EnvironmentAuthoriser(actions())
-DEFAULT = CedarAuthoriser(default_policy(), actions())
+DEFAULT = CedarAuthoriser(policy_text(), actions())
 BUILDERS = {"data-scientist", "ml-engineer", "platform-admin"}
 JUDGES = {"risk-officer", "platform-admin"}
 ENGINEERS = {"ml-engineer", *JUDGES}
@@ -82,6 +88,7 @@ def test_without_an_environment_the_default_holds() -> None:
 
 
 def test_each_text_is_the_default_and_its_own() -> None:
-    texts = {name: environment_policy(name) for name in ENVIRONMENTS}
-    assert len(set(texts.values())) == 3 and all(t.startswith(default_policy()) for t in texts.values())
-    assert environment_policy(MEASUREMENT) == texts["dev"]
+    texts = {name: policy_text(name) for name in ENVIRONMENTS}
+    assert len(set(texts.values())) == 3 and all(t.endswith(default_policy()) for t in texts.values())
+    assert all(t.startswith(platform_policy(name)) for name, t in texts.items())
+    assert policy_text(MEASUREMENT) == texts["dev"]

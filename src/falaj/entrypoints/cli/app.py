@@ -36,6 +36,7 @@ COMMANDS = {
     "console": ("commands.home:console", "Print a one-time link into the console; it works for ten minutes."),
     "clock": ("commands.clock:clock", "Show the home's clock, or set it. Records of the past are as old as this clock says."),
     "token": ("commands.home:token_app", "Who may act, and with which token."),
+    "policy": ("commands.policy:policy_app", "Who may do what: the rules, their versions, and why they decide as they do."),
     "plan": ("commands.build:plan", "Show what applying the project would change."),
     "apply": ("commands.build:apply", "Make the project's definition the one that holds."),
     "ingest": ("commands.build:ingest", "Load the new files of a source; bad rows go to quarantine with their reasons."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 
 from falaj.kernel.access import Action
 from falaj.kernel.errors import Invalid
@@ -33,4 +34,16 @@ def check_principal(name: str, roles: tuple[str, ...]) -> None:
             f"no such role: {', '.join(unknown) or '(none given)'}",
             hint=f"use some of {', '.join(ROLES)}",
             code="no_such_role",
+        )
+
+
+def check_scope(scope: tuple[str, ...], known: Collection[str]) -> None:
+    """Raise `Invalid` unless a token's scope names declared actions and groups only, at least one."""
+    unknown = sorted(set(scope) - set(known))
+    if unknown or not scope:
+        raise Invalid(
+            f"no such action or group: {', '.join(unknown)[:200] or '(none given)'}",
+            hint="name actions, as in `falaj policy explain`, or groups: read, engineering, risk, audit, inference; "
+            "leave --scope out for all that the roles give",
+            code="bad_token_scope",
         )

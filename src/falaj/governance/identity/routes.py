@@ -10,17 +10,19 @@ from pydantic import BaseModel, Field
 
 from falaj.governance.identity.guard import Guard, actor
 from falaj.governance.identity.model import IDENTITY_GRANT, IDENTITY_READ, IDENTITY_REVOKE, SESSION_OPEN, WHO_AM_I
-from falaj.governance.identity.service import IdentityService, SessionService
+from falaj.governance.identity.service import IdentityService, SessionService, Terms
+from falaj.governance.identity.verify import bearer, id_in
 from falaj.kernel.access import Principal
 
 
 class Grant(BaseModel):
-    """A principal, its roles, and how long its token lasts."""
+    """A principal, its roles, how long its token lasts, and what it is good for (left out: all that the roles give)."""
 
     name: str = Field(max_length=64)
     kind: str = Field(default="person", pattern="^(person|service)$")
     roles: list[str]
     days: int = 90
+    scope: list[str] | None = None
 
 
 def build(identity: IdentityService, sessions: SessionService, guard: Guard) -> APIRouter:
@@ -30,12 +32,16 @@ def build(identity: IdentityService, sessions: SessionService, guard: Guard) -> 
     @routes.get("/tokens", IDENTITY_READ)
     def tokens() -> list[dict[str, Any]]:
         rows = identity.known_tokens()
-        return [{"id": t.id, "principal": t.principal, "roles": t.roles, "expires_at": t.expires_at} for t in rows]
+        return [
+            {"id": t.id, "principal": t.principal, "roles": t.roles, "expires_at": t.expires_at, "scope": t.scope}
+            for t in rows
+        ]
 
     @routes.post("/tokens", IDENTITY_GRANT)
     def grant(body: Grant, request: Request) -> dict[str, Any]:
         principal = Principal(body.name, body.kind, tuple(body.roles))
-        answer: dict[str, Any] = msgspec.to_builtins(identity.grant(actor(request), principal, body.days))
+        terms = Terms(body.days, None if body.scope is None else tuple(body.scope))
+        answer: dict[str, Any] = msgspec.to_builtins(identity.grant(actor(request), principal, terms))
         return answer
 
     @routes.delete("/tokens/{token_id}", IDENTITY_REVOKE)
@@ -45,7 +51,8 @@ def build(identity: IdentityService, sessions: SessionService, guard: Guard) -> 
 
     @routes.post("/sessions", SESSION_OPEN)
     def session(request: Request) -> dict[str, str]:
-        return {"code": sessions.link(actor(request))}
+        token = id_in(bearer(request.headers.get("authorization", "")))
+        return {"code": sessions.link(actor(request), token)}
 
     @routes.get("/whoami", WHO_AM_I)
     def whoami(request: Request) -> dict[str, Any]:

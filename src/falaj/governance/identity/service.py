@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
+from typing import Any
 
 import msgspec
 
 from falaj.governance.door import Done, Door, Intent
-from falaj.governance.identity.model import IDENTITY_GRANT, IDENTITY_REVOKE, check_principal
+from falaj.governance.identity.model import IDENTITY_GRANT, IDENTITY_REVOKE, check_principal, check_scope
 from falaj.governance.identity.ports import IdentityStore
 from falaj.governance.identity.verify import KnownToken, TokenVerifier, make_token, token_hash
-from falaj.kernel.access import SYSTEM, Principal, Resource
-from falaj.kernel.clock import Clock, iso
+from falaj.kernel.access import SYSTEM, Action, Principal, Resource
+from falaj.kernel.clock import Clock, iso, parse_iso
 from falaj.kernel.errors import Conflict, Denied, Invalid, NotFound
 from falaj.storage.sql.database import Database, Tx
 
@@ -31,12 +32,28 @@ class NewToken(msgspec.Struct, frozen=True):
     principal: str
     roles: tuple[str, ...]
     expires_at: str
+    scope: tuple[str, ...] | None = None
+
+
+class Terms(msgspec.Struct, frozen=True):
+    """What a token is good for: how many days, and which actions and groups; None is all that the roles give."""
+
+    days: int
+    scope: tuple[str, ...] | None = None
 
 
 class IdentityService:
     """Who there is, and who a token stands for."""
 
-    def __init__(self, database: Database, store: IdentityStore, door: Door, pepper: bytes) -> None:
+    def __init__(
+        self,
+        database: Database,
+        store: IdentityStore,
+        door: Door,
+        pepper: bytes,
+        actions: Iterable[Action] = (),
+    ) -> None:
+        self._scopes = {name for a in actions for name in (a.name, a.group)}
         self._database = database
         self._store = store
         self._door = door
@@ -80,20 +97,33 @@ class IdentityService:
         """Tokens that are not revoked, as keyed hashes with their principals."""
         return self._database.read(self._store.live_tokens)
 
+    def knows(self, token_id: str) -> bool:
+        """Whether a token is good now: neither revoked nor expired."""
+        now = self._door.clock.now()
+        return any(t.id == token_id and now < parse_iso(t.expires_at) for t in self.known_tokens())
+
+    def holders(self, tx: Tx) -> list[Principal]:
+        """Whom the tokens stand for that are good at this point of the transaction, once a token."""
+        now = self._door.clock.now()
+        return [t.principal_of() for t in self._store.live_tokens(tx) if now < parse_iso(t.expires_at)]
+
     def grant(
         self,
         actor: Principal,
         principal: Principal,
-        days: int,
+        terms: int | Terms,
         operation_id: str = "",
         keep: Callable[[str], None] | None = None,
     ) -> NewToken:
-        """Create the principal or change its roles, and give it a token that lasts `days`.
+        """Create the principal or change its roles, and give it a token on some terms, or for so many days.
 
         `keep` is handed the token before it is granted: a crash after that must not leave one that nobody knows.
         Raises `Conflict` when the operation was done before: its token was shown then and is not kept.
         """
         check_principal(principal.name, principal.roles)
+        days, scope = (terms.days, terms.scope) if isinstance(terms, Terms) else (terms, None)
+        if scope is not None:
+            check_scope(scope, self._scopes)
         if not 1 <= days <= MAX_DAYS:
             raise Invalid(
                 f"a token cannot last {days} days", hint=f"choose 1 to {MAX_DAYS} days", code="bad_token_days"
@@ -109,6 +139,7 @@ class IdentityService:
             kind=principal.kind,
             roles=principal.roles,
             expires_at=iso(now + timedelta(days=days)),
+            scope=scope,
         )
 
         def do(tx: Tx) -> Done[dict[str, str]]:
@@ -116,7 +147,11 @@ class IdentityService:
             self._store.put_token(tx, known, iso(now))
             return Done({"id": identifier})
 
-        detail = {"roles": list(principal.roles), "token": identifier, "expires_at": known.expires_at}
+        detail: dict[str, Any] = {
+            "roles": list(principal.roles), "token": identifier, "expires_at": known.expires_at,
+        }  # fmt: skip
+        if scope is not None:
+            detail["scope"] = list(scope)
         intent = Intent(actor, IDENTITY_GRANT, Resource("Account", principal.name), operation_id, detail=detail)
         given = self._door.change(intent, do)["id"]
         if given != identifier:
@@ -126,7 +161,7 @@ class IdentityService:
                 code="token_given",
             )
         self._changed()
-        return NewToken(identifier, token, principal.name, principal.roles, known.expires_at)
+        return NewToken(identifier, token, principal.name, principal.roles, known.expires_at, scope)
 
     def revoke(self, actor: Principal, token_id: str) -> None:
         """A revoked token is refused from now on. Raises `NotFound`."""
@@ -147,33 +182,46 @@ class IdentityService:
             listener()
 
 
+class Opened(msgspec.Struct, frozen=True):
+    """What a link or a cookie stands for: a principal within a token's scope, while that token is good.
+
+    `token` is the token's id; empty where no token opened it.
+    """
+
+    name: str
+    scope: tuple[str, ...] | None
+    token: str
+    until: datetime
+
+
 class SessionService:
     """Console sessions: a one-time link becomes a cookie. Kept in memory, so a restart ends them all.
 
-    `clock` is the machine's: a home that replays another day must not end or prolong anyone's session.
+    A session may do no more than the token that opened it, and ends with it. `clock` is the machine's: a home that
+    replays another day must not end or prolong anyone's session.
     """
 
     def __init__(self, identity: IdentityService, clock: Clock) -> None:
         self._identity = identity
         self._clock = clock
-        self._links: dict[str, tuple[str, datetime]] = {}
-        self._cookies: dict[str, tuple[str, datetime]] = {}
+        self._links: dict[str, Opened] = {}
+        self._cookies: dict[str, Opened] = {}
         self._lock = threading.Lock()
 
-    def link(self, principal: Principal) -> str:
-        """A code that opens one session for `principal` within ten minutes."""
+    def link(self, principal: Principal, token: str = "") -> str:
+        """A code that opens one session for `principal` within ten minutes; `token` is the id of the one that asks."""
         code, now = secrets.token_urlsafe(24), self._clock.now()
         with self._lock:
             self._links = _lasting(self._links, now)
-            self._links[code] = (principal.name, now + _LINK)
+            self._links[code] = Opened(principal.name, principal.scope, token, now + _LINK)
         return code
 
     def open(self, code: str) -> str:
         """Use a code up; returns the cookie's value. Raises `Denied`."""
         now = self._clock.now()
         with self._lock:
-            name, until = self._links.pop(code, ("", now))
-            if not name or now >= until:
+            link = self._links.pop(code, None)
+            if link is None or now >= link.until:
                 raise Denied(
                     "this link was used already, or it is older than ten minutes",
                     hint="get a fresh one: `falaj console`",
@@ -181,17 +229,18 @@ class SessionService:
                 )
             cookie = secrets.token_urlsafe(32)
             self._cookies = _lasting(self._cookies, now)
-            self._cookies[cookie] = (name, now + _SESSION)
+            self._cookies[cookie] = msgspec.structs.replace(link, until=now + _SESSION)
             return cookie
 
     def principal(self, cookie: str) -> Principal | None:
-        """Whose session it is, with the roles that hold now; None when it has ended."""
-        now = self._clock.now()
+        """Whose session it is, with the roles that hold now; None when it or its token has ended."""
         with self._lock:
-            name, until = self._cookies.get(cookie, ("", now))
-        if not name or now >= until:
+            session = self._cookies.get(cookie)
+        if session is None or self._clock.now() >= session.until:
             return None
-        return self._identity.principal(name)
+        if session.token and not self._identity.knows(session.token):
+            return None
+        return msgspec.structs.replace(self._identity.principal(session.name), scope=session.scope)
 
     def close(self, cookie: str) -> None:
         """End a session; one that is unknown is no error."""
@@ -199,6 +248,6 @@ class SessionService:
             self._cookies.pop(cookie, None)
 
 
-def _lasting(held: dict[str, tuple[str, datetime]], now: datetime) -> dict[str, tuple[str, datetime]]:
+def _lasting(held: dict[str, Opened], now: datetime) -> dict[str, Opened]:
     """Without those that have ended: nobody asks for them again, and they would be kept for ever."""
-    return {code: (name, until) for code, (name, until) in held.items() if now < until}
+    return {code: opened for code, opened in held.items() if now < opened.until}

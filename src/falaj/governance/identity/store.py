@@ -26,6 +26,7 @@ tokens = Table(
     Column("created_at", String, nullable=False),
     Column("expires_at", String, nullable=False),
     Column("revoked_at", String),
+    Column("scope", String),  # actions and groups; null: all that the roles give
 )
 
 
@@ -56,7 +57,12 @@ class SqlIdentityStore:
         tx.execute(delete(tokens).where(tokens.c.id == token.id))
         tx.execute(
             insert(tokens).values(
-                id=token.id, principal=token.principal, hash=token.hash, created_at=at, expires_at=token.expires_at
+                id=token.id,
+                principal=token.principal,
+                hash=token.hash,
+                created_at=at,
+                expires_at=token.expires_at,
+                scope=None if token.scope is None else " ".join(token.scope),
             )
         )
 
@@ -74,6 +80,10 @@ class SqlIdentityStore:
             .order_by(tokens.c.id)
         )
         return [
-            KnownToken(r.id, r.hash, r.principal, r.kind, tuple(r.roles.split()), r.expires_at)
+            KnownToken(r.id, r.hash, r.principal, r.kind, tuple(r.roles.split()), r.expires_at, _scope(r.scope))
             for r in tx.execute(query)
         ]
+
+
+def _scope(text: str | None) -> tuple[str, ...] | None:
+    return None if text is None else tuple(text.split())

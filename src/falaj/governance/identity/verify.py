@@ -27,7 +27,7 @@ _TOKEN = re.compile(r"(falaj_(?P<id>[0-9a-z]{16})_[A-Za-z0-9_-]{43})_(?P<sum>[0-
 
 
 class KnownToken(msgspec.Struct, frozen=True):
-    """A token as a verifier knows it. `hash` is hex; `expires_at` is RFC 3339."""
+    """A token as a verifier knows it. `hash` is hex; `expires_at` is RFC 3339; `scope` as in `Principal`."""
 
     id: str
     hash: str
@@ -35,6 +35,11 @@ class KnownToken(msgspec.Struct, frozen=True):
     kind: str
     roles: tuple[str, ...]
     expires_at: str
+    scope: tuple[str, ...] | None = None
+
+    def principal_of(self) -> Principal:
+        """Whom it stands for."""
+        return Principal(self.principal, self.kind, self.roles, self.scope)
 
 
 def make_token() -> tuple[str, str]:
@@ -67,7 +72,7 @@ class TokenVerifier:
             raise _refused("it is not known", "unknown_token")
         if now >= parse_iso(known.expires_at):
             raise _refused("it has expired", "expired_token")
-        return Principal(known.principal, known.kind, known.roles)
+        return known.principal_of()
 
 
 def bearer(header: str) -> str:
@@ -76,6 +81,12 @@ def bearer(header: str) -> str:
     if scheme.lower() != "bearer" or not token:
         raise _refused("there is none", "no_token")
     return token.strip()
+
+
+def id_in(token: str) -> str:
+    """The id that a well-formed token names; empty for anything else. It says nothing about whether it is known."""
+    match = _TOKEN.match(token)
+    return match["id"] if match else ""
 
 
 def _checksum(body: str) -> str:

@@ -2,45 +2,78 @@
 
 Default deny; any forbid wins; and stricter than Cedar: a rule that fails to evaluate denies,
 because Cedar skips it, and a skipped forbid would be an open door.
+
+Two layers: the platform's rules, which every release brings, and above them the home's own policy. The platform's
+forbids therefore hold whatever a home permits, and a home's forbids never stop the platform itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from importlib import resources
-from typing import Any
+from typing import Any, Protocol
 
 import cedarpy
 import msgspec
 
+from falaj.governance.policy.schema import GROUPS, misshapen
 from falaj.kernel.access import Action, Decision, Question
 from falaj.kernel.environments import ENVIRONMENTS, home_of
 from falaj.kernel.errors import Invalid
 
-GROUPS = ("read", "engineering", "risk", "administration", "audit", "inference", "system")
+
+class Decider(Protocol):
+    """Whoever answers questions."""
+
+    def decide(self, question: Question) -> Decision:
+        """Decide; an error in any rule is a denial."""
+        ...
 
 
 def default_policy() -> str:
-    """The policy text that a new home starts with."""
-    return (resources.files("falaj.governance.policy") / "default.cedar").read_text("utf-8")
+    """The home's own policy, as a new home starts with it."""
+    return _text("default.cedar")
 
 
-def environment_policy(environment: str) -> str:
-    """The policy text that holds in an environment: the default, and the environment's own rules below it."""
-    own = resources.files("falaj.governance.policy") / "environments" / f"{home_of(environment)}.cedar"
-    return f"{default_policy()}\n{own.read_text('utf-8')}"
+def recovery_policy() -> str:
+    """What holds in the place of a home's policy that cannot."""
+    return _text("recovery.cedar")
+
+
+def platform_policy(environment: str = "") -> str:
+    """The platform's own rules, with those for things in an environment."""
+    own = _text("environments", f"{home_of(environment)}.cedar") if environment else ""
+    return f"{_text('platform.cedar')}\n{own}"
+
+
+def policy_text(environment: str = "", home: str | None = None) -> str:
+    """All that holds (for things in an environment): the platform's rules, and the home's own or the default."""
+    return Layers(platform_policy(environment), default_policy() if home is None else home).whole
+
+
+class Layers(msgspec.Struct, frozen=True):
+    """What holds in one place: the platform's rules there, and the home's own policy above them."""
+
+    platform: str
+    home: str
+
+    @property
+    def whole(self) -> str:
+        """Both, as one text."""
+        return f"{self.platform}\n{self.home}"
 
 
 class EnvironmentAuthoriser:
-    """Decides a question about a thing in an environment by that environment's policy, any other by the default.
+    """Decides a question about a thing in an environment by that environment's rules, any other without them.
 
-    The environment is the resource's attribute of that name; one that nobody knows denies.
+    The environment is the resource's attribute of that name; one that nobody knows denies. `home` is the home's own
+    policy; the default when it is left out.
     """
 
-    def __init__(self, actions: Iterable[Action]) -> None:
-        actions = tuple(actions)
-        self._default = CedarAuthoriser(default_policy(), actions)
-        self._own = {name: CedarAuthoriser(environment_policy(name), actions) for name in ENVIRONMENTS}
+    def __init__(self, actions: Iterable[Action], home: str | None = None) -> None:
+        actions, home = tuple(actions), default_policy() if home is None else home
+        self._default = layered(Layers(platform_policy(), home), actions)
+        self._own = {n: layered(Layers(platform_policy(n), home), actions) for n in ENVIRONMENTS}
 
     def decide(self, question: Question) -> Decision:
         """Decide by the policy of the environment that the resource is in; an environment that is not known is a
@@ -55,8 +88,25 @@ class EnvironmentAuthoriser:
         return authoriser.decide(question)
 
 
+class SplitAuthoriser:
+    """Decides about the platform itself by one policy, about everyone else by another."""
+
+    def __init__(self, platform: Decider, everyone: Decider) -> None:
+        self._platform = platform
+        self._everyone = everyone
+
+    def decide(self, question: Question) -> Decision:
+        """Decide; an error in any rule is a denial."""
+        return (self._platform if "system" in question.principal.roles else self._everyone).decide(question)
+
+
+def layered(layers: Layers, actions: tuple[Action, ...]) -> SplitAuthoriser:
+    """Decides by the platform's rules and the home's; what the platform does itself, by its own rules alone."""
+    return SplitAuthoriser(CedarAuthoriser(layers.platform, actions), CedarAuthoriser(layers.whole, actions))
+
+
 class CedarAuthoriser:
-    """Decides questions about declared actions; an undeclared action is denied."""
+    """Decides questions about declared actions by one text; an undeclared action is denied."""
 
     def __init__(self, policy: str, actions: Iterable[Action]) -> None:
         self._actions: dict[str, Action] = {}
@@ -91,8 +141,14 @@ class CedarAuthoriser:
         if question.action not in self._actions:
             return Decision(False, errors=("undeclared action",), reason=f"{question.action} is not a declared action")
         principal, resource = question.principal, question.resource
+        wrong = misshapen(resource.attributes)
+        if wrong:
+            return Decision(False, errors=(wrong,), reason=f"the question could not be evaluated: {wrong}")
+        own: dict[str, Any] = {"kind": principal.kind}
+        if principal.scope is not None:
+            own["scope"] = [{"__entity": {"type": "Action", "id": name}} for name in principal.scope]
         delta = [
-            _entity("Principal", principal.name, [("Role", r) for r in principal.roles], {"kind": principal.kind}),
+            _entity("Principal", principal.name, [("Role", r) for r in principal.roles], own),
             _entity(resource.type, resource.id, [], resource.attributes),
         ]
         try:
@@ -142,3 +198,7 @@ def _entity(
         "attrs": attributes or {},
         "parents": [{"type": t, "id": i} for t, i in parents],
     }
+
+
+def _text(*path: str) -> str:
+    return resources.files("falaj.governance.policy").joinpath(*path).read_text("utf-8")

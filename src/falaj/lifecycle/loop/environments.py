@@ -5,7 +5,7 @@ Keys, policies and approvals are each environment's own; the versions are the sa
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -13,8 +13,10 @@ import msgspec
 from falaj.governance.changes.model import Approval, missing_roles
 from falaj.governance.changes.service import ChangeService
 from falaj.governance.door import Done, Door, Intent
+from falaj.governance.policy.decide import Layers
 from falaj.kernel.access import Principal, Resource
 from falaj.kernel.clock import Clock
+from falaj.kernel.digests import sha256
 from falaj.kernel.environments import STAGING
 from falaj.kernel.errors import Conflict, FalajError, Invalid
 from falaj.kernel.ids import new_id
@@ -97,7 +99,7 @@ class Differences(msgspec.Struct, frozen=True):
 
 
 class Ports(msgspec.Struct, frozen=True):
-    """What environments are asked of. `rollouts` and `serving` by environment; `keys` and `policies` are digests."""
+    """What environments are asked of. `rollouts` and `serving` by environment; `keys` are digests; `policy` is what holds in one now."""
 
     registry: RegistryService
     changes: ChangeService
@@ -105,7 +107,7 @@ class Ports(msgspec.Struct, frozen=True):
     rollouts: Mapping[str, RolloutService]
     serving: Mapping[str, ServingService]
     keys: Mapping[str, str]
-    policies: Mapping[str, str]
+    policy: Callable[[str], Layers]
     door: Door
     clock: Clock
 
@@ -241,7 +243,7 @@ class EnvironmentService:
             roles=environment.roles,
             rehearsal=environment.rehearsal,
             key=p.keys[name],
-            policy=p.policies[name],
+            policy=sha256(p.policy(name).whole.encode()),
             plane=self._plane(name),
             serving=tuple(serving),
             admitted=tuple(Stands(v.model, v.alias, v.digest) for _, v in sorted(newest.items())),

@@ -44,6 +44,8 @@ BUNDLE = "bundle"
 """The kind of incident when no bundle can be made for a data plane."""
 WITNESS = "witness"
 """The kind of incident when a witness of the audit log refuses the log's history."""
+POLICY = "policy"
+"""The kind of incident when the home's own policy cannot hold in this release."""
 EVERY_MODEL = "*"
 """The model of an incident that concerns all of them."""
 

@@ -79,11 +79,15 @@ class Release(msgspec.Struct, frozen=True):
 
 
 class Access(msgspec.Struct, frozen=True):
-    """Who may do what on this data plane: a snapshot of tokens and policy."""
+    """Who may do what on this data plane: a snapshot of tokens and policy.
+
+    `policy` is all that holds, as Cedar; `platform` that part of it by which the platform itself is judged.
+    """
 
     tokens: tuple[KnownToken, ...]
-    policy: str  # Cedar
+    policy: str
     pepper: str  # base64, sealed for the purpose PEPPER
+    platform: str = ""  # empty in bundles of 0.1: everyone is judged by `policy`
 
 
 class Bundle(msgspec.Struct, frozen=True):

@@ -10,6 +10,7 @@ import base64
 import os
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from falaj.governance.door import Done, Door, Intent
 from falaj.governance.identity.verify import KnownToken
+from falaj.governance.policy.decide import Layers
 from falaj.governance.signing.sealing import seal_to, unseal
 from falaj.governance.signing.signer import EnvelopeSigner
 from falaj.kernel.access import SYSTEM, Resource
@@ -57,7 +59,7 @@ class Ports(msgspec.Struct, frozen=True):
     tokens: Tokens
     signer: EnvelopeSigner
     pepper: bytes
-    policy: str
+    policy: Callable[[], Layers]
 
 
 class ServingService:
@@ -201,7 +203,8 @@ class ServingService:
         return Release(digest, admission.alias, admission.model, files, signature, envelope, waiver)
 
     def _access(self, target: Target, tokens: list[KnownToken]) -> Access:
-        return Access(tuple(tokens), self._p.policy, seal_to(_reader(target), self._p.pepper, PEPPER))
+        policy, pepper = self._p.policy(), seal_to(_reader(target), self._p.pepper, PEPPER)
+        return Access(tuple(tokens), policy.whole, pepper, policy.platform)
 
     def _signed(self, bundle: Bundle) -> bytes:
         return canonical_json(self._p.signer.sign(BUNDLE_TYPE, canonical_json(bundle)))

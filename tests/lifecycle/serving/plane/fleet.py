@@ -23,7 +23,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from falaj.governance.identity.verify import KnownToken, make_token, token_hash
-from falaj.governance.policy.decide import environment_policy
+from falaj.governance.policy.decide import platform_policy, policy_text
 from falaj.governance.signing.keys import KeyRing, plane_key, public_pem
 from falaj.governance.signing.sealing import seal_to
 from falaj.governance.signing.signer import EnvelopeSigner
@@ -162,7 +162,7 @@ class Home:
         self.plane_key = plane_key(self.plane)
         self.signer = EnvelopeSigner(self.ring.of(environment))
         self.tokens: list[KnownToken] = []
-        self.policy = environment_policy(environment)
+        self.policy = policy_text(environment)
         trust = {
             "environment": environment,
             "keys": [public_pem(self.ring.of(environment))],
@@ -225,7 +225,7 @@ class Home:
         pepper = seal_to(self.plane_key.public_key(), self.ring.pepper, PEPPER)
         return Bundle(
             generation, self.environment, iso(datetime.now(UTC)), tuple(plans), releases,
-            Access(tuple(self.tokens), self.policy, pepper),
+            Access(tuple(self.tokens), self.policy, pepper, platform_policy(self.environment)),
         )  # fmt: skip
 
     def publish(self, bundle: Bundle, signer: EnvelopeSigner | None = None) -> None:

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from falaj.governance.identity.verify import KnownToken, make_token, token_hash
-from falaj.governance.policy.decide import environment_policy
+from falaj.governance.policy.decide import CedarAuthoriser, policy_text
 from falaj.kernel.clock import iso
 from falaj.kernel.errors import Denied, Invalid
 from falaj.lifecycle.serving.model import OBSERVE, PLANE_ACTIONS
@@ -45,7 +45,7 @@ def test_a_denial_is_told_as_the_other_plane_tells_it() -> None:
     identifier, token = make_token()
     until = iso(now + timedelta(days=1))
     known = KnownToken(identifier, token_hash(token, b"pepper"), "timetable", "service", ("service",), until)
-    permits = Permits((known,), b"pepper", environment_policy("production"), PLANE_ACTIONS)
+    permits = Permits((known,), b"pepper", CedarAuthoriser(policy_text("production"), PLANE_ACTIONS))
     with pytest.raises(Denied) as denial:
         permits.admit(f"Bearer {token}", OBSERVE, "production", now)
     assert denial.value.message.startswith(f"timetable may not {OBSERVE.summary} (production): no rule permits it")

@@ -7,6 +7,7 @@
 `flows`         flow
 `look`          versions, runs, evidence, lineage
 `govern`        approve, promote, reject, admit, audit
+`policy`, `policytest`  policy
 `environments`  env
 `traffic`       rollout, rollback, drift, incidents, labels
 `backtest`      backtest

@@ -209,11 +209,14 @@ def token_create(
     service: Annotated[bool, Parameter(negative="", help="It is a service, not a person.")] = False,
     days: Annotated[int, Parameter(help="How long the token lasts.")] = 90,
     keep: Annotated[bool, Parameter(negative="", help="Keep the token in this home, for --as NAME.")] = False,
+    scope: Annotated[
+        list[str] | None, Parameter(negative="", help="An action or group it is good for; may be repeated.")
+    ] = None,
     common: Common = DEFAULT,
 ) -> None:
     """Create a principal, or give it other roles, with a token that is shown this once."""
     settings = common.settings()
-    body = {"name": name, "kind": "service" if service else "person", "roles": role, "days": days}
+    body = {"name": name, "kind": "service" if service else "person", "roles": role, "days": days, "scope": scope}
     with connect(settings) as client:
         answer = client.post("/api/v1/tokens", body)
     if keep:
@@ -221,7 +224,8 @@ def token_create(
     if common.json:
         render.show_json(answer)
         return
-    render.line(f"{name}: {', '.join(answer['roles'])}, until {answer['expires_at']}")
+    only = f", only {', '.join(answer['scope'])}" if answer["scope"] else ""
+    render.line(f"{name}: {', '.join(answer['roles'])}{only}, until {answer['expires_at']}")
     render.line("kept in this home" if keep else f"token (shown this once): {answer['token']}")
 
 
@@ -234,8 +238,11 @@ def token_list(*, common: Common = DEFAULT) -> None:
         render.show_json(rows)
         return
     render.table(
-        ("token", "principal", "roles", "expires"),
-        [(r["id"], r["principal"], " ".join(r["roles"]), r["expires_at"]) for r in rows],
+        ("token", "principal", "roles", "expires", "scope"),
+        [
+            (r["id"], r["principal"], " ".join(r["roles"]), r["expires_at"], " ".join(r["scope"] or ("all",)))
+            for r in rows
+        ],
     )
 
 

@@ -161,7 +161,7 @@ class Generations:
 
     def _build(self, bundle: Bundle, digest: str, envelope: dict[str, Any]) -> State:
         """The state that a bundle asks for, as far as its releases hold."""
-        permits = permits_of(bundle.access, self._key, self._actions)
+        permits = permits_of(bundle.access, self._key, self._actions, bundle.environment)
         for plan in bundle.plans:
             check_plan(plan)
         if len({p.model for p in bundle.plans}) != len(bundle.plans):

@@ -12,7 +12,7 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from falaj.governance.identity.verify import KnownToken, TokenVerifier, bearer
-from falaj.governance.policy.decide import CedarAuthoriser
+from falaj.governance.policy.decide import CedarAuthoriser, Decider, SplitAuthoriser
 from falaj.governance.signing.sealing import unseal
 from falaj.kernel.access import Action, Principal, Question, Resource
 from falaj.kernel.clock import parse_iso
@@ -26,12 +26,16 @@ _REMEMBERED, _REMEMBERED_LENGTH = 10_000, 512  # answers, characters of what was
 
 
 class Permits:
-    """Who may do what, by one bundle's snapshot. Remembers its answers; a new bundle brings new ones."""
+    """Who may do what, by one bundle's snapshot. Remembers its answers; a new bundle brings new ones.
 
-    def __init__(self, tokens: Iterable[KnownToken], pepper: bytes, policy: str, actions: Iterable[Action]) -> None:
+    `environment` is a fact about everything that is served here.
+    """
+
+    def __init__(self, tokens: Iterable[KnownToken], pepper: bytes, policy: Decider, environment: str = "") -> None:
         tokens = tuple(tokens)
         self._verifier = TokenVerifier(tokens, pepper)
-        self._authoriser = CedarAuthoriser(policy, actions)
+        self._policy = policy
+        self._facts = {"environment": environment} if environment else {}
         self._expiry = {t.id: parse_iso(t.expires_at) for t in tokens}
         self._permitted: dict[tuple[str, str, str], tuple[Principal, datetime]] = {}
 
@@ -43,7 +47,8 @@ class Permits:
             return known[0]
         token = bearer(header)
         principal = self._verifier.verify(token, now)
-        decision = self._authoriser.decide(Question(principal, action.name, Resource(action.resource, resource)))
+        asked = Question(principal, action.name, Resource(action.resource, resource, self._facts))
+        decision = self._policy.decide(asked)
         if not decision.allowed:
             raise Denied(
                 f"{principal.name} may not {action.summary} ({resource[:80]}): {decision.reason}",
@@ -59,11 +64,11 @@ class Permits:
         return principal
 
 
-def permits_of(access: Access, key: X25519PrivateKey, actions: Iterable[Action]) -> Permits:
+def permits_of(access: Access, key: X25519PrivateKey, actions: Iterable[Action], environment: str = "") -> Permits:
     """The permits of a bundle. Raises `Integrity` when its snapshot cannot be read, `Invalid` for a bad policy."""
     try:
         pepper = unseal(key, access.pepper, PEPPER)
-        return Permits(access.tokens, pepper, access.policy, actions)
+        return Permits(access.tokens, pepper, _policy(access, tuple(actions)), environment)
     except (ValueError, binascii.Error) as e:
         raise Integrity(
             f"the bundle's access snapshot cannot be read: {e}",
@@ -72,9 +77,14 @@ def permits_of(access: Access, key: X25519PrivateKey, actions: Iterable[Action])
         ) from e
 
 
+def _policy(access: Access, actions: tuple[Action, ...]) -> Decider:
+    everyone = CedarAuthoriser(access.policy, actions)
+    return SplitAuthoriser(CedarAuthoriser(access.platform, actions), everyone) if access.platform else everyone
+
+
 def nobody() -> Permits:
     """The permits before any bundle came: no token is known."""
-    return Permits((), b"", "", ())
+    return Permits((), b"", CedarAuthoriser("", ()))
 
 
 class Served(msgspec.Struct, frozen=True):

@@ -1,0 +1,204 @@
+"""What `cases.csv` says about a question: a table, independent of the policy's text and of Cedar."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from falaj.governance.policy.decide import Decider, Layers, layered
+from falaj.governance.policy.schema import FACTS, principal_fact
+from falaj.governance.policy.statements import invalid, statements, unnamed
+from falaj.kernel.access import SYSTEM, Action, Decision, Principal, Question, Resource
+from falaj.kernel.environments import ENVIRONMENTS as HOSTED
+from falaj.kernel.environments import home_of
+from falaj.kernel.errors import Invalid
+
+TABLE = Path(__file__).with_name("cases.csv")
+ENVIRONMENTS = ("none", "dev", "measurement", "staging", "production")
+AUTHORS = ("unknown", "self", "other")
+PURPOSES: dict[str, dict[str, Any]] = {
+    "unknown": {},
+    "allowed": {"purpose": "operations", "purposes": ["research", "operations"]},
+    "refused": {"purpose": "marketing", "purposes": ["operations"]},
+    "unlisted": {"purpose": "operations"},
+    "undeclared": {"purposes": ["operations"]},
+}
+FOLDER = resources.files("falaj.governance.policy")
+FILES = ("platform.cedar", "default.cedar", *(f"environments/{name}.cedar" for name in HOSTED))
+PLATFORM, NOBODY = "platform", "nobody"
+SCOPE = "within-the-tokens-scope"
+_VERDICTS = ("yes", "-", "NO")
+
+
+class State(NamedTuple):
+    """What is known of a resource, in the table's words."""
+
+    environment: str = "none"
+    author: str = "unknown"
+    purpose: str = "unknown"
+
+
+class Line(NamedTuple):
+    """A line of the table: which states it speaks of, the verdict for each role, and who forbids."""
+
+    states: State
+    verdicts: dict[str, str]
+    forbids: frozenset[str]
+
+    def matches(self, state: State) -> bool:
+        return all(p == "*" or s in p.split("|") for p, s in zip(self.states, state, strict=True))
+
+
+class Oracle:
+    """The table, read. Raises `AssertionError` for one that cannot be read in one way only."""
+
+    def __init__(self, text: str) -> None:
+        rows = csv.reader((t for t in text.splitlines() if t and not t.startswith("#")), strict=True)
+        head, *lines = [[cell.strip() for cell in row] for row in rows]
+        assert head[:4] == ["action", "environment", "author", "purpose"] and head[-1] == "forbidden by"
+        self.roles = tuple(head[4:-1])
+        self._lines: dict[str, list[Line]] = {}
+        for row in lines:
+            verdicts = dict(zip(self.roles, row[4:-1], strict=True))
+            assert set(verdicts.values()) <= set(_VERDICTS), row
+            assert bool(row[-1]) == ("NO" in verdicts.values()), f"whoever forbids must be named, and only then: {row}"
+            states = State(*row[1:4])
+            for pattern, known in zip(states, (ENVIRONMENTS, AUTHORS, tuple(PURPOSES)), strict=True):
+                assert pattern == "*" or set(pattern.split("|")) <= set(known), row
+            self._lines.setdefault(row[0], []).append(Line(states, verdicts, frozenset(row[-1].split())))
+
+    @property
+    def actions(self) -> set[str]:
+        return set(self._lines)
+
+    def expected(
+        self, action: Action, state: State, roles: Iterable[str], scope: Iterable[str] | None = None
+    ) -> Answer:
+        """The answer to whoever has these roles and a token of this scope."""
+        found = [line for line in self._lines.get(action.name, ()) if line.matches(state)]
+        assert len(found) == 1, f"{len(found)} lines speak of {action.name} in {state}"
+        (line,) = found
+        verdicts = {line.verdicts[role] for role in tuple(roles) or (NOBODY,)}
+        forbids = line.forbids if "NO" in verdicts else frozenset()
+        if scope is not None and not {action.name, action.group} & set(scope):
+            forbids |= {SCOPE}
+        return Answer("yes" in verdicts and not forbids, forbids)
+
+
+class Answer(NamedTuple):
+    """Whether it is allowed; if not, by whom it is forbidden (by none: no rule permits it)."""
+
+    allowed: bool
+    forbids: frozenset[str]
+
+    def agrees(self, decision: Decision) -> bool:
+        """Whether a decision is this one: the same verdict, the same rules, and nothing that went wrong."""
+        rules = decision.rules != () if self.allowed else frozenset(decision.rules) == self.forbids
+        return decision.allowed == self.allowed and not decision.errors and rules
+
+
+class Cell(NamedTuple):
+    """One question of the table, and its answer."""
+
+    action: Action
+    state: State
+    role: str
+    answer: Answer
+    scope: tuple[str, ...] | None = None
+
+    def question(self) -> Question:
+        roles = () if self.role == NOBODY else (self.role,)
+        who = SYSTEM if self.role == PLATFORM else Principal("asker", roles=roles, scope=self.scope)
+        return question(who, self.action, self.state)
+
+
+def question(who: Principal, action: Action, state: State, name: str = "it", other: str = "somebody-else") -> Question:
+    """The question that a state stands for."""
+    facts: dict[str, Any] = dict(PURPOSES[state.purpose])
+    if state.author != "unknown":
+        facts["author"] = principal_fact(who.name if state.author == "self" else other)
+    if state.environment != "none":
+        facts["environment"] = state.environment
+    return Question(who, action.name, Resource(action.resource, name, facts))
+
+
+def states(action: Action) -> Iterator[State]:
+    """Every state that the resource of an action can be in."""
+    facts = FACTS.get(action.resource, {})
+    yield from itertools.starmap(
+        State,
+        itertools.product(
+            ENVIRONMENTS if "environment" in facts else ENVIRONMENTS[:1],
+            AUTHORS if "author" in facts else AUTHORS[:1],
+            PURPOSES if "purpose" in facts else ("unknown",),
+        ),
+    )
+
+
+def cells(oracle: Oracle, actions: Iterable[Action]) -> Iterator[Cell]:
+    """All that the table says about some actions; of each also with tokens that are good for it, by name or by group,
+    and for something else."""
+    for action in actions:
+        for n, state in enumerate(states(action)):
+            others = ("audit",) if action.group == "read" else ("read",)
+            scopes = (None, (action.name,), (action.group,), others, ()) if n == 0 else (None,)
+            for role, scope in itertools.product(oracle.roles, scopes):
+                if role != PLATFORM or scope is None:
+                    asked = () if role == NOBODY else (role,)
+                    yield Cell(action, state, role, oracle.expected(action, state, asked, scope), scope)
+
+
+def differing(oracle_cells: Iterable[Cell], decider: Decider) -> Iterator[Cell]:
+    """The cells that a policy answers otherwise."""
+    return (c for c in oracle_cells if not c.answer.agrees(decider.decide(c.question())))
+
+
+class Texts:
+    """The policy's files, one of which may be changed, as a decider."""
+
+    def __init__(self, changed: Mapping[str, str] | None = None) -> None:
+        self.files = {name: (FOLDER / name).read_text("utf-8") for name in FILES} | dict(changed or {})
+
+    def layers(self, environment: str = "") -> Layers:
+        own = self.files[f"environments/{environment}.cedar"] if environment else ""
+        return Layers(f"{self.files['platform.cedar']}\n{own}", self.files["default.cedar"])
+
+    def refused(self, actions: tuple[Action, ...]) -> bool:
+        """Whether a platform with these files would not start."""
+        try:
+            texts = [self.layers(name).whole for name in ("", *HOSTED)]
+            return any([*unnamed(statements(t)), *invalid(t, actions)] for t in texts)
+        except Invalid:
+            return True
+
+    def decider(self, actions: tuple[Action, ...]) -> Decider:
+        own = {name: layered(self.layers(name), actions) for name in ("", *HOSTED)}
+        return _Places(own)
+
+
+class _Places:
+    def __init__(self, own: Mapping[str, Decider]) -> None:
+        self._own = own
+
+    def decide(self, question: Question) -> Decision:
+        return self._own[home_of(question.resource.attributes.get("environment", ""))].decide(question)
+
+
+def noticed(changed: Mapping[str, str], rule: str, table: list[Cell], actions: tuple[Action, ...]) -> bool:
+    """Whether a changed file is refused, or some cell comes out otherwise; those that `rule` decided are asked first."""
+    texts = Texts(changed)
+    if texts.refused(actions):
+        return True
+    decider = texts.decider(actions)
+    first = sorted(table, key=lambda c: rule not in c.answer.forbids)
+    return next(differing(first, decider), None) is not None
+
+
+def parts(text: str) -> list[tuple[str, str]]:
+    """(id, text) of each statement as it stands in a file."""
+    return [(found[1], found[0]) for found in re.finditer(r'^@id\("([^"]+)"\)\n(?:.+\n?)*?.*;\n?', text, re.MULTILINE)]
