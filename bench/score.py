@@ -41,11 +41,10 @@ from cryptography.hazmat.primitives.serialization import (  # noqa: E402
 )
 from onnxmltools.convert.common.data_types import FloatTensorType  # noqa: E402
 
-from falaj.governance.signing.keys import public_pem  # noqa: E402
 from falaj.kernel.clock import iso  # noqa: E402
 from falaj.kernel.environments import STAGING  # noqa: E402
 from falaj.lifecycle.features.model import ColumnSpec, EntitySpec, ViewSpec  # noqa: E402
-from falaj.lifecycle.serving.model import ScoreAsk, ScoreTask, Target  # noqa: E402
+from falaj.lifecycle.serving.model import ScoreAsk, ScoreTask, Target, trust_file  # noqa: E402
 from falaj.lifecycle.serving.steps.score import Code, load, run  # noqa: E402
 from falaj.lifecycle.training.model import Input, JoinKey, ModelContract, Output, ViewUse  # noqa: E402
 from falaj.storage.lake import delta  # noqa: E402
@@ -139,7 +138,7 @@ def measure(home: House, folder: Path, options: argparse.Namespace) -> int:
             "2014-01-01T00:00:00.000Z", "at", **ask,
         )  # fmt: skip
         return ScoreTask(
-            asked, release, (public_pem(home.plane.keys.of(STAGING)),), public_pem(home.plane.keys.model),
+            asked, release, trust_file(STAGING, home.plane.keys.records()),
             str(home.plane.layout.blobs), iso(home.plane.clock.now()), str(folder / data), (view,),
             {"recent": str(folder / "recent")}, {"recent": head}, str(workspace), "bench",
         )  # fmt: skip

@@ -14,13 +14,13 @@ import pytest
 
 from tests.badinput.interrupts import endless, interrupt
 from tests.badinput.machine import MODEL, copied, project  # noqa: F401 - a fixture
-from tests.entrypoints.cli.shell import Shell
+from tests.entrypoints.cli.shell import Shell, gone
 
 _chance = random.Random(9)
 MOMENTS = [
     (command, round(_chance.uniform(0.02, longest), 2), presses)
     for command, longest, presses in (
-        (("ingest", "flights"), 2.0, 1), (("train", MODEL), 6.0, 1), (("train", MODEL), 6.0, 3), (("up",), 1.5, 1),
+        (("ingest", "flights"), 2.0, 1), (("train", MODEL), 6.0, 1), (("train", MODEL), 6.0, 3), (("up",), 1.5, 1), (("up",), 2.5, 3),
         (("predict", MODEL, "--data", "row.json"), 1.5, 1), (("status",), 0.2, 1),
     )
 ]  # fmt: skip
@@ -38,6 +38,7 @@ def test_at_any_moment(shell: Shell, command: tuple[str, ...], after: float, pre
     shell("down")
     faults = [f for f in left.faults if not (command == ("up",) and f == "a process goes on")]
     assert not faults, (faults, left)
+    assert gone(shell.folder, 20), "after `falaj down` nothing runs, whatever was half started"
     if left.code == 130 and after > 1:
         assert b"interrupted: " in left.screen and b"falaj " in left.screen
 

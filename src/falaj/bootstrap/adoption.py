@@ -11,9 +11,8 @@ from falaj.governance.door import Door
 from falaj.governance.identity.guard import Guard
 from falaj.governance.identity.service import IdentityService
 from falaj.governance.lineage.service import LineageService
-from falaj.governance.signing.keys import KeyRing, public_pem
+from falaj.governance.signing.service import KeyService
 from falaj.kernel.clock import Clock
-from falaj.kernel.environments import ENVIRONMENTS
 from falaj.lifecycle.data import routes as data_routes
 from falaj.lifecycle.data.service import DataService
 from falaj.lifecycle.loop.service import DefinitionService
@@ -49,7 +48,7 @@ class Around(msgspec.Struct, frozen=True):
     blobs: Path
     database: SqliteDatabase
     door: Door
-    keys: KeyRing
+    keys: KeyService
     identity: IdentityService
     lineage: LineageService
     definitions: DefinitionService
@@ -92,8 +91,7 @@ class Adoption:
             database=a.database,
             lineage=a.lineage,
             parcels=a.parcels,
-            keys={name: public_pem(a.keys.of(name)) for name in ENVIRONMENTS},
-            model_key=public_pem(a.keys.model),
+            trust=lambda name: serving_model.trust_file(name, a.keys.records()),
             blobs=a.blobs,
             journal=a.journal,
         )

@@ -56,6 +56,7 @@ def build(plane: ControlPlane, more: Sequence[APIRouter] = ()) -> FastAPI:
         *_loop_routes(plane, guard),
         *plane.intake.routers(guard, plane.decisions),
         *plane.keeping.routers(guard),
+        *plane.vouching.routers(guard),
         monitoring_routes.external(monitored, guard),
         *plane.adoption.routers(guard),
     ]

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import datetime
 from functools import partial
-from importlib import metadata as distributions
 from pathlib import Path
 
 from sqlalchemy.exc import DatabaseError
@@ -20,6 +19,8 @@ from falaj.bootstrap.adoption import Adoption, Around, external_models, watching
 from falaj.bootstrap.intake import Around as IntakeAround
 from falaj.bootstrap.intake import Intake, waiver_service
 from falaj.bootstrap.keeping import assembly as keeping
+from falaj.bootstrap.runtime import runtime_list
+from falaj.bootstrap.vouching import Vouching
 from falaj.bootstrap.witnessed import origin_of, tell_refusals, witnesses_of
 from falaj.governance.audit import model as audit_model
 from falaj.governance.audit.publisher import Publisher
@@ -39,12 +40,14 @@ from falaj.governance.lineage.store import SqlLineageStore
 from falaj.governance.policy import model as policy_model
 from falaj.governance.policy.service import PolicyInForce, PolicyService
 from falaj.governance.policy.store import SqlPolicyStore
-from falaj.governance.signing.keys import KeyRing, fingerprint, plane_key, public_pem
+from falaj.governance.signing import model as signing_model
+from falaj.governance.signing.keys import KeyRing, plane_key, public_pem
+from falaj.governance.signing.service import KeyService, LiveFingerprints
 from falaj.governance.signing.signer import EnvelopeSigner
+from falaj.governance.signing.store import SqlKeyStore
 from falaj.kernel import locks
 from falaj.kernel.access import SYSTEM, Action, Principal
 from falaj.kernel.clock import HomeClock, SystemClock
-from falaj.kernel.digests import digest_of
 from falaj.kernel.environments import DEV, ENVIRONMENTS, MEASUREMENT, PRODUCTION, STAGING
 from falaj.kernel.errors import Conflict, Integrity
 from falaj.kernel.settings import Settings
@@ -62,6 +65,7 @@ from falaj.lifecycle.features.store import SqlMaterializationStore
 from falaj.lifecycle.loop import environments, starting
 from falaj.lifecycle.loop import model as loop_model
 from falaj.lifecycle.loop.cancelling import CancelService, cancelled
+from falaj.lifecycle.loop.dossier import model as dossier_model
 from falaj.lifecycle.loop.environments import EnvironmentService
 from falaj.lifecycle.loop.flows import measuring
 from falaj.lifecycle.loop.flows.build import BuildFlow, Stages
@@ -121,9 +125,9 @@ from falaj.workflow.events import EventLog
 OWNER = "owner"
 _LOOK_SECONDS = 10.0
 _STAGES = (
-    audit_model, changes_model, identity_model, policy_model, lineage_model, data_model, features_model, training_model,
-    evidence_model, registry_model, rollout_model, rollout_strategy, serving_model, monitoring_model, loop_model,
-    keeping_model, foreign_model,
+    audit_model, signing_model, changes_model, identity_model, policy_model, lineage_model, data_model, features_model,
+    training_model, evidence_model, registry_model, rollout_model, rollout_strategy, serving_model, monitoring_model,
+    loop_model, keeping_model, foreign_model, dossier_model,
 )  # fmt: skip
 
 
@@ -176,6 +180,7 @@ class ControlPlane:
             self._steps()
             self._flows()
             self.keeping = keeping.Keeping(self)
+            self.vouching = Vouching(self)
             self._opened = undo.pop_all()
 
     def start(self) -> None:
@@ -186,6 +191,7 @@ class ControlPlane:
             self.workflows.launch()
         except DatabaseError as e:
             raise explained(e, self.layout.flows) from e
+        self.vouching.revoking.resume()
         self._publish_anew()
         self._tell_of_policy()
         self.watch.start()
@@ -233,8 +239,9 @@ class ControlPlane:
         self.lineage = LineageService(self.database, SqlLineageStore(), self.clock)
         self.changes = ChangeService(self.database, SqlApprovalStore(), self.door)
         self.guard = Guard(self.identity, self.door)
-        self.signer = EnvelopeSigner(self.keys.attestation)
-        self.signers = {name: EnvelopeSigner(self.keys.of(name)) for name in ENVIRONMENTS}
+        self.signing = KeyService(self.keys, self.database, SqlKeyStore(), self.door)
+        self.signer = EnvelopeSigner(lambda: self.keys.attestation)
+        self.signers = {name: EnvelopeSigner(partial(self.keys.of, name)) for name in ENVIRONMENTS}
         self.blobs = LocalBlobs(self.layout.blobs, self.keys.kek)
         self.blobs.sweep()
 
@@ -256,11 +263,11 @@ class ControlPlane:
             door,
             evidence.Ports(
                 database, SqlStatementStore(), self.blobs, lineage, self.signer,
-                (self.keys.attestation.public_key(),),
+                self.signing.keys("attestation"),
             ),
         )  # fmt: skip
         self.waivers = waiver_service(
-            door, database, self.blobs, self.evidence, lineage, self.keys, self.settings.waiver_days
+            door, database, self.blobs, self.evidence, lineage, (self.signers, self.signing), self.settings.waiver_days
         )
         stores = RolloutStores(SqlPlanStore(), SqlRolloutStore())
         self.rollouts = {name: RolloutService(database, stores, door, name) for name in ENVIRONMENTS}
@@ -277,8 +284,8 @@ class ControlPlane:
                 lineage,
                 registry_model.environments(self.settings.approvals, self.settings.staging_approvals),
                 self.signers,
-                {name: self.keys.of(name).public_key() for name in ENVIRONMENTS},
-                (self.keys.model.public_key(),),
+                {name: self.signing.keys(name) for name in ENVIRONMENTS},
+                self.signing.keys("model"),
                 self.waivers,
             ),
         )
@@ -298,15 +305,19 @@ class ControlPlane:
         self.staging_plane = SharedPlane(self.staging, staged, guests)
         measuring = self._serving(DEV, serving_model.Target("", MEASUREMENT, ""), self.identity)
         folders = PlaneFolders(layout.plane, layout.blobs, layout.online, layout.home)
-        key, model = public_pem(keys.of(DEV)), public_pem(keys.model)
+        trust = partial(self._trust, MEASUREMENT)
         self.probe = MeasuringPlanes(
-            measuring, Measuring(layout.scratch, folders, key, model, keys.pepper, self.clock, MEASUREMENT)
+            measuring, Measuring(layout.scratch, folders, trust, keys.pepper, self.clock, MEASUREMENT)
         )
+
+    def _trust(self, name: str) -> serving_model.TrustFile:
+        """Whom an environment's data planes trust now."""
+        return serving_model.trust_file(name, self.signing.records())
 
     def _target(self, name: str) -> serving_model.Target:
         """An environment's own data plane, with its trust root in its folder."""
         folder = plane_folder(self.layout.home, name)
-        serving.prepare_folder(folder, name, public_pem(self.keys.of(name)), public_pem(self.keys.model))
+        serving.prepare_folder(folder, self._trust(name))
         return serving_model.Target(str(folder), name, public_pem(plane_key(folder)))
 
     def _serving(self, name: str, target: serving_model.Target, tokens: Tokens) -> serving.ServingService:
@@ -413,7 +424,7 @@ class ControlPlane:
                 steps=self.steps,
                 principals=self.identity,
                 clock=self.clock,
-                runtime=runtime_digest(),
+                runtime=self.blobs.put(runtime_list()),
             )
         )
         self.workflows.register(data_model.INGEST, DataFlows(self.data, self.steps, self.identity).ingest)
@@ -468,7 +479,7 @@ class ControlPlane:
         """What one may adopt alone."""
         return Adoption(
             Around(
-                self.parcels, self.external, self.layout.plane / "journal", self.layout.blobs, self.database, self.door, self.keys,
+                self.parcels, self.external, self.layout.plane / "journal", self.layout.blobs, self.database, self.door, self.signing,
                 self.identity, self.lineage, self.definitions, self.data, self.registry, self.rollout, self.serving,
                 self.steps, self.workflows, self.clock,
             )
@@ -477,7 +488,7 @@ class ControlPlane:
     def _intake(self) -> Intake:
         return Intake(
             IntakeAround(
-                self.settings, self.database, self.door, self.keys, self.blobs, self.identity, self.lineage, self.defined,
+                self.settings, self.database, self.door, self.blobs, self.identity, self.lineage, self.defined,
                 self.measuring, self.evidence, self.registry, self.waivers, self.rollouts,
                 {STAGING: self.staging, PRODUCTION: self.serving}, self.incidents, self.steps, self.workflows,
                 self.clock,
@@ -492,7 +503,7 @@ class ControlPlane:
                 flows=self.workflows,
                 rollouts=self.rollouts,
                 serving={STAGING: self.staging, PRODUCTION: self.serving},
-                keys={name: fingerprint(self.keys.of(name)) for name in ENVIRONMENTS},
+                keys=LiveFingerprints(self.signing, ENVIRONMENTS),
                 policy=self.policy.layers,
                 door=self.door,
                 clock=self.clock,
@@ -558,8 +569,3 @@ def keep_token(path: Path, token: str) -> None:
         f.write(token + "\n")
         f.flush()
         os.fsync(f.fileno())
-
-
-def runtime_digest() -> str:
-    """The digest of the installed distributions, name by name: the runtime that steps run in."""
-    return digest_of(sorted({(d.name.lower(), d.version) for d in distributions.distributions() if d.name}))

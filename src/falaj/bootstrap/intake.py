@@ -11,7 +11,7 @@ from falaj.governance.door import Door
 from falaj.governance.identity.guard import Guard
 from falaj.governance.identity.service import IdentityService
 from falaj.governance.lineage.service import LineageService
-from falaj.governance.signing.keys import KeyRing
+from falaj.governance.signing.service import KeyService
 from falaj.governance.signing.signer import EnvelopeSigner
 from falaj.kernel.clock import Clock
 from falaj.kernel.environments import ENVIRONMENTS
@@ -46,7 +46,6 @@ class Around(msgspec.Struct, frozen=True):
     settings: Settings
     database: SqliteDatabase
     door: Door
-    keys: KeyRing
     blobs: LocalBlobs
     identity: IdentityService
     lineage: LineageService
@@ -112,10 +111,11 @@ class Intake:
 
 def waiver_service(
     door: Door, database: SqliteDatabase, blobs: LocalBlobs, evidence: EvidenceService, lineage: LineageService,
-    keys: KeyRing, days: int,
+    signing: tuple[Mapping[str, EnvelopeSigner], KeyService], days: int,
 ) -> waivers.WaiverService:  # fmt: skip
     """Waivers, signed with the key of each environment, so that each data plane can read them."""
-    signers = tuple(EnvelopeSigner(keys.of(name)) for name in ENVIRONMENTS)
-    public = tuple(keys.of(name).public_key() for name in ENVIRONMENTS)
-    ports = waivers.Ports(database, SqlWaiverStore(), blobs, evidence, lineage, signers, public, days)
+    signers, keys = signing
+    public = tuple(keys.keys(name) for name in ENVIRONMENTS)
+    own = tuple(signers[name] for name in ENVIRONMENTS)
+    ports = waivers.Ports(database, SqlWaiverStore(), blobs, evidence, lineage, own, public, days)
     return waivers.WaiverService(door, ports)

@@ -10,6 +10,7 @@ import pytest
 
 from falaj.kernel.access import SYSTEM
 from falaj.kernel.digests import sha256
+from falaj.lifecycle.serving.model import TrustFile
 from falaj.lifecycle.serving.service import prepare_folder
 from tests.lifecycle.house import House, house
 
@@ -40,5 +41,5 @@ def test_what_a_killed_process_had_half_written_goes_at_the_next_start(tmp_path:
     own = tmp_path / ".last-good.json.4712.141"  # a data plane may be writing it now
     for path in (*left, own):
         path.write_bytes(b"half")
-    prepare_folder(tmp_path, "production", "key", "model")
+    prepare_folder(tmp_path, TrustFile("production", ("key",), ("model",)))
     assert not any(path.exists() for path in left) and own.exists() and (tmp_path / "trust.json").exists()

@@ -16,7 +16,7 @@ from falaj.governance.audit.note import verifier_of
 from falaj.governance.audit.publisher import all_rows
 from falaj.governance.audit.store import SqlAuditStore
 from falaj.governance.audit.verify import CHECKPOINT, VKEY, heads, verify_database_entries, verify_folder
-from falaj.governance.signing.dsse import STATEMENT_TYPE, verify_envelope
+from falaj.governance.signing.dsse import STATEMENT_TYPE, PublicKey, load_public_key, verify_envelope
 from falaj.governance.signing.keys import public_pem
 from falaj.kernel.digests import sha256
 from falaj.kernel.environments import ENVIRONMENTS, PRODUCTION
@@ -135,10 +135,12 @@ def _wrong(patient: Patient) -> Iterator[str]:
             yield "log.pem is not the key that the audit log is signed with"
     for name in ENVIRONMENTS:
         newest = patient.rows("SELECT digest FROM bundles WHERE environment = ? ORDER BY generation DESC LIMIT 1", name)
-        if newest and _unsigned(patient, newest[0][0], BUNDLE_TYPE, ring.of(name)):
+        if newest and _unsigned(patient, newest[0][0], BUNDLE_TYPE, _counting(patient, name, ring.of(name))):
             yield f"{name}.pem is not the key that {name}'s newest bundle is signed with"
     statement = patient.rows("SELECT envelope FROM statements ORDER BY created_at DESC LIMIT 1")
-    if statement and _unsigned(patient, statement[0][0], STATEMENT_TYPE, ring.attestation):
+    if statement and _unsigned(
+        patient, statement[0][0], STATEMENT_TYPE, _counting(patient, "attestation", ring.attestation)
+    ):
         yield "attestation.pem is not the key that the newest evidence is signed with"
     trust = plane_folder(home, PRODUCTION) / "trust.json"
     if trust.exists() and public_pem(ring.model) not in msgspec.json.decode(trust.read_bytes())["model"]:
@@ -152,8 +154,15 @@ def _wrong(patient: Patient) -> Iterator[str]:
                 yield "kek.bin does not open the blobs"
 
 
-def _unsigned(patient: Patient, digest: str, kind: str, key: Ed25519PrivateKey) -> bool:
-    """Whether an envelope can be read and is not signed by the key; a blob that cannot be read is another check's."""
+def _counting(patient: Patient, name: str, key: Ed25519PrivateKey) -> list[PublicKey]:
+    """The key of a name, and those that it was before."""
+    there = patient.rows("SELECT name FROM sqlite_master WHERE type = 'table' AND name = 'retired_keys'")
+    earlier = patient.rows("SELECT pem FROM retired_keys WHERE name = ?", name) if there else []
+    return [key.public_key(), *(load_public_key(row[0]) for row in earlier)]
+
+
+def _unsigned(patient: Patient, digest: str, kind: str, keys: list[PublicKey]) -> bool:
+    """Whether an envelope can be read and none of the keys signed it; a blob that cannot be read is another check's."""
     if not blob_path(patient.home / "blobs", digest).is_file():
         return False
     try:
@@ -161,7 +170,7 @@ def _unsigned(patient: Patient, digest: str, kind: str, key: Ed25519PrivateKey) 
     except (FalajError, msgspec.DecodeError, UnicodeDecodeError):
         return False
     try:
-        verify_envelope(envelope, kind, (key.public_key(),))
+        verify_envelope(envelope, kind, keys)
     except Integrity:
         return True
     return False

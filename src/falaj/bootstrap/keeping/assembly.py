@@ -13,6 +13,7 @@ from falaj.governance.door import Door
 from falaj.governance.identity.guard import Guard
 from falaj.governance.signing import recovery
 from falaj.governance.signing.keys import KeyRing
+from falaj.governance.signing.service import KeyService
 from falaj.governance.signing.signer import EnvelopeSigner
 from falaj.kernel.clock import SystemClock
 from falaj.kernel.errors import Integrity
@@ -31,6 +32,7 @@ class Open(Protocol):
     publisher: Publisher
     door: Door
     keys: KeyRing
+    signing: KeyService
     signer: EnvelopeSigner
     features: FeatureService
 
@@ -47,6 +49,11 @@ class Keeping:
         self.backups = BackupService(a.door, copier, a.settings.home, clock)
         self.keys = KeysService(a.door, ids)
         self.stop = self.backups.stop
+
+        def follow() -> None:
+            ids.update(recovery.public_ids(recovery.read_folder(a.keys.folder)))
+
+        a.signing.on_change(follow)
 
     def routers(self, guard: Guard) -> list[APIRouter]:
         """The routes."""

@@ -53,9 +53,13 @@ def start_plane(settings: Settings, environment: str = PRODUCTION) -> str:
             code="port_taken",
         )
     process = _start(settings, wanted or _kept_port(settings, environment), environment)
-    folder = settings.home / "run"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    _state(settings, environment).write_bytes(msgspec.json.encode(Running(process.address, process.pid)))
+    try:
+        folder = settings.home / "run"
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _state(settings, environment).write_bytes(msgspec.json.encode(Running(process.address, process.pid)))
+    except BaseException:  # one that nobody has written down would be found by nobody
+        process.stop()
+        raise
     return process.address
 
 
@@ -128,11 +132,10 @@ def _last(settings: Settings, environment: str) -> Running | None:
 
 
 def _left(settings: Settings, environment: str) -> Running | None:
-    """A data plane that a control plane started for a rehearsal and did not live to stop; production's are never such."""
-    if environment != PRODUCTION:
-        for worker in live_workers(plane_folder(settings.home, environment)):
-            with suppress(ProcessLookupError):
-                return Running(worker.address, os.getpgid(worker.pid))
+    """A data plane that runs and is not written down: whoever started it did not live to do that, or to stop it."""
+    for worker in live_workers(plane_folder(settings.home, environment)):
+        with suppress(ProcessLookupError):
+            return Running(worker.address, os.getpgid(worker.pid))
     return None
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import secrets
 import shutil
+from collections.abc import Container
 from pathlib import Path
 from typing import TypeVar
 
@@ -28,6 +29,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from falaj.governance.signing.trust import SIGNING, KeyRecord
 from falaj.kernel.digests import sha256
 from falaj.kernel.environments import ENVIRONMENTS, home_of
 from falaj.kernel.errors import Denied, Integrity
@@ -57,6 +59,54 @@ class KeyRing:
         """The key that signs what holds in an environment only; where one measures, dev's. KeyError for another name."""
         return self._environments[home_of(environment)]
 
+    def records(self) -> tuple[KeyRecord, ...]:
+        """The public halves of the keys that sign what others check."""
+        return tuple(record_of(name, self._named(name)) for name in SIGNING)
+
+    def _named(self, name: str) -> Ed25519PrivateKey | ec.EllipticCurvePrivateKey:
+        if name in self._environments:
+            return self._environments[name]
+        return self.model if name == "model" else self.attestation
+
+    def prepare(self, name: str) -> str:
+        """Lay a successor of a signing key beside it; returns its fingerprint. It signs nothing before `take_over`."""
+        path = self._successor(name)
+        path.unlink(missing_ok=True)
+        old = self._named(name)
+        new = (
+            Ed25519PrivateKey.generate()
+            if isinstance(old, Ed25519PrivateKey)
+            else ec.generate_private_key(ec.SECP256R1())
+        )
+        write_private(path, _pem(new))
+        flush(self.folder)
+        return fingerprint(new)
+
+    def take_over(self, name: str) -> None:
+        """Let the successor take the key's place, in the folder and here. The old private key is gone then."""
+        path = self.folder / f"{name}.pem"
+        self._successor(name).replace(path)
+        flush(self.folder)
+        if name == "model":
+            self.model = _load(path, ec.EllipticCurvePrivateKey)
+        elif name == "attestation":
+            self.attestation = _load(path, Ed25519PrivateKey)
+        else:
+            self._environments[name] = _load(path, Ed25519PrivateKey)
+
+    def settle(self, ended: Container[str]) -> None:
+        """Finish what a crash cut short: a successor whose predecessor is among `ended` takes over, any other goes."""
+        for name in SIGNING:
+            if not self._successor(name).exists():
+                continue
+            if fingerprint(self._named(name)) in ended:
+                self.take_over(name)
+            else:
+                self._successor(name).unlink()
+
+    def _successor(self, name: str) -> Path:
+        return self.folder / f".{name}.next"
+
     @property
     def model_path(self) -> Path:
         """Where the model key is, for the step process that signs models."""
@@ -80,6 +130,12 @@ def public_pem(key: PrivateKey) -> str:
 def fingerprint(key: PrivateKey) -> str:
     """The name of a key: the SHA-256 of its public half (SubjectPublicKeyInfo, DER), as `sha256:…`."""
     return sha256(key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
+
+
+def record_of(name: str, key: Ed25519PrivateKey | ec.EllipticCurvePrivateKey) -> KeyRecord:
+    """What may be told of a key that signs now."""
+    algorithm = "Ed25519" if isinstance(key, Ed25519PrivateKey) else "ECDSA P-256"
+    return KeyRecord(name, public_pem(key), fingerprint(key), algorithm)
 
 
 def _create(folder: Path) -> None:

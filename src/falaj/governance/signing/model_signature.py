@@ -13,7 +13,8 @@ from typing import Any
 
 import msgspec
 
-from falaj.governance.signing.dsse import STATEMENT_TYPE, PublicKey, verify_envelope
+from falaj.governance.signing.dsse import STATEMENT_TYPE, verify_envelope
+from falaj.governance.signing.trust import Keys, valid_at
 from falaj.kernel.digests import FileEntry
 from falaj.kernel.errors import Integrity
 
@@ -21,11 +22,15 @@ PREDICATE = "https://model_signing/signature/v1.0"
 _BUNDLES = ("application/vnd.dev.sigstore.bundle.v0.3+json",)
 
 
-def verify_model_signature(bundle: dict[str, Any], files: Sequence[FileEntry], trusted: Sequence[PublicKey]) -> None:
-    """Raise `Integrity` unless a trusted key signed exactly these files, by path and digest."""
+def verify_model_signature(bundle: dict[str, Any], files: Sequence[FileEntry], trusted: Keys, at: str = "") -> None:
+    """Raise `Integrity` unless a trusted key signed exactly these files, by path and digest.
+
+    The format holds no time: `at` is when it was signed, as far as that is known (RFC 3339), which matters for keys that
+    have come to an end.
+    """
     if not isinstance(bundle, dict) or bundle.get("mediaType") not in _BUNDLES:
         raise _bad("it is not a Sigstore bundle v0.3")
-    statement = _statement(verify_envelope(bundle.get("dsseEnvelope") or {}, STATEMENT_TYPE, trusted))
+    statement = _statement(verify_envelope(bundle.get("dsseEnvelope") or {}, STATEMENT_TYPE, valid_at(trusted, at)))
     try:
         if statement["predicateType"] != PREDICATE:
             raise _bad(f"its predicate is {statement['predicateType']!r}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -10,8 +9,9 @@ import msgspec
 from falaj.governance.door import Done, Door, Intent
 from falaj.governance.lineage.model import Node
 from falaj.governance.lineage.service import LineageService
-from falaj.governance.signing.dsse import STATEMENT_TYPE, PublicKey, verify_envelope
+from falaj.governance.signing.dsse import STATEMENT_TYPE, verify_envelope
 from falaj.governance.signing.signer import EnvelopeSigner
+from falaj.governance.signing.trust import Keys, valid_at
 from falaj.kernel.access import SYSTEM, Resource
 from falaj.kernel.clock import iso
 from falaj.kernel.digests import canonical_json, digest_of
@@ -43,7 +43,7 @@ class Ports(msgspec.Struct, frozen=True):
     blobs: Blobs
     lineage: LineageService
     signer: EnvelopeSigner
-    trusted: Sequence[PublicKey]
+    trusted: Keys
 
 
 class Measured(msgspec.Struct, frozen=True):
@@ -145,7 +145,7 @@ class EvidenceService:
     def _verified(self, digest: str, filed: Statement) -> dict[str, Any]:
         try:
             envelope: Envelope = msgspec.json.decode(self._p.blobs.get(filed.envelope), type=dict[str, Any])
-            payload = verify_envelope(envelope, STATEMENT_TYPE, self._p.trusted)
+            payload = verify_envelope(envelope, STATEMENT_TYPE, valid_at(self._p.trusted, filed.created_at))
             statement = msgspec.json.decode(payload, type=dict[str, Any])
             subjects = [s["digest"]["sha256"] for s in statement["subject"]]
         except (msgspec.MsgspecError, KeyError, TypeError) as e:

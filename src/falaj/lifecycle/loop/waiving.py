@@ -8,7 +8,6 @@ came between.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -16,17 +15,16 @@ import msgspec
 
 from falaj.kernel.access import SYSTEM, Principal
 from falaj.kernel.clock import Clock, iso, parse_iso
-from falaj.kernel.errors import Conflict, FalajError
-from falaj.kernel.ids import new_id
+from falaj.kernel.errors import FalajError
 from falaj.kernel.lookout import Lookout
 from falaj.lifecycle.loop.model import STAGING_FLOW
+from falaj.lifecycle.loop.withdrawing import Withdrawal
 from falaj.lifecycle.monitoring.ports import Alarms
 from falaj.lifecycle.registry.model import ModelVersion, missing
 from falaj.lifecycle.registry.ports import VerifiedEvidence
 from falaj.lifecycle.registry.service import RegistryService
 from falaj.lifecycle.registry.waiver import Waiver
 from falaj.lifecycle.registry.waivers import Proposal, WaiverService
-from falaj.lifecycle.rollout.model import all_to, champion, withdrawn
 from falaj.lifecycle.rollout.service import RolloutService
 from falaj.lifecycle.serving.service import ServingService
 from falaj.workflow.flow import Workflows
@@ -55,6 +53,7 @@ class WaivingService:
 
     def __init__(self, ports: Ports) -> None:
         self._p = ports
+        self._withdrawal = Withdrawal(ports.registry, ports.rollouts, ports.serving, ports.clock)
 
     # deciding
 
@@ -80,7 +79,7 @@ class WaivingService:
         """Take a waiver back: the version takes no traffic any more, in no environment."""
         told = self._told(self._p.waivers.revoke(actor, version, reason))
         why = self._uncovered(version)
-        taken_out = self._take_out(version, why, actor.name) if why else []
+        taken_out = self._withdrawal.take_out(version, why, actor.name, "registered") if why else []
         return {**told, "taken_out": taken_out}
 
     # what follows
@@ -102,7 +101,7 @@ class WaivingService:
     def _look_at(self, version: ModelVersion) -> None:
         p, why = self._p, self._uncovered(version)
         if why:
-            self._take_out(version, why, SYSTEM.name)
+            self._withdrawal.take_out(version, why, SYSTEM.name, "registered")
             p.alarms.open(version.model, ENDS, version.digest, f"{version.alias} takes no traffic any more: {why}")
             return
         covering = p.registry.standing(version, p.evidence.proven(version.digest)).waiver
@@ -112,10 +111,7 @@ class WaivingService:
 
     def _in_traffic(self) -> list[ModelVersion]:
         """Imported versions in a traffic plan, and those that a crash kept from being taken out whole: they count as serving."""
-        p = self._p
-        planned = {r.digest for rollout in p.rollouts.values() for plan in rollout.plans() for r in plan.routes}
-        versions = (v for model in p.registry.models() for v in p.registry.versions(model))
-        return [v for v in versions if v.imported and (v.digest in planned or v.state == "serving")]
+        return [v for v in self._withdrawal.in_traffic() if v.imported]
 
     def _uncovered(self, version: ModelVersion) -> str:
         """Why nothing covers what a version is missing now; empty when something does, or it misses nothing."""
@@ -124,33 +120,6 @@ class WaivingService:
             return ""
         standing = self._p.registry.standing(version, proven)
         return "" if standing.waiver is not None else standing.problem
-
-    def _take_out(self, version: ModelVersion, why: str, actor: str) -> list[str]:
-        """Give its traffic to the version that serves beside it, or to none; returns the environments that it was in.
-
-        Its state is written last: what a crash cut short is done by the next look.
-        """
-        p = self._p
-        out = [name for name, rollout in p.rollouts.items() if self._replanned(rollout, version, actor)]
-        cut_short = version.state == "serving" and not out
-        for name in p.serving if cut_short else out:
-            if name in p.serving:
-                p.serving[name].publish(actor)
-        if version.state not in ("registered", "refused", "rejected", "candidate"):
-            p.registry.move(version.digest, "registered", why, actor, new_id("op", p.clock.now()))
-        return out
-
-    def _replanned(self, rollout: RolloutService, version: ModelVersion, actor: str) -> bool:
-        """Take a version out of its model's plan; false when it is not in it."""
-        found = False
-        while True:
-            plan = rollout.present(version.model)
-            if all(r.digest != version.digest for r in plan.routes):
-                return found
-            found, stable = True, champion(plan)
-            then = withdrawn(version.model) if stable == version.digest else all_to(version.model, stable)
-            with suppress(Conflict):  # somebody else has a part in the traffic by now: look at that plan
-                rollout.set_plan(then, actor, new_id("op", self._p.clock.now()), plan)
 
     def _told(self, waiver: Waiver) -> dict[str, Any]:
         content: dict[str, Any] = msgspec.to_builtins(waiver.content)

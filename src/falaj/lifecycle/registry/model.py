@@ -98,6 +98,7 @@ class ModelVersion(msgspec.Struct, frozen=True):
     reason: str = ""
     created_at: str = ""
     approver_roles: tuple[str, ...] = ()  # each must be held by one of those who approve it
+    signed_at: str = ""  # when its signature was filed; empty for one that was filed with the version
 
     @property
     def imported(self) -> bool:

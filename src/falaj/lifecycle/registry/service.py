@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -12,9 +12,9 @@ from falaj.governance.changes.model import Subject, missing_roles
 from falaj.governance.door import Done, Door, Intent
 from falaj.governance.lineage.model import Node
 from falaj.governance.lineage.service import LineageService
-from falaj.governance.signing.dsse import PublicKey
 from falaj.governance.signing.model_signature import verify_model_signature
 from falaj.governance.signing.signer import EnvelopeSigner
+from falaj.governance.signing.trust import Keys, every
 from falaj.kernel.access import SYSTEM, Action, Principal, Resource
 from falaj.kernel.clock import iso, parse_iso
 from falaj.kernel.digests import canonical_json, manifest_digest, short
@@ -64,6 +64,7 @@ from falaj.lifecycle.registry.waiver import NOTHING, Lacking, Standing
 from falaj.lifecycle.training.model import CONTRACT_FILE, PROFILE_FILE, ModelContract
 from falaj.storage.sql.database import Database, Tx
 
+T = TypeVar("T")
 _MEASURED = timedelta(minutes=15)
 _ADMITTED = timedelta(days=366)
 _NUMBERS = 2**63 - 1  # the largest that the database can be asked for
@@ -81,8 +82,8 @@ class Ports(msgspec.Struct, frozen=True):
     lineage: LineageService
     environments: Sequence[Environment]
     signers: Mapping[str, EnvelopeSigner]
-    keys: Mapping[str, PublicKey]
-    trusted: Sequence[PublicKey]
+    keys: Mapping[str, Keys]
+    trusted: Keys
     waivers: Waivers = NoWaivers()
 
 
@@ -139,7 +140,7 @@ class RegistryService:
         """The newest admission, read through the signature of the environment's key; None when that does not hold."""
         found = self._p.database.read(lambda tx: self._p.store.admission(tx, digest, environment))
         try:
-            return read_admission(self._envelope(found[1]), [self._p.keys[home_of(environment)]]) if found else None
+            return read_admission(self._envelope(found[1]), self._p.keys[home_of(environment)]) if found else None
         except FalajError:
             return None
 
@@ -147,9 +148,34 @@ class RegistryService:
         """The newest rehearsal, read as `proven_admission` reads."""
         found = self._p.database.read(lambda tx: self._p.store.rehearsal(tx, digest, environment))
         try:
-            return read_rehearsal(self._envelope(found[1]), [self._p.keys[home_of(environment)]]) if found else None
+            return read_rehearsal(self._envelope(found[1]), self._p.keys[home_of(environment)]) if found else None
         except FalajError:
             return None
+
+    def signed_admissions(self, digest: str) -> list[tuple[Admission, str]]:
+        """The admissions that count, oldest first, each read through its signature now, with the digest of its envelope.
+
+        One by a key that was revoked since is left out. Raises `Integrity` when one does not hold.
+        """
+        filed = [(a.environment, envelope) for a, envelope in reversed(self.admissions(digest))]
+        return self._counting(filed, read_admission)
+
+    def signed_rehearsals(self, digest: str) -> list[tuple[Rehearsal, str]]:
+        """The newest rehearsal in each environment, read as `signed_admissions` reads."""
+        found = [self.rehearsal(digest, e.name) for e in self._p.environments]
+        return self._counting([(r.environment, envelope) for r, envelope in filter(None, found)], read_rehearsal)
+
+    def _counting(
+        self, filed: Sequence[tuple[str, str]], read: Callable[[dict[str, Any], Keys], T]
+    ) -> list[tuple[T, str]]:
+        found = []
+        for environment, digest in filed:
+            envelope, keys = self._envelope(digest), self._p.keys[home_of(environment)]
+            try:
+                found.append((read(envelope, keys), digest))
+            except Integrity:
+                read(envelope, every(keys))  # raises for what is broken; else its key came to an end before it
+        return found
 
     def rehearsal(self, digest: str, environment: str) -> tuple[Rehearsal, str] | None:
         """The newest rehearsal as it is filed, with the digest of its envelope; for lists."""
@@ -188,6 +214,12 @@ class RegistryService:
                 "its signature cannot be read", hint="register it through `falaj train`", code="bad_model_signature"
             ) from e
 
+    def check_signature(self, version: ModelVersion) -> None:
+        """Raise `Integrity` unless a key that counts signed exactly the version's files."""
+        verify_model_signature(
+            self.signature(version), version.files, self._p.trusted, version.signed_at or version.created_at
+        )
+
     def profile_of(self, digest: str) -> bytes:
         """The reference profile of the version with this digest. Raises `NotFound`, `Integrity`."""
         return self.profile(self.by_digest(digest))
@@ -203,9 +235,13 @@ class RegistryService:
         """Model → digest of the version that serves."""
         return {v.model: v.digest for m in self.models() for v in self.versions(m) if v.state == "serving"}
 
-    def signature_of(self, digest: str) -> dict[str, Any]:
-        """The signature bundle of the version with this digest. Raises `NotFound`, `Integrity`."""
-        return self.signature(self.by_digest(digest))
+    def signature_of(self, digest: str) -> tuple[dict[str, Any], str]:
+        """The signature bundle of the version with this digest, and when it was filed (RFC 3339).
+
+        Raises `NotFound`, `Integrity`.
+        """
+        version = self.by_digest(digest)
+        return self.signature(version), version.signed_at or version.created_at
 
     def profile(self, version: ModelVersion) -> bytes:
         """`profile.json`: the reference profile frozen with the version. Raises `NotFound`, `Integrity`."""
@@ -226,6 +262,7 @@ class RegistryService:
         Packaging the same bytes again finds the version that they already are. While it is a candidate or refused,
         what holds of it is what it was packaged with last: its signature, author, run, gates and approvers.
         """
+        version = msgspec.structs.replace(version, signed_at=iso(self._door.clock.now()))
 
         def do(tx: Tx) -> Done[str]:
             earlier = self._p.store.by_digest(tx, version.digest)
@@ -294,7 +331,7 @@ class RegistryService:
                 raise Integrity(
                     "its files are not those that its digest names", hint="register it again", code="files_differ"
                 )
-            verify_model_signature(self.signature(version), version.files, self._p.trusted)
+            self.check_signature(version)
         except FalajError as e:
             wrong = e
         proven = self._p.evidence.proven(version.digest)

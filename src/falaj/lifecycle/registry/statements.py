@@ -8,12 +8,12 @@ admissions here too.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import msgspec
 
-from falaj.governance.signing.dsse import STATEMENT_TYPE, PublicKey, verify_envelope
+from falaj.governance.signing.dsse import STATEMENT_TYPE, verify_envelope
+from falaj.governance.signing.trust import Keys, every, valid_at
 from falaj.kernel.digests import manifest_digest
 from falaj.kernel.errors import Integrity
 from falaj.lifecycle.evidence.statements import STATEMENT, statement
@@ -36,7 +36,7 @@ def rehearsal_statement(rehearsal: Rehearsal) -> dict[str, Any]:
     return _statement(rehearsal, rehearsal.at, [REHEARSED] if rehearsal.passed else [])
 
 
-def read_admission(envelope: dict[str, Any], keys: Sequence[PublicKey]) -> Admission:
+def read_admission(envelope: dict[str, Any], keys: Keys) -> Admission:
     """The admission in an envelope that one of `keys` signed, if it is about the version that it names.
 
     Whether it is for the right environment, and has not expired, is the caller's to check. Raises `Integrity`.
@@ -49,7 +49,7 @@ def read_admission(envelope: dict[str, Any], keys: Sequence[PublicKey]) -> Admis
     return admission
 
 
-def read_rehearsal(envelope: dict[str, Any], keys: Sequence[PublicKey]) -> Rehearsal:
+def read_rehearsal(envelope: dict[str, Any], keys: Keys) -> Rehearsal:
     """The rehearsal in an envelope that one of `keys` signed; its property agrees with what it says. Raises `Integrity`."""
     rehearsal, properties = _read(envelope, keys, Rehearsal, "rehearsal")
     if (REHEARSED in properties) != rehearsal.passed:
@@ -93,8 +93,8 @@ def _statement(found: Admission | Rehearsal, at: str, properties: list[str]) -> 
     return statement(found.alias, found.digest, SVR, predicate)
 
 
-def _read(envelope: dict[str, Any], keys: Sequence[PublicKey], kind: type[T], what: str) -> tuple[T, tuple[str, ...]]:
-    payload = verify_envelope(envelope, STATEMENT_TYPE, keys)
+def _read(envelope: dict[str, Any], keys: Keys, kind: type[T], what: str) -> tuple[T, tuple[str, ...]]:
+    payload = verify_envelope(envelope, STATEMENT_TYPE, every(keys))
     try:
         said = msgspec.json.decode(payload, type=_Statement)
         if said.type != STATEMENT or said.predicate_type != SVR:
@@ -110,6 +110,9 @@ def _read(envelope: dict[str, Any], keys: Sequence[PublicKey], kind: type[T], wh
             hint="the planes are of different versions: upgrade the data plane, then publish again",
             code="unreadable_payload",
         ) from e
+    verify_envelope(
+        envelope, STATEMENT_TYPE, valid_at(keys, found.issued_at if isinstance(found, Admission) else found.at)
+    )
     if [s.digest for s in said.subject] != [{"sha256": found.digest.removeprefix("sha256:")}]:
         raise not_accepted(
             what,

@@ -27,6 +27,7 @@ versions = Table(
     Column("gates", String, nullable=False),
     Column("approvals", Integer, nullable=False),
     Column("approver_roles", String, nullable=False),
+    Column("signed_at", String, nullable=False, server_default=""),
     Column("evidence", String, nullable=False),
     Column("reason", String, nullable=False),
     Column("created_at", String, nullable=False),
@@ -76,7 +77,7 @@ waiver_signatures = Table(
 )
 _v = versions.c
 _MOVABLE = {"number", "state", "evidence", "reason"}
-_PACKAGED = {"author", "run", "signature", "gates", "approvals", "approver_roles"}
+_PACKAGED = {"author", "run", "signature", "signed_at", "gates", "approvals", "approver_roles"}
 
 
 class SqlVersionStore:

@@ -19,7 +19,8 @@ from typing import Any
 
 import msgspec
 
-from falaj.governance.signing.dsse import STATEMENT_TYPE, PublicKey, verify_envelope
+from falaj.governance.signing.dsse import STATEMENT_TYPE, verify_envelope
+from falaj.governance.signing.trust import Keys, every, valid_at
 from falaj.kernel.access import Action
 from falaj.kernel.clock import parse_iso
 from falaj.kernel.errors import Conflict, Denied, Integrity, Invalid
@@ -208,12 +209,12 @@ def waiver_statement(content: Waived) -> dict[str, Any]:
     return statement(content.alias, content.digest, PREDICATE, {"waiver": msgspec.to_builtins(content)})
 
 
-def read_waiver(envelope: dict[str, Any], keys: Sequence[PublicKey]) -> Waived:
+def read_waiver(envelope: dict[str, Any], keys: Keys) -> Waived:
     """The waiver in an envelope that one of `keys` signed, if two people signed it and it is about what it names.
 
     Whether it has ended, and for which version it is asked, is the caller's to check. Raises `Integrity`.
     """
-    payload = verify_envelope(envelope, STATEMENT_TYPE, keys)
+    payload = verify_envelope(envelope, STATEMENT_TYPE, every(keys))
     try:
         said = msgspec.json.decode(payload, type=_Statement)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
@@ -223,6 +224,8 @@ def read_waiver(envelope: dict[str, Any], keys: Sequence[PublicKey]) -> Waived:
             code="unreadable_payload",
         ) from e
     content = said.predicate.waiver
+    signed = max((s.at for s in content.signatures), default="")
+    verify_envelope(envelope, STATEMENT_TYPE, valid_at(keys, signed))
     if (said.type, said.predicate_type) != (STATEMENT, PREDICATE):
         raise refused("its statement is of another type", "not_a_waiver")
     if [s.digest for s in said.subject] != [{"sha256": content.digest.removeprefix("sha256:")}]:

@@ -11,8 +11,9 @@ import msgspec
 from falaj.governance.door import Done, Door, Intent
 from falaj.governance.lineage.model import Node
 from falaj.governance.lineage.service import LineageService
-from falaj.governance.signing.dsse import STATEMENT_TYPE, PublicKey
+from falaj.governance.signing.dsse import STATEMENT_TYPE
 from falaj.governance.signing.signer import EnvelopeSigner
+from falaj.governance.signing.trust import Keys, every
 from falaj.kernel.access import Action, Principal, Resource
 from falaj.kernel.clock import iso, parse_iso
 from falaj.kernel.digests import canonical_json
@@ -45,7 +46,7 @@ _REASON = 1000  # characters
 
 
 class Ports(msgspec.Struct, frozen=True):
-    """What waivers work with. `signers` are the environments' own, so that each data plane can read a waiver; `keys` their halves.
+    """What waivers work with. `signers` are the environments' own, so that each data plane can read a waiver; `keys` their halves, by environment.
 
     `days` is how long a waiver may last.
     """
@@ -56,7 +57,7 @@ class Ports(msgspec.Struct, frozen=True):
     evidence: VerifiedEvidence
     lineage: LineageService
     signers: Sequence[EnvelopeSigner]
-    keys: Sequence[PublicKey]
+    keys: Sequence[Keys]
     days: int
 
 
@@ -107,6 +108,21 @@ class WaiverService:
         if found is None or found.revoked:
             raise refused("it was revoked" if found else "it is not filed here", "waiver_revoked")
         return self._envelope(statement)
+
+    def signed(self, digest: str) -> list[tuple[Waived, str]]:
+        """Those of a version that two people signed, oldest first, each read from its verified statement, with its digest.
+
+        Waivers that were taken back or have ended too; not those by a key that was revoked since. Raises `Integrity` when
+        one does not hold.
+        """
+        found = []
+        for statement in (w.statement for w in reversed(self.of(digest)) if w.statement):
+            try:
+                found.append((self._read(statement), statement))
+            except Integrity:
+                for keys in self._p.keys:
+                    read_waiver(self._envelope(statement), every(keys))  # raises for what is broken
+        return found
 
     # deciding
 
@@ -224,7 +240,7 @@ class WaiverService:
             people = ", ".join(s.principal for s in waiver.content.signatures)
             return Standing(problem=f"its waiver is signed by {people} only", code="waiver_unsigned")
         try:
-            content = read_waiver(self._envelope(waiver.statement), self._p.keys)
+            content = self._read(waiver.statement)
         except FalajError as e:
             return Standing(problem=e.message, code=e.code)
         problem, code = fits(content, waiver.content.digest, evidence, lacking, now)
@@ -245,6 +261,11 @@ class WaiverService:
         envelopes = [signer.sign(STATEMENT_TYPE, body) for signer in self._p.signers]
         together = {**envelopes[0], "signatures": [s for e in envelopes for s in e["signatures"]]}
         return self._p.blobs.put(canonical_json(together))
+
+    def _read(self, statement: str) -> Waived:
+        """A signed waiver, if it holds by the keys of every environment: each data plane asks its own."""
+        contents = [read_waiver(self._envelope(statement), keys) for keys in self._p.keys]
+        return contents[0]
 
     def _envelope(self, digest: str) -> dict[str, Any]:
         try:

@@ -6,12 +6,15 @@ signature, an admission for each release, and nothing else.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from falaj.governance.identity.verify import KnownToken
+from falaj.governance.signing.trust import KeyRecord
 from falaj.kernel.access import Action
+from falaj.kernel.environments import home_of
 from falaj.lifecycle.data.model import SourceSpec
 from falaj.lifecycle.features.model import ViewSpec
 from falaj.lifecycle.rollout.model import TrafficPlan
@@ -57,6 +60,33 @@ LATENCY_SECONDS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.025, 0.05
 """Upper bounds of the latency histogram's buckets; one more bucket holds what is slower."""
 
 
+class TrustFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """`trust.json`: which environment a data plane is, and whose signatures count (PEM).
+
+    `keys` are the environment's own: they sign its bundles and admissions; `model` signs models. `until` says of those that
+    have come to an end, by fingerprint, up to when; `revoked` which of them somebody else may hold.
+    """
+
+    environment: str
+    keys: tuple[str, ...]
+    model: tuple[str, ...]
+    until: dict[str, str] = {}
+    revoked: tuple[str, ...] = ()
+
+
+def trust_file(environment: str, records: Sequence[KeyRecord]) -> TrustFile:
+    """What a data plane of an environment shall trust, the keys that sign now first."""
+    home = home_of(environment)
+    own = [r for r in records if r.name in (home, "model")]
+    return TrustFile(
+        environment,
+        tuple(r.pem for r in own if r.name == home),
+        tuple(r.pem for r in own if r.name == "model"),
+        {r.fingerprint: r.until for r in own if r.until},
+        tuple(r.fingerprint for r in own if r.revoked),
+    )
+
+
 class SealedBlob(msgspec.Struct, frozen=True):
     """One file of a model: where its encrypted bytes are, and their data key,
     sealed to this data plane for the purpose BLOB_KEY + blob (base64)."""
@@ -76,6 +106,7 @@ class Release(msgspec.Struct, frozen=True):
     signature: dict[str, Any]  # the OpenSSF signature: a Sigstore bundle
     admission: dict[str, Any]  # DSSE envelope of an in-toto statement
     waiver: dict[str, Any] | None = None  # that of the waiver which the admission names, if it names one
+    signed_at: str = ""  # when the model was signed, which its signature does not say (RFC 3339)
 
 
 class Access(msgspec.Struct, frozen=True):
@@ -282,7 +313,7 @@ class ScoreAsk(msgspec.Struct, frozen=True):
 class ScoreTask(msgspec.Struct, frozen=True):
     """What a step process needs to score a table. The key that opens the release's files is handed over apart.
 
-    `keys` and `model_key` are the trust root (PEM) of the environment, `blobs` the folder of the encrypted files, `now`
+    `trust` is the trust root of the environment, `blobs` the folder of the encrypted files, `now`
     the platform's moment (RFC 3339). `views` are joined from versions `versions` of `tables`, both by source name,
     unless the table has all their columns; `source` is that of raw rows. `workspace` gets the scores, the rejected
     rows and, to be recorded, segments of the journal.
@@ -290,8 +321,7 @@ class ScoreTask(msgspec.Struct, frozen=True):
 
     ask: ScoreAsk
     release: Release
-    keys: tuple[str, ...]
-    model_key: str
+    trust: TrustFile
     blobs: str
     now: str
     table: str

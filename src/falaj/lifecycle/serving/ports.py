@@ -42,7 +42,7 @@ class Admissions(Protocol):
         """The newest admission of a version in an environment with its envelope; None when there is none."""
         ...
 
-    def signature_of(self, digest: str) -> dict[str, Any]:
+    def signature_of(self, digest: str) -> tuple[dict[str, Any], str]:
         """The version's OpenSSF model signature (a Sigstore bundle). Raises `NotFound`."""
         ...
 

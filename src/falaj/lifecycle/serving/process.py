@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from falaj.kernel.disk import refusal
 from falaj.kernel.environments import PRODUCTION
 from falaj.kernel.errors import Integrity, Unavailable
 from falaj.lifecycle.evidence.ports import Probe
-from falaj.lifecycle.serving.model import Target
+from falaj.lifecycle.serving.model import Target, TrustFile
 from falaj.lifecycle.serving.ports import Tokens
 from falaj.lifecycle.serving.service import ServingService, live_workers, prepare_folder
 
@@ -54,16 +54,23 @@ class PlaneProcess:
         self.pid = process.pid
 
     def stop(self, seconds: float = 10.0) -> None:
-        """Let it finish what is in flight, then end it."""
+        """Let it finish what is in flight, then end it; at once when whoever waits for that is interrupted."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGTERM)
         try:
             self._process.wait(seconds)
         except subprocess.TimeoutExpired:
-            os.killpg(self.pid, signal.SIGKILL)
-            self._process.wait()
+            self._kill()
+        except BaseException:  # it must not outlive whoever waits for it
+            self._kill()
+            raise
         if self._process.stdin is not None:
             self._process.stdin.close()
+
+    def _kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self._process.wait()
 
 
 def start_plane(
@@ -117,8 +124,7 @@ class Measuring(msgspec.Struct, frozen=True):
 
     scratch: Path
     folders: PlaneFolders
-    key: str  # the environment's, PEM
-    model: str  # PEM
+    trust: Callable[[], TrustFile]
     pepper: bytes
     clock: Clock
     environment: str
@@ -139,7 +145,7 @@ class MeasuringPlanes:
         """See `evidence.ports.ServingProbe`."""
         folder = self._m.scratch / f"plane-{name}"
         shutil.rmtree(folder, ignore_errors=True)
-        prepare_folder(folder, self._m.environment, self._m.key, self._m.model)
+        prepare_folder(folder, self._m.trust())
         target = Target(str(folder), self._m.environment, public_pem(plane_key(folder)))
         token, known = platform_token("measurement", self._m.pepper, self._m.clock)
         self._serving.publish_private(target, digest, [known])

@@ -32,6 +32,7 @@ from falaj.lifecycle.serving.model import (
     ScoreOutcome,
     ScoreTask,
     Target,
+    TrustFile,
 )
 from falaj.lifecycle.serving.plane.journal import SUFFIX
 from falaj.lifecycle.training.model import ModelContract
@@ -106,7 +107,7 @@ class Datasets(Protocol):
 
 
 class Ports(msgspec.Struct, frozen=True):
-    """What scoring works with. `keys` are the environments' public keys and `model_key` the one of models (PEM)."""
+    """What scoring works with. `trust` is whom an environment trusts."""
 
     definitions: Definitions
     versions: Versions
@@ -116,8 +117,7 @@ class Ports(msgspec.Struct, frozen=True):
     database: Database
     lineage: LineageService
     parcels: Parcels
-    keys: dict[str, str]
-    model_key: str
+    trust: Callable[[str], TrustFile]
     blobs: Path
     journal: Path
 
@@ -194,8 +194,7 @@ class ScoreService:
         task = ScoreTask(
             ask=msgspec.structs.replace(ask, at=at),
             release=p.release(ask.digest, Target("", ask.environment, public)),
-            keys=(p.keys[ask.environment],),
-            model_key=p.model_key,
+            trust=p.trust(ask.environment),
             blobs=str(p.blobs),
             now=iso(self._door.clock.now()),
             table=str(p.parcels.path(actor.name, ask.table)),

@@ -42,6 +42,7 @@ from falaj.lifecycle.serving.model import (
     Release,
     SealedBlob,
     Target,
+    TrustFile,
 )
 from falaj.lifecycle.serving.plane.files import replace_file
 from falaj.lifecycle.serving.ports import Admissions, Blobs, BundleStore, Plans, Tokens
@@ -198,9 +199,9 @@ class ServingService:
             SealedBlob(f.path, f.sha256, seal_to(reader, self._p.blobs.data_key(f.sha256), BLOB_KEY + f.sha256))
             for f in admission.files
         )
-        signature = self._p.admissions.signature_of(digest)
+        signature, signed_at = self._p.admissions.signature_of(digest)
         waiver = self._p.admissions.waiver_of(admission)
-        return Release(digest, admission.alias, admission.model, files, signature, envelope, waiver)
+        return Release(digest, admission.alias, admission.model, files, signature, envelope, waiver, signed_at)
 
     def _access(self, target: Target, tokens: list[KnownToken]) -> Access:
         policy, pepper = self._p.policy(), seal_to(_reader(target), self._p.pepper, PEPPER)
@@ -224,13 +225,17 @@ def live_workers(folder: Path) -> list[PlaneStatus]:
     return found
 
 
-def prepare_folder(folder: Path, environment: str, key: str, model: str) -> None:
-    """Give a data plane its trust root: which environment it is, its environment's key and the model key (PEM)."""
+def prepare_folder(folder: Path, trust: TrustFile) -> None:
+    """Give a data plane its trust root: which environment it is, and whose signatures count."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     for name in ("bundle", "trust"):
         for left in folder.glob(f".{name}.json.*"):  # by a process that was killed while it wrote
             left.unlink(missing_ok=True)
-    trust = {"environment": environment, "keys": [key], "model": [model]}
+    write_trust(folder, trust)
+
+
+def write_trust(folder: Path, trust: TrustFile) -> None:
+    """Write the trust root of a data plane, which follows while it runs."""
     replace_file(folder / "trust.json", msgspec.json.encode(trust), sync=True)
 
 

@@ -22,7 +22,10 @@ from falaj.kernel.digests import sha256
 from falaj.kernel.errors import Conflict, Integrity, Invalid, NotFound, Unavailable, from_dict
 from falaj.kernel.settings import Settings
 
-keys_app = App(name="keys", help="The home's private keys: which there are, and how they survive a lost disk.")
+keys_app = App(
+    name="keys",
+    help="The home's keys: which there are, how they survive a lost disk, and how they are replaced and revoked.",
+)
 
 _WAIT = 1.0  # seconds that one question for a backup's state may take
 _VKEY = "audit/vkey"

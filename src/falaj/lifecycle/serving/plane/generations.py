@@ -20,6 +20,7 @@ from typing import Any
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from falaj.governance.signing.model_signature import verify_model_signature
 from falaj.kernel.access import Action
 from falaj.kernel.clock import Clock
 from falaj.kernel.errors import Conflict, FalajError, Integrity, Invalid
@@ -31,10 +32,10 @@ from falaj.lifecycle.serving.plane.files import replace_file
 from falaj.lifecycle.serving.plane.loading import Loader, Version
 from falaj.lifecycle.serving.plane.state import Model, Served, State, empty, permits_of
 from falaj.lifecycle.serving.plane.trips import Trips
-from falaj.lifecycle.serving.plane.verify import Trust, check_admission, expiry, open_bundle
+from falaj.lifecycle.serving.plane.verify import Trust, check_admission, expiry, open_bundle, read_trust
 from falaj.lifecycle.serving.plane.watching import Challenger, Latest, Watch
 
-BUNDLE, LAST_GOOD = "bundle.json", "last-good.json"
+BUNDLE, LAST_GOOD, TRUST = "bundle.json", "last-good.json", "trust.json"
 RETRY_SECONDS = 5.0
 _KEPT = "kept"
 
@@ -66,6 +67,7 @@ class Generations:
         self._clock = clock
         self._actions = actions
         self._seen: tuple[int, int, int] | None = None
+        self._trusted: tuple[int, int, int] | None = None
         self._retry_at = 0.0
         self._floor = (0, "")
         self._unsaved = False  # what is in service is not in last-good.json yet
@@ -77,26 +79,27 @@ class Generations:
     def start(self) -> None:
         """Take the last good bundles, then the one that lies there. Never raises: what is wrong is reported."""
         last = self._read_last_good()
+        trusted = True
         for envelope in last.bundles if last else ():
             try:
                 bundle, digest = open_bundle(envelope, self.trust)
                 self.state = self._build(bundle, digest, envelope)
             except FalajError as e:
+                trusted = e.code != "bad_signature"  # of the newest, which comes last
                 self._log.error("last good bundle refused", code=e.code, reason=e.message)
-        if last:
+        if last and trusted:
             self._floor = (last.generation, last.digest)
         self.poll()
 
     def poll(self) -> bool:
-        """Look at `bundle.json`; True when there was something to do. What failed for the disk's sake is tried again
-        every few seconds: the bundle itself, releases whose blobs could not be read, `last-good.json`."""
-        try:
-            stat = (self._folder / BUNDLE).stat()
-        except OSError:
-            return False
-        seen = (stat.st_mtime_ns, stat.st_ino, stat.st_size)
+        """Look at `bundle.json` and `trust.json`; True when there was something to do. What failed for the disk's sake is
+        tried again every few seconds: the bundle itself, releases whose blobs could not be read, `last-good.json`."""
+        follows = self._follow_trust()
+        seen = _seen(self._folder / BUNDLE)
+        if seen is None:
+            return follows
         retry = 0 < self._retry_at <= time.monotonic()
-        if seen == self._seen and not retry:
+        if seen == self._seen and not retry and not follows:
             return False
         self._seen = seen
         self._retry_at, failed = 0.0, False
@@ -109,6 +112,56 @@ class Generations:
             failed = isinstance(e, OSError)
         if failed or any(r.code == "blob_missing" for r in self.state.reports):
             self._retry_at = time.monotonic() + RETRY_SECONDS
+        return True
+
+    def _follow_trust(self) -> bool:
+        """Look at `trust.json`; True when it changed. What it does not bear out any more is taken out of service at once.
+
+        A trust root that cannot be read changes nothing, and is reported.
+        """
+        seen = _seen(self._folder / TRUST)
+        if seen == self._trusted or seen is None:
+            return False
+        self._trusted = seen
+        try:
+            trust = read_trust(self._folder / TRUST)
+        except FalajError as e:
+            self._log.error("trust root refused", code=e.code, reason=e.message)
+            return False
+        if trust.environment != self.trust.environment:
+            self._log.error("trust root refused", reason=f"it is {trust.environment}'s")
+            return False
+        self.trust = self._loader.trust = trust
+        state = self.state
+        models = {name: m for name, m in state.models.items() if self._borne_out(m)}
+        gone = sorted(state.models.keys() - models.keys())
+        last = self._read_last_good()
+        if last is not None and not self._signed(last.bundles[-1]):
+            self._floor = (0, "")  # who signed that generation is not trusted: neither is its number
+        if gone:
+            self.state = msgspec.structs.replace(state, models=models, digest="")
+        self._log.info("trust root in force", environment=trust.environment, taken_out=gone)
+        return True
+
+    def _signed(self, envelope: dict[str, Any]) -> bool:
+        """Whether a key that counts signed a bundle, whatever else is wrong with it."""
+        try:
+            open_bundle(envelope, self.trust)
+        except FalajError as e:
+            return e.code != "bad_signature"
+        return True
+
+    def _borne_out(self, model: Model) -> bool:
+        """Whether the bundle that a model was taken from, and each version of it that serves, hold by the present trust."""
+        served = {r.version.digest for r in (*model.routes, *model.shadows)}
+        try:
+            bundle, _ = open_bundle(model.envelope, self.trust)
+            for release in (r for r in bundle.releases if r.digest in served):
+                admission = check_admission(release, self.trust, self._clock.now())
+                verify_model_signature(release.signature, admission.files, self.trust.model, release.signed_at)
+        except FalajError as e:
+            self._log.error("taken out of service", model=model.name, code=e.code, reason=e.message)
+            return False
         return True
 
     def expire(self) -> bool:
@@ -262,6 +315,15 @@ class Generations:
             if present is None or present.generation <= last.generation:
                 replace_file(self._folder / LAST_GOOD, msgspec.json.encode(last), sync=True)
         self._unsaved = False
+
+
+def _seen(path: Path) -> tuple[int, int, int] | None:
+    """By what a file is known again; None where there is none."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_mtime_ns, stat.st_ino, stat.st_size
 
 
 def _kept(version: Version, since: int, refused: int) -> LoadReport:

@@ -82,7 +82,7 @@ class Loader:
     """Turns releases into versions."""
 
     def __init__(self, trust: Trust, key: X25519PrivateKey, blobs: Path) -> None:
-        self._trust = trust
+        self.trust = trust
         self._key = key
         self._blobs = blobs
 
@@ -94,7 +94,7 @@ class Loader:
             data = self._read(sealed[entry.path], entry)
             if entry.path in (GRAPH, CONTRACT):
                 kept[entry.path] = data
-        verify_model_signature(release.signature, admission.files, self._trust.model)
+        verify_model_signature(release.signature, admission.files, self.trust.model, release.signed_at)
         if len(kept) != 2:
             raise _unusable(f"it has no {GRAPH} or no {CONTRACT}", "not_a_model")
         contract = read_contract(kept[CONTRACT])

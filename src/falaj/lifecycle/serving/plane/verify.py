@@ -7,36 +7,27 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from falaj.governance.signing.dsse import PublicKey, load_public_key, verify_envelope
+from falaj.governance.signing.dsse import load_public_key, verify_envelope
+from falaj.governance.signing.trust import Keys, Trusted, every, unrevoked
 from falaj.kernel.clock import parse_iso
 from falaj.kernel.digests import canonical_json, sha256
 from falaj.kernel.errors import Integrity
 from falaj.lifecycle.registry.model import Admission
 from falaj.lifecycle.registry.statements import not_accepted, read_admission
 from falaj.lifecycle.registry.waiver import fits, read_waiver
-from falaj.lifecycle.serving.model import BUNDLE_TYPE, Bundle, Release
+from falaj.lifecycle.serving.model import BUNDLE_TYPE, Bundle, Release, TrustFile
 
 T = TypeVar("T")
-
-
-class TrustFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`trust.json`: which environment this is, and whose signatures count (PEM).
-
-    `keys` are the environment's own: they sign its bundles and admissions; `model` signs models.
-    """
-
-    environment: str
-    keys: tuple[str, ...]
-    model: tuple[str, ...]
 
 
 class Trust(msgspec.Struct, frozen=True):
     """The trust root, its keys parsed."""
 
     environment: str
-    keys: tuple[PublicKey, ...]
-    model: tuple[PublicKey, ...]
+    keys: Keys
+    model: Keys
 
 
 def read_trust(path: Path) -> Trust:
@@ -49,17 +40,28 @@ def read_trust(path: Path) -> Trust:
             hint="start the home again with `falaj up`, which writes it, or restore it from a backup",
             code="trust_root_missing",
         ) from e
-    return Trust(
-        file.environment,
-        tuple(load_public_key(pem) for pem in file.keys),
-        tuple(load_public_key(pem) for pem in file.model),
-    )
+    return trust_of(file)
+
+
+def trust_of(file: TrustFile) -> Trust:
+    """A trust root with its keys parsed. Raises `Integrity` for a key that cannot be read."""
+
+    def parsed(pem: str) -> Trusted:
+        key = load_public_key(pem)
+        name = sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
+        return Trusted(key, file.until.get(name, ""), name in file.revoked)
+
+    return Trust(file.environment, tuple(map(parsed, file.keys)), tuple(map(parsed, file.model)))
 
 
 def open_bundle(envelope: dict[str, Any], trust: Trust) -> tuple[Bundle, str]:
-    """The bundle in an envelope and the digest of its bytes. Raises `Integrity`."""
-    payload = verify_envelope(envelope, BUNDLE_TYPE, trust.keys)
+    """The bundle in an envelope and the digest of its bytes. Raises `Integrity`.
+
+    A bundle says itself when it was issued, so no key that somebody else may hold can have signed it.
+    """
+    payload = verify_envelope(envelope, BUNDLE_TYPE, every(trust.keys))
     bundle = _decoded(payload, Bundle, "the bundle")
+    verify_envelope(envelope, BUNDLE_TYPE, unrevoked(trust.keys, bundle.issued_at))
     if bundle.environment != trust.environment:
         raise Integrity(
             f"the bundle is for {bundle.environment}, this data plane serves {trust.environment}",

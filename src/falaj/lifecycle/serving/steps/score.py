@@ -21,7 +21,6 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from numpy.typing import NDArray
 
-from falaj.governance.signing.dsse import load_public_key
 from falaj.kernel.clock import parse_iso
 from falaj.kernel.digests import digest_of, sha256_file
 from falaj.kernel.errors import Integrity, Invalid, from_dict
@@ -33,7 +32,7 @@ from falaj.lifecycle.features.steps.views import KNOWN, Transform, view_rows
 from falaj.lifecycle.serving.model import REJECTS, SCORES, ScoreOutcome, ScoreTask
 from falaj.lifecycle.serving.plane.journal import BATCH_ROLE, MAGIC, SUFFIX, Prediction, framed
 from falaj.lifecycle.serving.plane.loading import Loader, Version
-from falaj.lifecycle.serving.plane.verify import Trust, check_admission
+from falaj.lifecycle.serving.plane.verify import check_admission, trust_of
 from falaj.lifecycle.training.encoding import Encoder, Values
 from falaj.lifecycle.training.steps.values import Flags, values_of
 from falaj.storage.lake import delta
@@ -78,8 +77,7 @@ def load(task: ScoreTask, key: str) -> Version:
     private = load_pem_private_key(key.encode(), None)
     if not isinstance(private, X25519PrivateKey):
         raise Integrity("the step was given no key", hint="score the table again", code="no_step_key")
-    keys = tuple(load_public_key(pem) for pem in task.keys)
-    trust = Trust(task.ask.environment, keys, (load_public_key(task.model_key),))
+    trust = trust_of(task.trust)
     admission = check_admission(task.release, trust, parse_iso(task.now))
     return Loader(trust, private, Path(task.blobs)).load(task.release, admission)
 
