@@ -32,7 +32,7 @@ class Left(msgspec.Struct, frozen=True):
         found = []
         if self.code in (1, -signal.SIGINT) and b"KeyboardInterrupt" in self.screen and b"/falaj/" not in self.screen:
             return []  # Python itself was still starting
-        if self.code not in (0, 130):
+        if self.code not in (0, 130, -signal.SIGINT):  # the last: Python was ending already, and a shell says 130 of it
             found.append(f"exit code {self.code}")
         if b"Traceback" in self.screen:
             found.append("a traceback")
