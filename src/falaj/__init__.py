@@ -44,6 +44,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from falaj.authoring import gate
     from falaj.authoring.definitions import Entity, Source, feature_view, model, request_features
+    from falaj.authoring.fallback import Fallback
     from falaj.authoring.monitor import Monitor, Retrain
     from falaj.authoring.rollout import Canary, Limits, Shadow
     from falaj.lifecycle.training.steps.training_set import Estimator, Params, TrainingSet
@@ -57,6 +58,7 @@ __all__ = [
     "Canary",
     "Entity",
     "Estimator",
+    "Fallback",
     "Limits",
     "Monitor",
     "Params",
@@ -82,6 +84,7 @@ _WHERE = {
     "Canary": "falaj.authoring.rollout",
     "Limits": "falaj.authoring.rollout",
     "Shadow": "falaj.authoring.rollout",
+    "Fallback": "falaj.authoring.fallback",
     "Monitor": "falaj.authoring.monitor",
     "Retrain": "falaj.authoring.monitor",
     "Estimator": _TRAINING,

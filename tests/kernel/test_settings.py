@@ -68,6 +68,7 @@ def test_every_setting_can_come_from_the_environment(tmp_path: Path, name: str) 
         "step_seconds",
         "evaluator_seconds",
         "waiver_days",
+        "approval_days",
     }
     given = "4321" if name in numbers else values.get(name, "something")
     found = getattr(load_settings({f"FALAJ_{name.upper()}": given}, tmp_path), name)

@@ -257,6 +257,8 @@ KINDS = (
             "falaj.expires_at": "when it ends",
             "falaj.waiver": "digest of the waiver that it rests on, if it does",
             "falaj.waived": "the gates that the waiver lifts",
+            "falaj.tier": "the model's risk tier then; empty where callers are not answered",
+            "falaj.marks": "how it was let in, for good: `one-person`, by its author alone",
         },
         _admission,
     ),

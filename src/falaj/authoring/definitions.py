@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
+from falaj.authoring.fallback import Fallback
 from falaj.authoring.gate import Approval
 from falaj.authoring.monitor import Monitor, Retrain
 from falaj.authoring.rollout import Canary
@@ -244,6 +245,18 @@ class ModelOptions(ModelNeeds, total=False):
     """What is watched while it serves."""
     retrain: Retrain
     """When it is trained again by itself."""
+    owner: str
+    """Who answers for it."""
+    intended_use: str
+    """What it is for, and what it is not for."""
+    impact: str
+    """What its decisions do to whom."""
+    risk: str
+    """Its risk tier: one-person, minimal, limited, high or critical. Code can make it stricter; a person confirms less."""
+    regulated: bool
+    """Whether its use is regulated (False)."""
+    fallback: Fallback
+    """What answers when it is killed; without it, nobody does."""
 
 
 @dataclass(frozen=True)
@@ -269,6 +282,12 @@ class Model:
     rollout: Canary | None = None
     monitor: Monitor = field(default_factory=Monitor)
     retrain: Retrain = field(default_factory=lambda: Retrain(on_drift=False))
+    owner: str = ""
+    intended_use: str = ""
+    impact: str = ""
+    risk: str = ""
+    regulated: bool = False
+    fallback: Fallback | None = None
 
     def __post_init__(self) -> None:
         check_name("model", self.name)

@@ -10,7 +10,9 @@ from typing import Any
 import msgspec
 
 from falaj.authoring.definitions import Entity, FeatureView, Model, Source, span
+from falaj.authoring.fallback import check_fallback
 from falaj.authoring.gate import Approval
+from falaj.governance.changes.inventory import Declared, check_tier
 from falaj.kernel.digests import digest_of
 from falaj.kernel.errors import Invalid
 from falaj.lifecycle.data.model import SourceSpec
@@ -20,6 +22,7 @@ from falaj.lifecycle.loop.model import ModelDefinition, ProjectDefinition
 from falaj.lifecycle.training.model import METRICS, TASKS, Input, JoinKey, ViewUse
 
 _SEEDS = 1 << 31  # what every training library takes
+_LONGEST = 2000
 
 
 @dataclass(frozen=True)
@@ -148,7 +151,24 @@ def model_definition(model: Model, views: dict[str, ViewSpec]) -> ModelDefinitio
         retrain=model.retrain.policy(),
         history_seconds=span(f"history of {model.name}", model.history),
         seed=model.seed,
+        oversight=_oversight(model),
     )
+
+
+def _oversight(model: Model) -> Declared:
+    """What the inventory is told. Raises `Invalid` for a tier or a fallback that cannot be."""
+    texts = {"owner": model.owner, "intended_use": model.intended_use, "impact": model.impact, "risk": model.risk}
+    wrong = [name for name, text in texts.items() if not isinstance(text, str) or len(text) > _LONGEST]
+    if wrong or not isinstance(model.regulated, bool):
+        raise _wrong(
+            f"the {wrong[0] if wrong else 'regulated'} of {model.name} cannot be kept",
+            f"write texts of up to {_LONGEST} characters; regulated is True or False",
+        )
+    if model.risk:
+        check_tier(model.risk, regulated=model.regulated)
+    check_fallback(model.name, model.fallback)
+    fallback = model.fallback.spec(model.task) if model.fallback else None
+    return Declared(model.owner, model.intended_use, model.impact, model.risk, model.regulated, fallback)
 
 
 def _inputs(model: Model) -> tuple[Input, ...]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 from fastapi import APIRouter
 
+from falaj.governance.changes.killing import KillService
 from falaj.governance.door import Door
 from falaj.governance.identity.guard import Guard
 from falaj.governance.identity.service import IdentityService
@@ -59,6 +60,7 @@ class Around(msgspec.Struct, frozen=True):
     steps: ChildRunner
     workflows: DbosWorkflows
     clock: Clock
+    kills: KillService
 
 
 class Adoption:
@@ -94,6 +96,7 @@ class Adoption:
             trust=lambda name: serving_model.trust_file(name, a.keys.records()),
             blobs=a.blobs,
             journal=a.journal,
+            killed=a.kills.check,
         )
 
 

@@ -55,6 +55,7 @@ def build(plane: ControlPlane, more: Sequence[APIRouter] = ()) -> FastAPI:
         monitoring_routes.build(monitored, guard),
         *_loop_routes(plane, guard),
         *plane.intake.routers(guard, plane.decisions),
+        *plane.oversight.routers(guard, plane.decisions),
         *plane.keeping.routers(guard),
         *plane.vouching.routers(guard),
         monitoring_routes.external(monitored, guard),

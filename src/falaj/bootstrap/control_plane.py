@@ -19,6 +19,8 @@ from falaj.bootstrap.adoption import Adoption, Around, external_models, watching
 from falaj.bootstrap.intake import Around as IntakeAround
 from falaj.bootstrap.intake import Intake, waiver_service
 from falaj.bootstrap.keeping import assembly as keeping
+from falaj.bootstrap.oversight import Around as OversightAround
+from falaj.bootstrap.oversight import Oversight, fallbacks, inventory_service, kill_service
 from falaj.bootstrap.runtime import runtime_list
 from falaj.bootstrap.vouching import Vouching
 from falaj.bootstrap.witnessed import origin_of, tell_refusals, witnesses_of
@@ -62,9 +64,10 @@ from falaj.lifecycle.features import model as features_model
 from falaj.lifecycle.features import service as features
 from falaj.lifecycle.features.flows import FeatureFlows
 from falaj.lifecycle.features.store import SqlMaterializationStore
-from falaj.lifecycle.loop import environments, starting
+from falaj.lifecycle.loop import environments, starting, withdrawing
 from falaj.lifecycle.loop import model as loop_model
 from falaj.lifecycle.loop.cancelling import CancelService, cancelled
+from falaj.lifecycle.loop.deciding import DecisionPorts, DecisionService
 from falaj.lifecycle.loop.dossier import model as dossier_model
 from falaj.lifecycle.loop.environments import EnvironmentService
 from falaj.lifecycle.loop.flows import measuring
@@ -77,9 +80,11 @@ from falaj.lifecycle.loop.flows.rollout import Stages as RolloutStages
 from falaj.lifecycle.loop.flows.staging import Stages as StagingStages
 from falaj.lifecycle.loop.flows.staging import StagingFlow
 from falaj.lifecycle.loop.keeping import model as keeping_model
-from falaj.lifecycle.loop.service import DecisionPorts, DecisionService, DefinitionService
+from falaj.lifecycle.loop.overseeing import Permissions
+from falaj.lifecycle.loop.service import DefinitionService
 from falaj.lifecycle.loop.starting import StartService
 from falaj.lifecycle.loop.store import SqlDefinitionStore
+from falaj.lifecycle.loop.withdrawing import Withdrawing
 from falaj.lifecycle.monitoring import analyst, backtest, observer, quality
 from falaj.lifecycle.monitoring import model as monitoring_model
 from falaj.lifecycle.monitoring.flows import BacktestFlow
@@ -99,7 +104,7 @@ from falaj.lifecycle.serving import model as serving_model
 from falaj.lifecycle.serving import service as serving
 from falaj.lifecycle.serving.flows import ShipFlow
 from falaj.lifecycle.serving.journals import JournalService, Shipper
-from falaj.lifecycle.serving.ports import Tokens
+from falaj.lifecycle.serving.ports import NoKills, Tokens
 from falaj.lifecycle.serving.process import (
     Guests,
     Measuring,
@@ -269,8 +274,11 @@ class ControlPlane:
         self.waivers = waiver_service(
             door, database, self.blobs, self.evidence, lineage, (self.signers, self.signing), self.settings.waiver_days
         )
+        self.inventory = inventory_service(door, database, self.definitions, self.settings)
+        self.kills = kill_service(door, database)
+        self.permissions = Permissions(self.inventory)
         stores = RolloutStores(SqlPlanStore(), SqlRolloutStore())
-        self.rollouts = {name: RolloutService(database, stores, door, name) for name in ENVIRONMENTS}
+        self.rollouts = {n: RolloutService(database, stores, door, n, self.permissions) for n in ENVIRONMENTS}
         self.rollout = self.rollouts[PRODUCTION]
         self.registry = registry.RegistryService(
             door,
@@ -286,9 +294,11 @@ class ControlPlane:
                 self.signers,
                 {name: self.signing.keys(name) for name in ENVIRONMENTS},
                 self.signing.keys("model"),
+                self.inventory,
                 self.waivers,
             ),
         )
+        self.fallbacks = fallbacks(self.kills, self.registry, self.rollout, self.clock)
         self._planes()
         self._monitoring()
 
@@ -324,7 +334,7 @@ class ControlPlane:
         """Serving as an environment has it: its plans, its key, its policy."""
         ports = serving.Ports(
             self.database, SqlBundleStore(), self.rollouts[name], self.registry, self.blobs, tokens, self.signers[name],
-            self.keys.pepper, partial(self.policy.layers, name),
+            self.keys.pepper, partial(self.policy.layers, name), self.fallbacks if name == PRODUCTION else NoKills(),
         )  # fmt: skip
         return serving.ServingService(self.door, ports, target)
 
@@ -435,15 +445,20 @@ class ControlPlane:
         self.environments = self._environments()
         release = ReleaseFlow(self.registry, self.rollout, self.serving).release
         self.workflows.register(loop_model.RELEASE_FLOW, release)
-        stages = RolloutStages(self.registry, self.rollout, self.serving, self.analyst)
+        stages = RolloutStages(self.registry, self.rollout, self.serving, self.analyst, self.permissions)
         self.workflows.register(loop_model.ROLLOUT_FLOW, RolloutFlow(stages).roll_out)
-        self.retraining = Retraining(self.definitions, self.training, self.workflows, self.clock)
+        self.retraining = Retraining(
+            self.definitions, self.training, self.workflows, self.clock, self.permissions.retrains
+        )
         self.incidents.on_open(self.retraining.consider)
         self.workflows.register(serving_model.SHIP, ShipFlow(self.journals, self.steps).ship)
         self.shipper = Shipper(self.journals, self.workflows, self.incidents)
         flow = BacktestFlow(self.backtests, self.steps, self.identity)
         self.workflows.register(monitoring_model.BACKTEST, flow.backtest)
         self.adoption = self._adopted()
+        planes = {STAGING: self.staging, PRODUCTION: self.serving}
+        self.withdrawing = Withdrawing(withdrawing.Ports(self.registry, self.rollouts, planes, self.clock))
+        self.oversight = self._oversight(planes)
         self.intake = self._intake()
         self.starts = StartService(
             starting.Ports(self.registry, self.rollout, self.definitions, self.workflows, self.clock)
@@ -457,6 +472,7 @@ class ControlPlane:
                 rollout=self.rollout,
                 starts=self.starts,
                 clock=self.clock,
+                promotions=self.permissions,
             )
         )
 
@@ -481,7 +497,16 @@ class ControlPlane:
             Around(
                 self.parcels, self.external, self.layout.plane / "journal", self.layout.blobs, self.database, self.door, self.signing,
                 self.identity, self.lineage, self.definitions, self.data, self.registry, self.rollout, self.serving,
-                self.steps, self.workflows, self.clock,
+                self.steps, self.workflows, self.clock, self.kills,
+            )
+        )  # fmt: skip
+
+    def _oversight(self, planes: dict[str, serving.ServingService]) -> Oversight:
+        return Oversight(
+            OversightAround(
+                self.database, self.door, self.audit, self.inventory, self.kills, self.fallbacks, self.changes,
+                self.waivers, self.definitions, self.registry, self.training, self.rollouts, planes, self.quality,
+                self.incidents, self.withdrawing, self.clock,
             )
         )  # fmt: skip
 
@@ -490,8 +515,7 @@ class ControlPlane:
             IntakeAround(
                 self.settings, self.database, self.door, self.blobs, self.identity, self.lineage, self.defined,
                 self.measuring, self.evidence, self.registry, self.waivers, self.rollouts,
-                {STAGING: self.staging, PRODUCTION: self.serving}, self.incidents, self.steps, self.workflows,
-                self.clock,
+                self.withdrawing, self.incidents, self.steps, self.workflows, self.clock, self.oversight.overseeing.look,
             )
         )  # fmt: skip
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import msgspec
 from fastapi import APIRouter
@@ -15,21 +15,22 @@ from falaj.governance.signing.service import KeyService
 from falaj.governance.signing.signer import EnvelopeSigner
 from falaj.kernel.clock import Clock
 from falaj.kernel.environments import ENVIRONMENTS
+from falaj.kernel.lookout import Lookout
 from falaj.kernel.settings import Settings
 from falaj.lifecycle.evidence.service import EvidenceService
+from falaj.lifecycle.loop.deciding import DecisionService
 from falaj.lifecycle.loop.flows.defined import Defined
 from falaj.lifecycle.loop.flows.importing import ImportFlow, Stages
 from falaj.lifecycle.loop.flows.measuring import Measuring
-from falaj.lifecycle.loop.service import DecisionService
 from falaj.lifecycle.loop.waiving import Ports as WaivingPorts
-from falaj.lifecycle.loop.waiving import WaiverWatch, WaivingService
+from falaj.lifecycle.loop.waiving import WaivingService
+from falaj.lifecycle.loop.withdrawing import Withdrawing
 from falaj.lifecycle.monitoring.incidents import IncidentService
 from falaj.lifecycle.registry import routes as registry_routes
 from falaj.lifecycle.registry import waivers
 from falaj.lifecycle.registry.service import RegistryService
 from falaj.lifecycle.registry.store import SqlWaiverStore
 from falaj.lifecycle.rollout.service import RolloutService
-from falaj.lifecycle.serving.service import ServingService
 from falaj.lifecycle.training import imports
 from falaj.lifecycle.training import routes as training_routes
 from falaj.lifecycle.training.foreign import IMPORT_FLOW
@@ -39,9 +40,11 @@ from falaj.storage.sql.sqlite import SqliteDatabase
 from falaj.workflow.child import ChildRunner
 from falaj.workflow.engine import DbosWorkflows
 
+_LOOK_SECONDS = 5.0
+
 
 class Around(msgspec.Struct, frozen=True):
-    """The parts of an open home that these stand on. `serving` and `rollouts` by environment."""
+    """The parts of an open home that these stand on. `rollouts` by environment; `also` is looked after with the waivers."""
 
     settings: Settings
     database: SqliteDatabase
@@ -55,11 +58,12 @@ class Around(msgspec.Struct, frozen=True):
     registry: RegistryService
     waivers: waivers.WaiverService
     rollouts: Mapping[str, RolloutService]
-    serving: Mapping[str, ServingService]
+    withdrawing: Withdrawing
     incidents: IncidentService
     steps: ChildRunner
     workflows: DbosWorkflows
     clock: Clock
+    also: Callable[[], None]
 
 
 class Intake:
@@ -72,9 +76,11 @@ class Intake:
         self.flow = ImportFlow(self._stages())
         a.workflows.register(IMPORT_FLOW, self.flow.bring_in)
         self.waiving = WaivingService(
-            WaivingPorts(a.registry, a.waivers, a.evidence, a.rollouts, a.serving, a.workflows, a.incidents, a.clock)
+            WaivingPorts(
+                a.registry, a.waivers, a.evidence, a.rollouts, a.withdrawing, a.workflows, a.incidents, a.clock
+            )
         )
-        self._watch = WaiverWatch(self.waiving)
+        self._watch = Lookout("lookout", _LOOK_SECONDS, "lookout_failed", self.waiving.look, a.also)
 
     def start(self) -> None:
         """Begin to look after waivers."""

@@ -15,7 +15,6 @@ from falaj.governance.door import Door
 from falaj.governance.identity.guard import Guard
 from falaj.governance.signing.service import KeyService
 from falaj.governance.signing.signer import EnvelopeSigner
-from falaj.kernel.clock import HomeClock
 from falaj.kernel.environments import PRODUCTION, STAGING
 from falaj.lifecycle.data.service import DataService
 from falaj.lifecycle.evidence.service import EvidenceService
@@ -24,7 +23,7 @@ from falaj.lifecycle.loop.dossier import routes as dossier_routes
 from falaj.lifecycle.loop.dossier.ports import Ports
 from falaj.lifecycle.loop.dossier.service import DossierService
 from falaj.lifecycle.loop.routes import keys as key_routes
-from falaj.lifecycle.loop.withdrawing import Withdrawal
+from falaj.lifecycle.loop.withdrawing import Withdrawing
 from falaj.lifecycle.registry.service import RegistryService
 from falaj.lifecycle.registry.waivers import WaiverService
 from falaj.lifecycle.rollout.service import RolloutService
@@ -48,7 +47,7 @@ class Open(Protocol):
     rollouts: dict[str, RolloutService]
     serving: ServingService
     staging: ServingService
-    clock: HomeClock
+    withdrawing: Withdrawing
 
 
 class Vouching:
@@ -64,9 +63,8 @@ class Vouching:
             ),
         )  # fmt: skip
         serving = {STAGING: h.staging, PRODUCTION: h.serving}
-        withdrawal = Withdrawal(h.registry, h.rollouts, serving, h.clock)
         self.revoking = revoking.RevokingService(
-            revoking.Ports(h.signing, h.registry, h.evidence, withdrawal, serving, self._write_trust)
+            revoking.Ports(h.signing, h.registry, h.evidence, h.withdrawing, serving, self._write_trust)
         )
 
     def routers(self, guard: Guard) -> list[APIRouter]:

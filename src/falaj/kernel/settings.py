@@ -45,6 +45,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How many people other than the author must approve a version for production."""
     staging_approvals: int = 0
     """How many people other than the author must approve a version for staging."""
+    approval_days: int = 30
+    """How long an approval counts that nothing rests on yet, in days; stricter risk tiers have less."""
+    default_tier: str = "limited"
+    """The risk tier of models that neither their project nor a person has put into one."""
     waiver_days: int = 180
     """How long a waiver of what an imported version is missing may last at most, in days."""
     step_memory_mb: int = 4096
@@ -91,6 +95,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             ("plane_workers", 1),
             ("approvals", 1),
             ("staging_approvals", 0),
+            ("approval_days", 1),
             ("waiver_days", 1),
             ("step_memory_mb", 256),
             ("step_seconds", 1),

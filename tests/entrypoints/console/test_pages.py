@@ -321,7 +321,7 @@ def test_every_sentence_is_in_the_table_and_every_entry_is_used() -> None:
     counted = {f"{k}.{n}" for k in re.findall(r'\bt\.count\("([\w.]+)"', source) for n in ("one", "other")}
     missing = (used | counted) - set(words.ENGLISH)
     assert not missing
-    named = ("state.", "stage.", "metric.", "verdict.", "window.", "trip.", "kind.", "every.", "unit.")
+    named = ("state.", "stage.", "metric.", "verdict.", "window.", "trip.", "kind.", "every.", "unit.", "mark.")
     indirect = (*named, "problem.4", "problem.5", "ago.")
     assert not {k for k in words.ENGLISH if k not in used | counted and not k.startswith(indirect)}
     assert {f"stage.{s}" for s in STAGES} <= set(words.ENGLISH) and {f"state.{s}" for s in pages.TONES} <= set(
@@ -370,3 +370,28 @@ def test_sizes_and_times() -> None:
     assert told == ["just now", "60 min ago", "24 h ago", "3 d ago"]
     assert pages.ago("not a time", now, english) == "" and pages.moment("not a time") == "not a time"
     assert pages.ago("2013-11-04T09:00:00Z", now, english) == "later than now"
+
+
+def test_a_model_s_page_says_who_answers_for_it_and_that_it_was_killed(console: Any) -> None:
+    marked = msgspec.structs.replace(console.home.model_page.versions[0], marks=("one-person",))
+    overseen = v.Overseen(
+        "high", "rita, 2013-11-01", True, "ops <b>", "planning", "late crews", "refusal", "2014-01-01T00:00:00Z",
+        "omar", "2013-11-04T08:00:00.000Z", "it answers <script>nonsense", "version 1", False,
+        ("revalidation_overdue: it had to be validated again by 2013-10-01",),
+    )  # fmt: skip
+    console.home.model_page = msgspec.structs.replace(console.home.model_page, overseen=overseen, versions=(marked,))
+    page = get(console, "/models/flight-delay").text
+    for told in (
+        "high",
+        "regulated use",
+        "planning",
+        "by omar: it answers &lt;script&gt;nonsense",
+        "falaj revive flight-delay",
+    ):
+        assert told in page, told
+    assert "ops &lt;b&gt;" in page and "<script>nonsense" not in page
+    assert "revalidation_overdue" in page and "its author alone approved it" in page
+    calm = msgspec.structs.replace(overseen, killed_by="", frozen=(), retired=True)
+    console.home.model_page = msgspec.structs.replace(console.home.model_page, overseen=calm)
+    page = get(console, "/models/flight-delay").text
+    assert "falaj revive" not in page and "none of its versions is admitted anywhere" in page

@@ -28,10 +28,22 @@ PURPOSES: dict[str, dict[str, Any]] = {
     "unlisted": {"purpose": "operations"},
     "undeclared": {"purposes": ["operations"]},
 }
+ALSO: dict[str, dict[str, dict[str, Any]]] = {
+    "ModelVersion": {
+        "nothing": {},
+        "one-person": {"tier": "one-person", "regulated": False},
+        "regulated": {"tier": "one-person", "regulated": True},
+        "untold": {"tier": "one-person"},
+        "limited": {"tier": "limited", "regulated": False},
+    },
+    "Model": {"nothing": {}, "proposed-by-self": {}, "proposed-by-other": {}},
+}
+"""What else may be known of a resource of this type; who proposed is filled in for each question."""
 FOLDER = resources.files("falaj.governance.policy")
 FILES = ("platform.cedar", "default.cedar", *(f"environments/{name}.cedar" for name in HOSTED))
 PLATFORM, NOBODY = "platform", "nobody"
 SCOPE = "within-the-tokens-scope"
+_ALSO = tuple({name for states in ALSO.values() for name in states})
 _VERDICTS = ("yes", "-", "NO")
 
 
@@ -41,6 +53,7 @@ class State(NamedTuple):
     environment: str = "none"
     author: str = "unknown"
     purpose: str = "unknown"
+    also: str = "nothing"
 
 
 class Line(NamedTuple):
@@ -60,21 +73,25 @@ class Oracle:
     def __init__(self, text: str) -> None:
         rows = csv.reader((t for t in text.splitlines() if t and not t.startswith("#")), strict=True)
         head, *lines = [[cell.strip() for cell in row] for row in rows]
-        assert head[:4] == ["action", "environment", "author", "purpose"] and head[-1] == "forbidden by"
-        self.roles = tuple(head[4:-1])
+        assert head[:5] == ["action", "environment", "author", "purpose", "also"] and head[-1] == "forbidden by"
+        self.roles = tuple(head[5:-1])
         self._lines: dict[str, list[Line]] = {}
         for row in lines:
-            verdicts = dict(zip(self.roles, row[4:-1], strict=True))
+            verdicts = dict(zip(self.roles, row[5:-1], strict=True))
             assert set(verdicts.values()) <= set(_VERDICTS), row
             assert bool(row[-1]) == ("NO" in verdicts.values()), f"whoever forbids must be named, and only then: {row}"
-            states = State(*row[1:4])
-            for pattern, known in zip(states, (ENVIRONMENTS, AUTHORS, tuple(PURPOSES)), strict=True):
+            states = State(*row[1:5])
+            for pattern, known in zip(states, (ENVIRONMENTS, AUTHORS, tuple(PURPOSES), _ALSO), strict=True):
                 assert pattern == "*" or set(pattern.split("|")) <= set(known), row
             self._lines.setdefault(row[0], []).append(Line(states, verdicts, frozenset(row[-1].split())))
 
     @property
     def actions(self) -> set[str]:
         return set(self._lines)
+
+    def tells_apart(self, action: Action) -> bool:
+        """Whether some line of an action looks at what else is known."""
+        return any(line.states.also != "*" for line in self._lines.get(action.name, ()))
 
     def expected(
         self, action: Action, state: State, roles: Iterable[str], scope: Iterable[str] | None = None
@@ -122,29 +139,34 @@ def question(who: Principal, action: Action, state: State, name: str = "it", oth
     facts: dict[str, Any] = dict(PURPOSES[state.purpose])
     if state.author != "unknown":
         facts["author"] = principal_fact(who.name if state.author == "self" else other)
+    facts |= ALSO.get(action.resource, {}).get(state.also, {})
+    if state.also.startswith("proposed-by-"):
+        facts["proposed_by"] = principal_fact(who.name if state.also.endswith("self") else other)
     if state.environment != "none":
         facts["environment"] = state.environment
     return Question(who, action.name, Resource(action.resource, name, facts))
 
 
-def states(action: Action) -> Iterator[State]:
-    """Every state that the resource of an action can be in."""
+def states(action: Action, told_apart: bool = True) -> Iterator[State]:
+    """Every state that the resource of an action can be in; where the table does not tell apart what else is known,
+    that goes round instead of being combined with everything."""
     facts = FACTS.get(action.resource, {})
-    yield from itertools.starmap(
-        State,
-        itertools.product(
-            ENVIRONMENTS if "environment" in facts else ENVIRONMENTS[:1],
-            AUTHORS if "author" in facts else AUTHORS[:1],
-            PURPOSES if "purpose" in facts else ("unknown",),
-        ),
+    also = tuple(ALSO.get(action.resource, ("nothing",)))
+    known = itertools.product(
+        ENVIRONMENTS if "environment" in facts else ENVIRONMENTS[:1],
+        AUTHORS if "author" in facts else AUTHORS[:1],
+        PURPOSES if "purpose" in facts else ("unknown",),
     )
+    for n, (environment, author, purpose) in enumerate(known):
+        for more in also if told_apart else (also[n % len(also)],):
+            yield State(environment, author, purpose, more)
 
 
 def cells(oracle: Oracle, actions: Iterable[Action]) -> Iterator[Cell]:
     """All that the table says about some actions; of each also with tokens that are good for it, by name or by group,
     and for something else."""
     for action in actions:
-        for n, state in enumerate(states(action)):
+        for n, state in enumerate(states(action, oracle.tells_apart(action))):
             others = ("audit",) if action.group == "read" else ("read",)
             scopes = (None, (action.name,), (action.group,), others, ()) if n == 0 else (None,)
             for role, scope in itertools.product(oracle.roles, scopes):

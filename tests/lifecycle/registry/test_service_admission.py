@@ -229,7 +229,9 @@ def test_no_route_deletes_or_overwrites_a_version(home: House) -> None:
     assert {p for m, p in touching if m == "POST"} == {
         "/api/v1/models/{model}/builds",
         "/api/v1/models/{model}/imports",
+        "/api/v1/models/{model}/kill",
         "/api/v1/models/{model}/labels",
+        "/api/v1/models/{model}/revival",
         "/api/v1/models/{model}/rollback",
         "/api/v1/models/{model}/rollouts/orders",
         "/api/v1/models/{model}/scores",
@@ -238,6 +240,7 @@ def test_no_route_deletes_or_overwrites_a_version(home: House) -> None:
         "/api/v1/models/{model}/versions/{number}/backtests",
         "/api/v1/models/{model}/versions/{number}/promotions",
         "/api/v1/models/{model}/versions/{number}/rejections",
+        "/api/v1/models/{model}/versions/{number}/revocations",
         "/api/v1/models/{model}/versions/{number}/rollouts",
         "/api/v1/models/{model}/versions/{number}/waivers",
         "/api/v1/models/{model}/versions/{number}/waivers/revocations",

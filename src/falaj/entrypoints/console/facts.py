@@ -39,11 +39,12 @@ class Traffic(msgspec.Struct, frozen=True):
 
 
 class Judged(msgspec.Struct, frozen=True):
-    """A version with the verdicts of its verified statements and how many approvals count."""
+    """A version with the verdicts of its verified statements, how many approvals count, and how many it needs."""
 
     version: ModelVersion
     verdicts: dict[str, Verdict]
     approvals: int
+    needed: int = 0
 
 
 def traffic(counts: Iterable[VersionCounts], digests: set[str]) -> Traffic:
@@ -209,7 +210,7 @@ def registry_fact(registered: list[ModelVersion], newest: Judged | None) -> Stag
         return StageFact("registry", "", state="dry")
     version, headline = newest.version, _count(len(registered), "version")
     if version.state == "awaiting approval":
-        count = f"{newest.approvals} of {_count(version.approvals, 'approval')}"
+        count = f"{newest.approvals} of {_count(newest.needed or version.approvals, 'approval')}"
         return StageFact("registry", headline, f"{_at(version)} awaits approval: {count}", "waiting")
     if version.state == "registered":
         return StageFact("registry", headline, f"{_at(version)} is before staging", "waiting")

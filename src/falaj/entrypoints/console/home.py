@@ -26,6 +26,7 @@ from falaj.entrypoints.console.views import (
     Input,
     LatestRun,
     ModelPage,
+    Overseen,
     Overview,
     Plane,
     RehearsalFact,
@@ -111,6 +112,7 @@ class HomeReader:
             versions=tuple(self._version(v, plan) for v in versions),
             refusals=self._log.refusals_of(viewer, name, RECENT),
             run=self._latest(runs[0]) if runs else None,
+            overseen=self._overseen(name),
         )
 
     def evidence(self, name: str, reference: str) -> EvidencePage:
@@ -244,6 +246,7 @@ class HomeReader:
             environments=self._p.registry.let_in(version.digest),
             rehearsal=self._rehearsal(version),
             lacking=self._p.registry.lacking(version),
+            marks=self._p.registry.marks(version.digest),
         )
 
     def _rehearsal(self, version: ModelVersion) -> RehearsalFact | None:
@@ -263,6 +266,27 @@ class HomeReader:
         except (FalajError, msgspec.MsgspecError):
             return None
 
+    def _overseen(self, name: str) -> Overseen:
+        """What the inventory has of a model, in the words of `falaj inventory show`."""
+        record = self._p.oversight.view.record(name)
+        force, kill = record.in_force, record.killed
+        return Overseen(
+            tier=force.tier,
+            tier_from=force.tier_from,
+            regulated=force.regulated,
+            owner=record.owner,
+            intended_use=record.intended_use,
+            impact=record.impact,
+            fallback=force.fallback,
+            validate_by=force.validate_by,
+            killed_by=kill.by if kill else "",
+            killed_at=kill.at if kill else "",
+            killed_why=kill.reason if kill else "",
+            answers=kill.fallback.words if kill else "",
+            retired=record.retired,
+            frozen=force.frozen,
+        )
+
     # overview
 
     def _served(self, name: str, health: PlaneHealth, incidents: list[Incident]) -> Served:
@@ -277,6 +301,9 @@ class HomeReader:
         state, reason = facts.model_health(plan, health, seen)
         if state == "well" and incidents:
             state, reason = "attention", incidents[0].reason
+        killed = self._p.kills.in_force().get(name)
+        if killed is not None:
+            state, reason = "down", f"killed by {killed.by}: {killed.reason}"
         # A version is called by its digest until it has a number, and by what serves things happen too.
         known = [v for v in (versions[0] if versions else None, serving) if v is not None]
         change, at = self._log.last_change(name, {a for v in known for a in (v.alias, f"{name}@{short(v.digest)}")})
@@ -342,6 +369,8 @@ class HomeReader:
         references = {v.digest: v.alias.rpartition("@")[2] for v in versions}
         last = next(iter(p.rollout.rollouts(name)), None)
         window = self._watch.newest_window(name, champion(plan)) if plan else None
+        kill = p.kills.in_force().get(name)
+        killed = StageFact("serving", "killed", f"in its place: {kill.fallback.words}", "stopped") if kill else None
         return (
             facts.data_fact(self._sources(definition, runs), heads),
             facts.features_fact(views, requested, filled),
@@ -349,7 +378,7 @@ class HomeReader:
             facts.evidence_fact(self._judged(versions[0]) if versions else None),
             facts.registry_fact(registered, self._judged(registered[0]) if registered else None),
             facts.rollout_fact(plan, references, registered[0] if registered else None, last),
-            facts.serving_fact(plan, health, seen),
+            killed or facts.serving_fact(plan, health, seen),
             facts.monitoring_fact(plan, health, seen, window),
         )
 
@@ -365,7 +394,7 @@ class HomeReader:
     def _judged(self, version: ModelVersion) -> facts.Judged:
         verdicts, _ = self._p.evidence.verdicts(version.digest)
         counting = self._p.changes.counting(self._p.registry.subject(version))
-        return facts.Judged(version, verdicts, len(counting))
+        return facts.Judged(version, verdicts, len(counting), self._p.registry.asked(version)[0])
 
     def _latest(self, run: Run) -> LatestRun:
         main = facts.main_curve(facts.curves(self._p.training.curves(run.id)))

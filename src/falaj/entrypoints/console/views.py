@@ -181,6 +181,7 @@ class Version(msgspec.Struct, frozen=True):
     environments: tuple[str, ...] = ()
     rehearsal: RehearsalFact | None = None
     lacking: Lacking | None = None  # of an imported version: what is not known of it
+    marks: tuple[str, ...] = ()  # how it was let in, for good
 
 
 class StageFact(msgspec.Struct, frozen=True):
@@ -219,6 +220,26 @@ class LatestRun(msgspec.Struct, frozen=True):
     curve: Curve | None = None
 
 
+class Overseen(msgspec.Struct, frozen=True):
+    """What the inventory says of a model, and what follows. `killed_by` is empty while it is not killed, `answers` says what
+    answers then; `frozen` are the reasons why nothing new of it enters production."""
+
+    tier: str
+    tier_from: str = ""
+    regulated: bool = False
+    owner: str = ""
+    intended_use: str = ""
+    impact: str = ""
+    fallback: str = ""
+    validate_by: str = ""
+    killed_by: str = ""
+    killed_at: str = ""
+    killed_why: str = ""
+    answers: str = ""
+    retired: bool = False
+    frozen: tuple[str, ...] = ()
+
+
 class ModelPage(msgspec.Struct, frozen=True):
     """`/models/{name}`: the channel, the versions (newest first), the refusals, the newest run."""
 
@@ -230,6 +251,7 @@ class ModelPage(msgspec.Struct, frozen=True):
     versions: tuple[Version, ...] = ()
     refusals: tuple[Refusal, ...] = ()
     run: LatestRun | None = None
+    overseen: Overseen | None = None
 
 
 class Slice(msgspec.Struct, frozen=True):

@@ -15,11 +15,13 @@ from falaj.kernel.access import SYSTEM, Action
 
 GROUPS = ("read", "engineering", "risk", "administration", "audit", "inference", "system")
 
-STRING, STRINGS, PRINCIPAL = "String", "Set<String>", "Principal"
+STRING, STRINGS, BOOL, PRINCIPAL = "String", "Set<String>", "Bool", "Principal"
 FACTS: dict[str, dict[str, str]] = {
-    "Model": {"environment": STRING, "purpose": STRING, "purposes": STRINGS},
-    "ModelVersion": {"author": PRINCIPAL, "environment": STRING, "purpose": STRING, "purposes": STRINGS},
-}
+    "Model": {"environment": STRING, "proposed_by": PRINCIPAL, "purpose": STRING, "purposes": STRINGS},
+    "ModelVersion": {
+        "author": PRINCIPAL, "environment": STRING, "purpose": STRING, "purposes": STRINGS, "regulated": BOOL, "tier": STRING,
+    },
+}  # fmt: skip
 """Resource type → the facts that may be known of one, with their Cedar types. None is always known: all are optional."""
 CONTEXT = {"on_behalf_of": STRING}
 _SHAPES = {name: kind for facts in FACTS.values() for name, kind in facts.items()}
@@ -63,6 +65,8 @@ def principal_fact(name: str) -> dict[str, Any]:
 def _has_shape(value: Any, kind: str) -> bool:
     if kind == STRING:
         return isinstance(value, str)
+    if kind == BOOL:
+        return isinstance(value, bool)
     if kind == STRINGS:
         return isinstance(value, list | tuple) and all(isinstance(v, str) for v in value)
     entity = value.get("__entity") if isinstance(value, dict) and len(value) == 1 else None

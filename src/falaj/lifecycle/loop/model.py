@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from falaj.governance.changes.inventory import Declared
 from falaj.kernel.access import Action
 from falaj.kernel.errors import Invalid
 from falaj.kernel.names import check_column, check_name
@@ -33,7 +34,7 @@ class ModelDefinition(msgspec.Struct, frozen=True):
 
     `spine` is the source whose rows are enriched, `at` its column with the moment of decision.
     `inputs` are the features in the model's order, not yet with categories. `gates` holds the
-    mandatory ones too. `approvals` are the roles that must approve. `train` is `module:name`, `code`
+    mandatory ones too. `approvals` are the roles that must approve, `oversight` what the inventory is told of it. `train` is `module:name`, `code`
     the digest of that function's source. With `history_seconds` only rows are learnt from that are no older, by `at`.
     """
 
@@ -60,6 +61,7 @@ class ModelDefinition(msgspec.Struct, frozen=True):
     retrain: RetrainPolicy = RetrainPolicy()
     history_seconds: int = 0
     seed: int = 0
+    oversight: Declared = Declared()
 
     def training(self) -> TrainingSpec:
         """What a training step is told of this model."""

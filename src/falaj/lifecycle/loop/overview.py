@@ -160,7 +160,7 @@ class OverviewService:
 
     def _awaiting(self, version: ModelVersion) -> Awaiting:
         count = len(self._p.changes.counting(self._p.registry.subject(version)))
-        return Awaiting(version.alias, version.digest, count, version.approvals)
+        return Awaiting(version.alias, version.digest, count, self._p.registry.asked(version)[0])
 
 
 def _named(version: ModelVersion) -> Named:

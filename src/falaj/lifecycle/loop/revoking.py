@@ -15,7 +15,7 @@ import msgspec
 from falaj.governance.signing.service import Ended, KeyService
 from falaj.kernel.access import SYSTEM, Principal
 from falaj.kernel.errors import FalajError
-from falaj.lifecycle.loop.withdrawing import Withdrawal
+from falaj.lifecycle.loop.withdrawing import Withdrawal, Withdrawing
 from falaj.lifecycle.registry.model import ModelVersion, unpassed, unwaived
 from falaj.lifecycle.registry.ports import VerifiedEvidence
 from falaj.lifecycle.registry.service import RegistryService
@@ -43,7 +43,7 @@ class Ports(msgspec.Struct, frozen=True):
     keys: KeyService
     registry: RegistryService
     evidence: VerifiedEvidence
-    withdrawal: Withdrawal
+    withdrawing: Withdrawing
     serving: Mapping[str, ServingService]
     trust: Callable[[], None]
 
@@ -78,7 +78,7 @@ class RevokingService:
     def look(self, actor: str) -> list[Affected]:
         """Every version that does not hold by the keys that count; those in traffic are taken out of it."""
         p, found = self._p, []
-        serving = {v.digest for v in p.withdrawal.in_traffic()}
+        serving = {v.digest for v in p.withdrawing.in_traffic()}
         for version in (v for model in p.registry.models() for v in p.registry.versions(model)):
             if not version.number or version.state in ("refused", "rejected"):
                 continue
@@ -90,9 +90,9 @@ class RevokingService:
             state = "refused" if remake else ("approved" if version.state == "serving" else version.state)
             out: list[str] = []
             if version.digest in serving:
-                out = p.withdrawal.take_out(version, why, actor, state)
+                out = p.withdrawing.take_out(Withdrawal(version, why, actor, state))
             elif remake:
-                p.withdrawal.refuse(version, why, actor)
+                p.withdrawing.refuse(version, why, actor)
             found.append(
                 Affected(version.alias, version.digest, lost, tuple(out), _hint(version, bool(remake), admissions))
             )

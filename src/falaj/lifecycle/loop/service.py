@@ -1,4 +1,4 @@
-"""The applied definition, and people's decisions about versions."""
+"""The applied definition."""
 
 from __future__ import annotations
 
@@ -10,19 +10,16 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from falaj.governance.changes.model import Approval, missing_roles
-from falaj.governance.changes.service import ChangeService
+from falaj.governance.changes.inventory import Declared
 from falaj.governance.door import Done, Door, Intent
 from falaj.kernel.access import Principal, Resource
-from falaj.kernel.clock import Clock, iso
+from falaj.kernel.clock import iso
 from falaj.kernel.digests import FileEntry, digest_of, manifest, manifest_digest, sha256
 from falaj.kernel.errors import Conflict, Integrity, Invalid, NotFound
-from falaj.kernel.ids import new_id
 from falaj.lifecycle.data.model import SourceSpec
 from falaj.lifecycle.features.model import ViewSpec
 from falaj.lifecycle.loop.model import (
     DEFINITION_APPLY,
-    RELEASE_FLOW,
     Applied,
     Change,
     ModelDefinition,
@@ -31,14 +28,9 @@ from falaj.lifecycle.loop.model import (
     check_names,
 )
 from falaj.lifecycle.loop.ports import DefinitionStore
-from falaj.lifecycle.loop.starting import StartService
 from falaj.lifecycle.monitoring.policy import MonitorPolicy
-from falaj.lifecycle.registry.model import ModelVersion
-from falaj.lifecycle.registry.service import RegistryService
-from falaj.lifecycle.rollout.service import RolloutService
 from falaj.lifecycle.rollout.strategy import Strategy
 from falaj.storage.sql.database import Database, Tx
-from falaj.workflow.flow import Workflows
 
 N = TypeVar("N", SourceSpec, ModelDefinition)
 MAX_FILES = 500
@@ -154,6 +146,18 @@ class DefinitionService:
         found = [m.monitor for m in applied.definition.models if m.name == model] if applied else []
         return found[0] if found else None
 
+    def oversight(self, model: str) -> Declared:
+        """What the applied project tells the inventory of this model; nothing when it is not defined."""
+        applied = self.newest()
+        found = [m.oversight for m in applied.definition.models if m.name == model] if applied else []
+        return found[0] if found else Declared()
+
+    def tiers(self, model: str, since: str) -> tuple[str, ...]:
+        """The risk tiers that definitions declared for this model which were applied at `since` or later (empty: ever)."""
+        applied = self._database.read(self._store.log)
+        declared = [m.oversight.tier for a in applied if a.at >= since for m in a.definition.models if m.name == model]
+        return tuple(dict.fromkeys(t for t in declared if t))
+
     def views(self) -> tuple[ViewSpec, ...]:
         """Every feature view of the applied project."""
         return self.definition().views
@@ -189,118 +193,3 @@ def _named(items: tuple[N, ...], what: str, name: str, code: str) -> N:
         hint=f"it has {names}; after editing the project: `falaj apply`",
         code=code,
     )
-
-
-class DecisionPorts(msgspec.Struct, frozen=True):
-    """What decisions work with."""
-
-    registry: RegistryService
-    changes: ChangeService
-    flows: Workflows
-    definitions: DefinitionService
-    rollout: RolloutService
-    starts: StartService
-    clock: Clock
-
-
-class DecisionService:
-    """People's decisions about versions, and what follows from them."""
-
-    def __init__(self, ports: DecisionPorts) -> None:
-        self._registry = ports.registry
-        self._changes = ports.changes
-        self._flows = ports.flows
-        self._definitions = ports.definitions
-        self._rollout = ports.rollout
-        self._starts = ports.starts
-        self._clock = ports.clock
-
-    def approve(self, actor: Principal, version: ModelVersion, reason: str, *, hold: bool = False) -> dict[str, Any]:
-        """Approve a version; the approval that completes the quorum starts its way into traffic, unless it is to be held.
-
-        It is complete with as many people as the version needs, and with each role that it demands among them.
-        Whoever gave it may repeat it: what a crash left undone is done then, and nothing twice.
-        Raises `Conflict` unless the version awaits approval, `Denied` for its author.
-        """
-        subject = self._registry.subject(version)
-        approval = self._given(actor, version, "approved") if version.state == "approved" else None
-        if approval is None:
-            self._awaiting(version)
-            approval = self._given(actor, version, "approved") or self._changes.decide(actor, subject, True, reason)
-        counting = self._changes.counting(subject)
-        missing = missing_roles(counting, subject)
-        answer: dict[str, Any] = {
-            "approval": approval.id,
-            "approvals": len(counting),
-            "needed": version.approvals,
-            "missing_roles": list(missing),
-        }
-        if len(counting) < version.approvals or missing:
-            return {**answer, "flow": "", "rollout": False}
-        self._registry.decide(version.digest, "approved", "", actor.name, f"{approval.id}:approved")
-        flow = "" if hold else self._starts.after_approval(actor, version, approval.id.partition("_")[2])
-        return {**answer, "flow": flow, "rollout": flow.startswith("rol_")}
-
-    def reject(self, actor: Principal, version: ModelVersion, reason: str) -> dict[str, Any]:
-        """Reject a version for good."""
-        self._awaiting(version)
-        subject = self._registry.subject(version)
-        approval = self._given(actor, version, "rejected") or self._changes.decide(actor, subject, False, reason)
-        self._registry.decide(
-            version.digest, "rejected", f"rejected by {actor.name}", actor.name, f"{approval.id}:rejected"
-        )
-        return {"approval": approval.id, "state": "rejected"}
-
-    def _given(self, actor: Principal, version: ModelVersion, decision: str) -> Approval | None:
-        """What this person decided about this evidence, if all that was to follow from it can follow now."""
-        subject = self._registry.subject(version)
-        counting = self._changes.counting(subject)
-        if decision == "approved" and (len(counting) < version.approvals or missing_roles(counting, subject)):
-            return None
-        wanted = (actor.name, version.evidence, decision)
-        found = (a for a in self.decisions(version.digest) if (a.principal, a.evidence, a.decision) == wanted)
-        return next(found, None)
-
-    def roll_back(self, actor: Principal, model: str, reason: str) -> dict[str, Any]:
-        """Give all traffic back to the version that served before. Raises `Conflict` when there is none."""
-        self.check_model(model)
-        running = self._rollout.running(model)
-        if running is not None:
-            self._rollout.order(actor, model, "abort")
-            return {"flow": running.id, "digest": running.stable}
-        before = [v for v in self._registry.versions(model) if v.state == "retired"]
-        if not before:
-            raise Conflict(
-                f"no version of {model} served before", hint="`falaj versions MODEL` shows them", code="nothing_before"
-            )
-        served = self._rollout.champions(model)
-        back = min(before, key=lambda v: (served.index(v.digest) if v.digest in served else len(served), -v.number))
-        self._rollout.check_roll_back(actor, model, back.digest, reason)
-        flow = new_id("rel", self._clock.now())
-        self._flows.start(RELEASE_FLOW, flow, {"digest": back.digest, "actor": actor.name})
-        return {"flow": flow, "digest": back.digest}
-
-    def check_model(self, name: str) -> None:
-        """Raises `NotFound` unless a version of the model exists, or the applied project defines it."""
-        applied = self._definitions.newest()
-        defined = [m.name for m in applied.definition.models] if applied else []
-        known = sorted({*defined, *self._registry.models()})
-        if name not in known:
-            raise NotFound(
-                f"there is no model {name[:80]!r}",
-                hint=f"there is {', '.join(known)}" if known else "apply a project that defines it: `falaj apply`",
-                code="no_such_model",
-            )
-
-    def decisions(self, digest: str) -> list[Approval]:
-        """What was decided about a version, oldest first."""
-        return self._changes.of(digest)
-
-    @staticmethod
-    def _awaiting(version: ModelVersion) -> None:
-        if version.state != "awaiting approval":
-            raise Conflict(
-                f"{version.alias} is {version.state}, it does not await approval",
-                hint=f"`falaj versions {version.model}` shows where each version stands",
-                code="not_awaiting",
-            )

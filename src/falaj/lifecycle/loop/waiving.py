@@ -16,9 +16,8 @@ import msgspec
 from falaj.kernel.access import SYSTEM, Principal
 from falaj.kernel.clock import Clock, iso, parse_iso
 from falaj.kernel.errors import FalajError
-from falaj.kernel.lookout import Lookout
 from falaj.lifecycle.loop.model import STAGING_FLOW
-from falaj.lifecycle.loop.withdrawing import Withdrawal
+from falaj.lifecycle.loop.withdrawing import Withdrawal, Withdrawing
 from falaj.lifecycle.monitoring.ports import Alarms
 from falaj.lifecycle.registry.model import ModelVersion, missing
 from falaj.lifecycle.registry.ports import VerifiedEvidence
@@ -26,23 +25,21 @@ from falaj.lifecycle.registry.service import RegistryService
 from falaj.lifecycle.registry.waiver import Waiver
 from falaj.lifecycle.registry.waivers import Proposal, WaiverService
 from falaj.lifecycle.rollout.service import RolloutService
-from falaj.lifecycle.serving.service import ServingService
 from falaj.workflow.flow import Workflows
 
 ENDS = "waiver"
 """The kind of the incident of a waiver that ends soon, or has ended while the version served."""
 WARN = timedelta(days=7)
-_LOOK_SECONDS = 5.0
 
 
 class Ports(msgspec.Struct, frozen=True):
-    """Whom waivers concern. `rollouts` and `serving` by environment."""
+    """Whom waivers concern. `rollouts` by environment."""
 
     registry: RegistryService
     waivers: WaiverService
     evidence: VerifiedEvidence
     rollouts: Mapping[str, RolloutService]
-    serving: Mapping[str, ServingService]
+    withdrawing: Withdrawing
     flows: Workflows
     alarms: Alarms
     clock: Clock
@@ -53,7 +50,6 @@ class WaivingService:
 
     def __init__(self, ports: Ports) -> None:
         self._p = ports
-        self._withdrawal = Withdrawal(ports.registry, ports.rollouts, ports.serving, ports.clock)
 
     # deciding
 
@@ -79,7 +75,7 @@ class WaivingService:
         """Take a waiver back: the version takes no traffic any more, in no environment."""
         told = self._told(self._p.waivers.revoke(actor, version, reason))
         why = self._uncovered(version)
-        taken_out = self._withdrawal.take_out(version, why, actor.name, "registered") if why else []
+        taken_out = self._p.withdrawing.take_out(Withdrawal(version, why, actor.name, "registered")) if why else []
         return {**told, "taken_out": taken_out}
 
     # what follows
@@ -101,7 +97,7 @@ class WaivingService:
     def _look_at(self, version: ModelVersion) -> None:
         p, why = self._p, self._uncovered(version)
         if why:
-            self._withdrawal.take_out(version, why, SYSTEM.name, "registered")
+            p.withdrawing.take_out(Withdrawal(version, why, SYSTEM.name, "registered"))
             p.alarms.open(version.model, ENDS, version.digest, f"{version.alias} takes no traffic any more: {why}")
             return
         covering = p.registry.standing(version, p.evidence.proven(version.digest)).waiver
@@ -111,7 +107,7 @@ class WaivingService:
 
     def _in_traffic(self) -> list[ModelVersion]:
         """Imported versions in a traffic plan, and those that a crash kept from being taken out whole: they count as serving."""
-        return [v for v in self._withdrawal.in_traffic() if v.imported]
+        return [v for v in self._p.withdrawing.in_traffic() if v.imported]
 
     def _uncovered(self, version: ModelVersion) -> str:
         """Why nothing covers what a version is missing now; empty when something does, or it misses nothing."""
@@ -130,10 +126,3 @@ class WaivingService:
             "revoked": msgspec.to_builtins(waiver.revoked),
             "words": waiver.content.words,
         }
-
-
-class WaiverWatch(Lookout):
-    """Looks every few seconds, from a thread."""
-
-    def __init__(self, waiving: WaivingService, seconds: float = _LOOK_SECONDS) -> None:
-        super().__init__("waiver-watch", seconds, "waiver_watch_failed", waiving.look)

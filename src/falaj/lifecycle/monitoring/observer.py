@@ -124,7 +124,9 @@ class Observer:
         return drift(reference, live, policy) if reference and policy else None
 
     def reference(self, digest: str) -> ReferenceProfile | None:
-        """The frozen reference of a version; None when it has none that can be read."""
+        """The frozen reference of a version; None when it has none that can be read, and for an answer of no version."""
+        if not digest:
+            return None
         if digest not in self._references:
             try:
                 contract = self._p.versions.contract(digest)

@@ -9,6 +9,8 @@ from typing import Any
 
 import msgspec
 
+from falaj.governance.changes.inventory import Governed
+from falaj.governance.changes.tiers import quorum
 from falaj.kernel.access import Action
 from falaj.kernel.clock import parse_iso
 from falaj.kernel.digests import FileEntry, short
@@ -135,6 +137,7 @@ class Admission(msgspec.Struct, frozen=True):
 
     The verdict binds the version's files one by one, the evidence set and the approvals, for one
     environment, until it expires. One that rests on a waiver names it, and ends no later than the waiver does.
+    `tier` is the model's risk tier then; `marks` say for good how it was let in: `one-person`, by its author alone.
     """
 
     digest: str
@@ -148,6 +151,8 @@ class Admission(msgspec.Struct, frozen=True):
     expires_at: str
     waiver: str = ""  # digest of the envelope of the waiver that it rests on; empty where every gate passed
     waived: tuple[str, ...] = ()  # the gates that the waiver lifts, by name
+    tier: str = ""
+    marks: tuple[str, ...] = ()
 
 
 class Rehearsal(msgspec.Struct, frozen=True):
@@ -213,7 +218,8 @@ class Facts(msgspec.Struct, frozen=True):
     that none of their givers held. `champion` is the digest that
     the verified champion statements compare with: empty when there was none, None when they do not say.
     `current` is the digest that serves in the environment now, empty when none does. `at` is the moment of asking.
-    `waiver` is what covers the gates that are missing.
+    `waiver` is what covers the gates that are missing; `governed` what the model's inventory asks for, None where there
+    is none. `own`: one of the approvals is its author's.
     """
 
     signature: FalajError | None
@@ -226,13 +232,20 @@ class Facts(msgspec.Struct, frozen=True):
     before: Before | None = None
     at: str = ""
     waiver: Standing = NOTHING
+    governed: Governed | None = None
+    own: bool = False
 
 
-def asked(environment: Environment, version: ModelVersion) -> tuple[int, tuple[str, ...]]:
-    """How many people must approve a version for an environment, and which roles must be among them."""
-    if environment.traffic:
+def asked(
+    environment: Environment, version: ModelVersion, governed: Governed | None = None
+) -> tuple[int, tuple[str, ...]]:
+    """How many people must approve a version for an environment, and which roles must be among them: where callers are
+    answered, no less than its model's risk tier asks for."""
+    if not environment.traffic:
+        return environment.approvals, environment.roles
+    if governed is None:
         return version.approvals, version.approver_roles
-    return environment.approvals, environment.roles
+    return quorum(governed.tier, version.approvals, version.approver_roles)
 
 
 def check_admissible(version: ModelVersion, environment: Environment, facts: Facts) -> None:
@@ -250,6 +263,7 @@ def check_admissible(version: ModelVersion, environment: Environment, facts: Fac
             hint="register it through `falaj train`, which signs what it packages",
             code="unsigned" if facts.signature.code == "unsigned" else "bad_signature",
         )
+    _check_oversight(version, environment, facts)
     if environment == MEASURING:
         return
     failed = unpassed(unwaived(version, facts.verdicts), facts.verdicts)
@@ -277,6 +291,16 @@ def check_admissible(version: ModelVersion, environment: Environment, facts: Fac
         )
     if environment.traffic:
         _check_champion(version, where, facts)
+
+
+def _check_oversight(version: ModelVersion, environment: Environment, facts: Facts) -> None:
+    """The model is not retired; and where callers are answered, nothing of its inventory stands in the way.
+
+    What served before may come back while a validation is overdue: a roll-back is no promotion.
+    """
+    for freeze in facts.governed.freezes if facts.governed else ():
+        if freeze.entirely or (environment.traffic and (freeze.always or version.state not in SERVED)):
+            raise freeze.error
 
 
 def missing(version: ModelVersion, verdicts: Mapping[str, Verdict]) -> tuple[str, ...]:
@@ -344,7 +368,7 @@ def unstaged(version: ModelVersion, before: Before, at: str) -> str:
 
 def _check_approvals(version: ModelVersion, environment: Environment, where: str, facts: Facts) -> None:
     """As many people as are asked for, with the demanded roles among them."""
-    needed, _ = asked(environment, version)
+    needed, _ = asked(environment, version, facts.governed)
     option = "" if environment.traffic else f" --environment {environment.name}"
     command = f"`falaj approve {version.alias}{option} --reason '…'`"
     if len(facts.approvals) < needed:

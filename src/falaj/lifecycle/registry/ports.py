@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from falaj.governance.changes.inventory import Governed
 from falaj.governance.changes.model import Approval, Subject
 from falaj.lifecycle.evidence.model import Proven
 from falaj.lifecycle.registry.model import Admission, ModelVersion, Rehearsal
@@ -161,4 +162,12 @@ class Approvals(Protocol):
 
     def counting(self, subject: Subject) -> list[Approval]:
         """Those that count for a subject now: bound to its evidence, not the author's, one a person."""
+        ...
+
+
+class Oversight(Protocol):
+    """The model inventory."""
+
+    def governed(self, model: str) -> Governed:
+        """What follows for a model from its inventory now."""
         ...

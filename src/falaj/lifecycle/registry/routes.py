@@ -40,7 +40,7 @@ def build(service: RegistryService, check_model: Callable[[str], None], guard: G
         return [
             {
                 **msgspec.to_builtins(v), "alias": v.alias, **_passed(service, v.digest),
-                "imported": msgspec.to_builtins(service.lacking(v)),
+                "imported": msgspec.to_builtins(service.lacking(v)), "marks": service.marks(v.digest),
             }
             for v in found
         ]  # fmt: skip

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from falaj.governance.changes.model import Subject, missing_roles
+from falaj.governance.changes.tiers import ONE_PERSON
 from falaj.governance.door import Done, Door, Intent
 from falaj.governance.lineage.model import Node
 from falaj.governance.lineage.service import LineageService
@@ -50,6 +51,7 @@ from falaj.lifecycle.registry.ports import (
     Blobs,
     Champions,
     NoWaivers,
+    Oversight,
     VerifiedEvidence,
     VersionStore,
     Waivers,
@@ -84,6 +86,7 @@ class Ports(msgspec.Struct, frozen=True):
     signers: Mapping[str, EnvelopeSigner]
     keys: Mapping[str, Keys]
     trusted: Keys
+    oversight: Oversight
     waivers: Waivers = NoWaivers()
 
 
@@ -337,6 +340,7 @@ class RegistryService:
         proven = self._p.evidence.proven(version.digest)
         subject = self.subject(version, name)
         counting = self._p.approvals.counting(subject)
+        own = any(a.principal == version.author for a in counting)
         return Facts(
             signature=wrong,
             verdicts=proven.verdicts,
@@ -348,6 +352,8 @@ class RegistryService:
             before=self.before(version, environment.after) if environment.after else None,
             at=iso(self._door.clock.now()),
             waiver=self.standing(version, proven),
+            governed=self._p.oversight.governed(version.model),
+            own=own,
         )
 
     def standing(self, version: ModelVersion, proven: Proven) -> Standing:
@@ -414,6 +420,8 @@ class RegistryService:
             expires_at=iso(min(ends, parse_iso(waiver.until)) if waiver else ends),
             waiver=facts.waiver.statement if waiver else "",
             waived=waiver.waived if waiver else (),
+            tier=facts.governed.tier.name if facts.governed and place.traffic else "",
+            marks=(ONE_PERSON.name,) if facts.own else (),
         )
         envelope = self._signed(admission_statement(admission), environment)
 
@@ -424,7 +432,9 @@ class RegistryService:
             node = Node("admission", f"{environment}:{digest}")
             self._p.lineage.record(tx, node, [Node("version", digest), Node("evidence", facts.evidence)])
             waived = {"waiver": admission.waiver, "waived": list(admission.waived)} if admission.waiver else {}
-            found = {"envelope": envelope, "expires_at": admission.expires_at, **waived}
+            told = {"tier": admission.tier} if admission.tier else {}
+            marked = {"marks": list(admission.marks)} if admission.marks else {}
+            found = {"envelope": envelope, "expires_at": admission.expires_at, **waived, **told, **marked}
             return Done(msgspec.to_builtins(admission), found)
 
         return msgspec.convert(self._door.change(intent, do), Admission)
@@ -506,8 +516,29 @@ class RegistryService:
 
     def subject(self, version: ModelVersion, environment: str = PRODUCTION) -> Subject:
         """The version as people decide about it for an environment."""
-        _, roles = asked(self.environment(environment), version)
-        return Subject(version.alias, version.digest, version.evidence, version.author, roles, environment)
+        place, governed = self.environment(environment), self._p.oversight.governed(version.model)
+        _, roles = asked(place, version, governed)
+        admission = self.proven_admission(version.digest, environment)
+        holds = admission is not None and parse_iso(admission.expires_at) > self._door.clock.now()
+        kept = admission.approvals if admission and holds and admission.evidence == version.evidence else ()
+        hours = governed.tier.own_after_hours if place.traffic else 0
+        return Subject(
+            version.alias, version.digest, version.evidence, version.author, roles, environment, governed.approval_days, kept,
+            hours, self._waits_since(version, place) if hours else "", governed.tier.name, governed.regulated,
+        )  # fmt: skip
+
+    def asked(self, version: ModelVersion, environment: str = PRODUCTION) -> tuple[int, tuple[str, ...]]:
+        """How many people must approve a version for an environment now, and which roles must be among them."""
+        return asked(self.environment(environment), version, self._p.oversight.governed(version.model))
+
+    def marks(self, digest: str) -> tuple[str, ...]:
+        """How a version was ever let in, as it is filed: `one-person` if its author alone approved it. Never taken back."""
+        return tuple(dict.fromkeys(m for a, _ in self.admissions(digest) for m in a.marks))
+
+    def _waits_since(self, version: ModelVersion, place: Environment) -> str:
+        """When a version left the environment before on its present evidence; empty when it has not."""
+        last = self.proven_rehearsal(version.digest, place.after) if place.after else None
+        return last.at if last is not None and last.passed and last.evidence == version.evidence else ""
 
     def _signed(self, statement: dict[str, Any], environment: str) -> str:
         """A statement signed with the environment's key and kept; returns the digest of its envelope."""

@@ -51,3 +51,19 @@ class Analyst(Protocol):
     def wait(self, seconds: float) -> None:
         """Until something new was recorded, or the time is over."""
         ...
+
+
+class Promotions(Protocol):
+    """What a model's risk tier and its inventory let the platform do."""
+
+    def check(self, model: str) -> None:
+        """Raises what keeps every new version of the model from production now, if anything does."""
+        ...
+
+    def starts(self, model: str) -> bool:
+        """Whether the last approval may start a version's way into traffic; else a person does."""
+        ...
+
+    def waits(self, model: str) -> str:
+        """Why a challenger may not go on to the rest of the traffic by itself; empty when it may."""
+        ...

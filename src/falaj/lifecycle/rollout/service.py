@@ -12,7 +12,7 @@ from falaj.kernel.access import SYSTEM, Action, Principal, Resource
 from falaj.kernel.clock import iso
 from falaj.kernel.errors import Conflict, FalajError, NotFound
 from falaj.lifecycle.rollout.model import PLAN_SET, TrafficPlan, champion, check_plan, standing, withdrawn
-from falaj.lifecycle.rollout.ports import PlanStore, RolloutStore
+from falaj.lifecycle.rollout.ports import PlanStore, Promotions, RolloutStore
 from falaj.lifecycle.rollout.strategy import ROLLOUT_START, ROLLOUT_STEER, ROLLOUT_STEP, Rollout
 from falaj.storage.sql.database import Database, Tx
 
@@ -27,7 +27,10 @@ class Stores(NamedTuple):
 class RolloutService:
     """Who gets which traffic in one environment, and how that moves."""
 
-    def __init__(self, database: Database, stores: Stores, door: Door, environment: str) -> None:
+    def __init__(
+        self, database: Database, stores: Stores, door: Door, environment: str, promotions: Promotions
+    ) -> None:
+        self._promotions = promotions
         self._database = database
         self._store = stores.plans
         self._rollouts = stores.rollouts
@@ -151,6 +154,9 @@ class RolloutService:
                 code="rollout_not_running",
             )
 
+        if what == "promote":
+            self._check_promotable(actor, model, running)
+
         def do(tx: Tx) -> Done[dict[str, Any]]:
             current = self._rollouts.get(tx, running.id) or running
             if current.ended:
@@ -163,12 +169,20 @@ class RolloutService:
 
         return self._move(actor, ROLLOUT_STEER, running, do, "", {"rollout": running.id, "order": what})
 
-    def check_roll_back(self, actor: Principal, model: str, digest: str, reason: str) -> None:
-        """Authorise giving the traffic back to an earlier version, and write down why."""
-        intent = Intent(
-            actor, ROLLOUT_STEER, Resource("Model", model), detail={"back_to": digest, "reason": reason[:500]}
-        )
-        self._door.read(intent)
+    def check_roll_back(self, actor: Principal, model: str, digest: str, reason: str, flow: str) -> None:
+        """Authorise giving the traffic back to an earlier version by a flow, and write down why."""
+        detail = {"back_to": digest, "reason": reason[:500], "flow": flow}
+        self._door.read(Intent(actor, ROLLOUT_STEER, Resource("Model", model), detail=detail))
+
+    def _check_promotable(self, actor: Principal, model: str, running: Rollout) -> None:
+        """Raises what keeps new versions of the model from production, whoever asks."""
+        intent = Intent(actor, ROLLOUT_STEER, Resource("Model", model), detail={"rollout": running.id})
+        self._door.check(intent)
+        try:
+            self._promotions.check(model)
+        except FalajError as e:
+            self._door.refuse(intent, e)
+            raise
 
     def _move(
         self,

@@ -121,6 +121,24 @@ class Access(msgspec.Struct, frozen=True):
     platform: str = ""  # empty in bundles of 0.1: everyone is judged by `policy`
 
 
+class Constant(msgspec.Struct, frozen=True):
+    """One output of a constant answer: its Open Inference Protocol datatype and its value for every row."""
+
+    name: str
+    datatype: str
+    value: Any
+
+
+class Killed(msgspec.Struct, frozen=True):
+    """A model that was killed, and what answers in its place: the version of its plan (`version`, with that version's
+    digest), a constant `answer`, or nobody (`refuse`). Nothing else of the model may answer, whatever happens."""
+
+    model: str
+    kind: str  # version | answer | refuse
+    digest: str = ""
+    answer: tuple[Constant, ...] = ()
+
+
 class Bundle(msgspec.Struct, frozen=True):
     """The signed instruction. `generation` only grows; a smaller one is refused."""
 
@@ -130,6 +148,7 @@ class Bundle(msgspec.Struct, frozen=True):
     plans: tuple[TrafficPlan, ...]
     releases: tuple[Release, ...]
     access: Access
+    killed: tuple[Killed, ...] = ()
 
 
 class LoadReport(msgspec.Struct, frozen=True):
@@ -217,6 +236,7 @@ class PlaneStatus(msgspec.Struct, frozen=True):
     versions: tuple[VersionCounts, ...] = ()
     responses: dict[str, int] = {}  # HTTP status → answers
     guards: tuple[GuardReport, ...] = ()  # of the planned models, oldest first, at most the last 20
+    killed: tuple[str, ...] = ()  # the models that were killed
 
 
 class Target(msgspec.Struct, frozen=True):

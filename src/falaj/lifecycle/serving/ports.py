@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from falaj.governance.identity.verify import KnownToken
 from falaj.lifecycle.registry.model import Admission
 from falaj.lifecycle.rollout.model import TrafficPlan
-from falaj.lifecycle.serving.model import JournalSegment
+from falaj.lifecycle.serving.model import JournalSegment, Killed
 from falaj.storage.sql.database import Tx
 
 
@@ -49,6 +49,22 @@ class Admissions(Protocol):
     def waiver_of(self, admission: Admission) -> dict[str, Any] | None:
         """The signed waiver that an admission rests on; None when it needs none. Raises `Integrity` for a revoked one."""
         ...
+
+
+class Kills(Protocol):
+    """Which models are killed."""
+
+    def killed(self) -> dict[str, Killed]:
+        """What answers in place of each killed model of this environment."""
+        ...
+
+
+class NoKills:
+    """Where no model is ever killed: staging, and where one measures."""
+
+    def killed(self) -> dict[str, Killed]:
+        """None."""
+        return {}
 
 
 class Blobs(Protocol):

@@ -16,7 +16,7 @@ from falaj.governance.lineage.service import LineageService
 from falaj.governance.privacy.model import allowed_purposes
 from falaj.kernel.access import Principal, Resource
 from falaj.kernel.clock import iso, written_moment
-from falaj.kernel.environments import ENVIRONMENTS
+from falaj.kernel.environments import ENVIRONMENTS, PRODUCTION
 from falaj.kernel.errors import Conflict, Denied, FalajError, Invalid
 from falaj.lifecycle.data.model import DatasetVersion, SourceSpec
 from falaj.lifecycle.features.model import ViewSpec
@@ -107,7 +107,7 @@ class Datasets(Protocol):
 
 
 class Ports(msgspec.Struct, frozen=True):
-    """What scoring works with. `trust` is whom an environment trusts."""
+    """What scoring works with. `trust` is whom an environment trusts; `killed` raises for a model that is killed."""
 
     definitions: Definitions
     versions: Versions
@@ -120,6 +120,7 @@ class Ports(msgspec.Struct, frozen=True):
     trust: Callable[[str], TrustFile]
     blobs: Path
     journal: Path
+    killed: Callable[[str], None]
 
 
 class LaidOut(msgspec.Struct, frozen=True):
@@ -171,6 +172,7 @@ class ScoreService:
             as_of, wanted["at"], wanted["raw"], tuple(wanted["keep"]), wanted["record"],
         )  # fmt: skip
         self._door.check(self._intent(actor, ask))
+        self._check_killed(actor, ask)
         self._p.parcels.path(actor.name, ask.table)
         if self._p.versions.admission(version.digest, environment) is None:
             error = Denied(
@@ -184,6 +186,7 @@ class ScoreService:
 
     def lay_out(self, actor: Principal, ask: ScoreAsk, workspace: Path) -> LaidOut:
         """The step's task. The version is handed over as to a data plane: sealed to a key made for this step alone."""
+        self._check_killed(actor, ask)
         p, contract = self._p, self._p.versions.contract(ask.digest)
         key = X25519PrivateKey.generate()
         public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
@@ -265,6 +268,15 @@ class ScoreService:
     def refuse(self, actor: Principal, ask: ScoreAsk, error: FalajError, operation_id: str) -> None:
         """Audit that a table was not scored."""
         self._door.refuse(self._intent(actor, ask, operation_id), error)
+
+    def _check_killed(self, actor: Principal, ask: ScoreAsk) -> None:
+        """A killed model scores nothing either, where callers are answered. Raises `Unavailable`."""
+        try:
+            if ask.environment == PRODUCTION:
+                self._p.killed(ask.model)
+        except FalajError as e:
+            self.refuse(actor, ask, e, "")
+            raise
 
     def _version(self, model: str, number: int | None, environment: str) -> ModelVersion:
         if number is not None:

@@ -18,6 +18,7 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
+from falaj.governance.changes.inventory import REFUSE, VERSION
 from falaj.governance.door import Done, Door, Intent
 from falaj.governance.identity.verify import KnownToken
 from falaj.governance.policy.decide import Layers
@@ -26,9 +27,10 @@ from falaj.governance.signing.signer import EnvelopeSigner
 from falaj.kernel.access import SYSTEM, Resource
 from falaj.kernel.clock import iso
 from falaj.kernel.digests import canonical_json, sha256
-from falaj.kernel.errors import Conflict, Integrity, Unavailable
+from falaj.kernel.errors import Conflict, FalajError, Integrity, Unavailable
 from falaj.kernel.locks import held
-from falaj.lifecycle.rollout.model import all_to
+from falaj.kernel.log import logger
+from falaj.lifecycle.rollout.model import TrafficPlan, all_to
 from falaj.lifecycle.serving.model import (
     BLOB_KEY,
     BUNDLE_PUBLISH,
@@ -37,6 +39,7 @@ from falaj.lifecycle.serving.model import (
     PEPPER,
     Access,
     Bundle,
+    Killed,
     LoadReport,
     PlaneStatus,
     Release,
@@ -45,8 +48,10 @@ from falaj.lifecycle.serving.model import (
     TrustFile,
 )
 from falaj.lifecycle.serving.plane.files import replace_file
-from falaj.lifecycle.serving.ports import Admissions, Blobs, BundleStore, Plans, Tokens
+from falaj.lifecycle.serving.ports import Admissions, Blobs, BundleStore, Kills, NoKills, Plans, Tokens
 from falaj.storage.sql.database import Database, Tx
+
+_log = logger(__name__)
 
 
 class Ports(msgspec.Struct, frozen=True):
@@ -61,6 +66,7 @@ class Ports(msgspec.Struct, frozen=True):
     signer: EnvelopeSigner
     pepper: bytes
     policy: Callable[[], Layers]
+    kills: Kills = NoKills()
 
 
 class ServingService:
@@ -81,12 +87,11 @@ class ServingService:
         """
         environment = self.target.environment
         with self._publishing:  # from reading on: a later generation must never hold an earlier plan
-            plans = tuple(self._p.plans.plans())
-            releases = tuple(self.release(r.digest, self.target) for plan in plans for r in plan.routes)
+            plans, releases, killed = self._planned()
             access = self._access(self.target, self._p.tokens.known_tokens())
             now = iso(self._door.clock.now())
             generation = self.generation() + 1
-            bundle = Bundle(generation, environment, now, plans, releases, access)
+            bundle = Bundle(generation, environment, now, plans, releases, access, killed)
             envelope = self._p.blobs.put(self._signed(bundle))
 
             def do(tx: Tx) -> Done[dict[str, Any]]:
@@ -98,11 +103,32 @@ class ServingService:
                 )
 
             detail = {"releases": [r.alias for r in releases], "tokens": len(access.tokens)}
+            if killed:
+                detail["killed"] = {k.model: k.kind for k in killed}
             context = {"on_behalf_of": on_behalf_of}
             intent = Intent(SYSTEM, BUNDLE_PUBLISH, Resource("DataPlane", environment), operation_id, context, detail)
             done = self._door.change(intent, do)
             self.project()
         return int(done["generation"])
+
+    def _planned(self) -> tuple[tuple[TrafficPlan, ...], tuple[Release, ...], tuple[Killed, ...]]:
+        """The plans with the fallbacks of killed models in them, what those need, and the kills.
+
+        A fallback that cannot be served becomes a refusal: nothing may keep a kill from being published.
+        """
+        killed = self._p.kills.killed()
+        plans = [p for p in self._p.plans.plans() if p.model not in killed]
+        releases = [self.release(r.digest, self.target) for plan in plans for r in plan.routes]
+        for model, kill in killed.items():
+            if kill.kind != VERSION:
+                continue
+            try:
+                releases.append(self.release(kill.digest, self.target))
+                plans.append(all_to(model, kill.digest))
+            except FalajError as e:
+                _log.error("fallback_not_served", model=model, digest=kill.digest, code=e.code, reason=e.message)
+                killed[model] = Killed(model, REFUSE)
+        return tuple(plans), tuple(releases), tuple(killed.values())
 
     def project(self) -> None:
         """Write the newest bundle where the data plane reads it, unless it lies there already."""
@@ -112,13 +138,19 @@ class ServingService:
             if newest and not (path.exists() and sha256(path.read_bytes()) == newest):
                 replace_file(path, self._p.blobs.get(newest), sync=True)
 
-    def sealed_to(self, reader: X25519PrivateKey) -> bool:
-        """Whether the newest bundle can be read with this key: a data plane whose key is new needs another one."""
+    def newest(self) -> Bundle | None:
+        """The newest bundle as it was published; None before the first."""
         newest = self._p.database.read(lambda tx: self._p.store.envelope(tx, self.target.environment))
         if not newest:
-            return False
+            return None
         envelope = msgspec.json.decode(self._p.blobs.get(newest), type=dict[str, Any])
-        bundle = msgspec.json.decode(base64.b64decode(envelope["payload"]), type=Bundle)
+        return msgspec.json.decode(base64.b64decode(envelope["payload"]), type=Bundle)
+
+    def sealed_to(self, reader: X25519PrivateKey) -> bool:
+        """Whether the newest bundle can be read with this key: a data plane whose key is new needs another one."""
+        bundle = self.newest()
+        if bundle is None:
+            return False
         try:
             unseal(reader, bundle.access.pepper, PEPPER)
         except Integrity:

@@ -42,7 +42,9 @@ def approve(
         render.line(f"{version} takes all traffic: {published(answer['release'])}")
     if "promotion" in answer:
         tell_promotion(answer["promotion"])
-    if hold and not answer["flow"]:
+    if answer.get("held"):
+        render.line(f"its risk tier starts nothing by itself; next: falaj rollout start {version}")
+    elif hold and not answer["flow"]:
         render.line(f"nothing is started: falaj rollout start {version}")
     if answer["missing_roles"]:
         render.line(f"next: someone with the role {' and '.join(answer['missing_roles'])} approves it too")

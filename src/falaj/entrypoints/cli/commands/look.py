@@ -33,7 +33,7 @@ def versions(model: Annotated[str, Parameter(help="A model.")], /, *, common: Co
                 render.digest(r["digest"]),
                 r["author"],
                 r["created_at"],
-                "; ".join(filter(None, (r["reason"], imported(r)))),
+                "; ".join(filter(None, (r["reason"], imported(r), marked(r)))),
             )
             for r in rows
         ],
@@ -51,8 +51,8 @@ def evidence_show(version: Annotated[str, Parameter(help="MODEL@N.")], /, *, com
         return
     render.line(f"{found['alias']} {found['digest']}")
     render.line(f"in {', '.join(found['environments']) or 'no environment'}; {rehearsed(found['rehearsal'])}")
-    if imported(found):
-        render.line(imported(found))
+    for told in filter(None, (imported(found), marked(found))):
+        render.line(told)
     render.table(
         ("gate", "verdict", "statement", "reason"),
         [(r["gate"], r["verdict"], render.digest(r["envelope"]), r["reason"]) for r in rows],
@@ -63,6 +63,11 @@ def imported(row: dict[str, Any]) -> str:
     """What is missing of a version that was imported, in words; empty for one that was trained here."""
     found = row.get("imported")
     return f"imported; {found['words']}" if found and found["words"] else ""
+
+
+def marked(row: dict[str, Any]) -> str:
+    """How a version was let in, where that is marked for good; empty where it is not."""
+    return "marked one-person: its author alone approved it" if "one-person" in row["marks"] else ""
 
 
 def rehearsed(found: dict[str, Any] | None) -> str:

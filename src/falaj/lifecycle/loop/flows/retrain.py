@@ -6,6 +6,7 @@ One incident starts one (its id names the flow), and none starts within the cool
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from falaj.kernel.access import SYSTEM
@@ -30,8 +31,15 @@ class Retraining:
     """Drift becomes a build, at most one a cooldown."""
 
     def __init__(
-        self, definitions: DefinitionService, training: TrainingService, flows: Workflows, clock: Clock
+        self,
+        definitions: DefinitionService,
+        training: TrainingService,
+        flows: Workflows,
+        clock: Clock,
+        retrains: Callable[[str], bool],
     ) -> None:
+        """`retrains`: whether a model's risk tier and inventory let the platform train it by itself."""
+        self._retrains = retrains
         self._definitions = definitions
         self._training = training
         self._flows = flows
@@ -63,10 +71,11 @@ class Retraining:
         return True, iso(until) if until and until > self._clock.now() else ""
 
     def _policy(self, model: str) -> RetrainPolicy | None:
-        """What the applied project asks for; None when it does not ask, or does not define the model any more."""
+        """What the applied project asks for; None when it does not ask or does not define the model any more, or when the
+        model's tier leaves that to a person."""
         applied = self._definitions.newest()
         found = [m.retrain for m in applied.definition.models if m.name == model] if applied else []
-        return found[0] if found and found[0].on_drift else None
+        return found[0] if found and found[0].on_drift and self._retrains(model) else None
 
     def _cooling(self, incident: Incident, seconds: int) -> bool:
         """Whether the platform itself trained this model within the cooldown."""

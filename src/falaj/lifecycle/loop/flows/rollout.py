@@ -22,7 +22,7 @@ from falaj.kernel.log import logger
 from falaj.lifecycle.evidence.model import Verdict
 from falaj.lifecycle.registry.service import RegistryService
 from falaj.lifecycle.rollout.model import Guard, Route, TrafficPlan, all_to, champion
-from falaj.lifecycle.rollout.ports import Analyst
+from falaj.lifecycle.rollout.ports import Analyst, Promotions
 from falaj.lifecycle.rollout.service import RolloutService, plan_changed
 from falaj.lifecycle.rollout.strategy import Analysis, Rollout, decide
 from falaj.lifecycle.serving.service import ServingService
@@ -40,6 +40,7 @@ class Stages(msgspec.Struct, frozen=True):
     rollout: RolloutService
     serving: ServingService
     analyst: Analyst
+    promotions: Promotions | None = None
 
 
 class RolloutFlow:
@@ -137,10 +138,11 @@ class RolloutFlow:
                 current = await asyncio.to_thread(s.rollout.rollout, rollout.id)
                 analysis = await asyncio.to_thread(self._analysed, current)
                 following = decide(current, analysis)
-                if following is not None:
+                waits = await asyncio.to_thread(self._waits, current, following)
+                if following is not None and not waits:
                     return {"analysis": msgspec.to_builtins(analysis), "next": list(following)}
-                if analysis.reason != said:
-                    said = analysis.reason
+                if (waits or analysis.reason) != said:
+                    said = waits or analysis.reason
                     run.emit(
                         {
                             "type": "progress",
@@ -160,6 +162,18 @@ class RolloutFlow:
         except Exception as e:  # a flow that died of it would leave a challenger with traffic that nobody can take away
             _log.error("analysis_failed", rollout=rollout.id, error=f"{type(e).__name__}: {e}")
             return Analysis(Verdict.ERROR, f"it cannot be judged: {type(e).__name__}; see the control plane's log", 0)
+
+    def _waits(self, rollout: Rollout, following: tuple[str, int] | None) -> str:
+        """Why a challenger stays where it is although it may go on: its tier wants a person's order for the last step, or
+        nothing new of its model enters production now. Going back never waits."""
+        promotions = self._s.promotions
+        if following is None or following[0] == "aborted" or promotions is None:
+            return ""
+        try:
+            promotions.check(rollout.model)
+        except FalajError as e:
+            return e.message
+        return promotions.waits(rollout.model) if following[0] == "promoted" and rollout.order != "promote" else ""
 
     def _moved(self, run: FlowRun, rollout: Rollout, analysis: Analysis, number: int) -> Any:
         def move() -> dict[str, Any]:

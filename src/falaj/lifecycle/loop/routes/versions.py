@@ -11,8 +11,8 @@ from pydantic import BaseModel, Field
 from falaj.governance.changes.model import APPROVE, REJECT
 from falaj.governance.identity.guard import Guard, actor
 from falaj.kernel.environments import PRODUCTION, STAGING
+from falaj.lifecycle.loop.deciding import DecisionService
 from falaj.lifecycle.loop.environments import EnvironmentService
-from falaj.lifecycle.loop.service import DecisionService
 from falaj.lifecycle.loop.starting import Order, StartService
 from falaj.lifecycle.registry.model import ENVIRONMENT_READ, VERSION_PROMOTE
 from falaj.lifecycle.registry.service import RegistryService

@@ -202,6 +202,8 @@ class Generations:
                 hint="publish a new generation with every change",
                 code="generation_reused",
             )
+        if bundle.killed:  # at once: loading what comes in their place may take a while
+            self.state = self.state.killing(bundle.killed)
         if digest == self.state.digest and not any(r.state == "refused" for r in self.state.reports):
             if self._unsaved:
                 self._write_last_good(envelope)
@@ -223,17 +225,20 @@ class Generations:
         loaded: dict[str, tuple[Version, Admission]] = {}
         reports = [self._load(release, loaded, now) for release in bundle.releases]
         models: dict[str, Model] = {}
+        killed = {k.model: k for k in bundle.killed}
         for plan in bundle.plans:
+            if plan.model in killed and [r.digest for r in plan.routes] != [killed[plan.model].digest]:
+                continue  # of a killed model nothing else than its fallback answers, whatever else is planned
             model = self._planned(plan, loaded, bundle.generation, envelope)
             if model is not None:
                 models[plan.model] = model
                 continue
             kept = self.state.models.get(plan.model)
-            if kept is not None:
+            if kept is not None and plan.model not in killed:
                 models[plan.model] = kept
                 reports += [_kept(r.version, kept.generation, bundle.generation) for r in (*kept.routes, *kept.shadows)]
         planned = tuple(p.model for p in bundle.plans)
-        return State(bundle.generation, digest, bundle.issued_at, permits, models, tuple(reports), planned)
+        return State(bundle.generation, digest, bundle.issued_at, permits, models, tuple(reports), planned, killed)
 
     def _load(self, release: Release, loaded: dict[str, tuple[Version, Admission]], now: datetime) -> LoadReport:
         started = time.perf_counter()

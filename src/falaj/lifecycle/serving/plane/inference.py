@@ -24,6 +24,7 @@ from falaj.kernel.clock import Clock
 from falaj.kernel.errors import FalajError, Invalid
 from falaj.lifecycle.rollout.model import share
 from falaj.lifecycle.serving.plane.attempt import UNREAD, Arrays, Attempt, Read, failed, judged, matrix_of, read
+from falaj.lifecycle.serving.plane.constant import Told, constant_answer
 from falaj.lifecycle.serving.plane.enrich import OnlineValues
 from falaj.lifecycle.serving.plane.journal import Journal, Prediction
 from falaj.lifecycle.serving.plane.loading import Version
@@ -79,6 +80,13 @@ class Inference:
         self, state: State, model: str, label: str, request: InferRequest, principal: str, started: float
     ) -> bytes:
         """The response body; `started` is the request's arrival (perf counter). Raises `FalajError`."""
+        killed = state.killed.get(model) if state.killed else None
+        if killed is not None and killed.answer and not label:
+            moment = int(self._clock.now().timestamp() * 1_000_000)
+            body, record = constant_answer(killed, request, self._constant_facts(state, principal, started, moment))
+            self._journal.append(record)
+            self.requests += 1
+            return self._json.encode(body)
         traffic = state.model(model)
         key = routing_key(request)
         if label:
@@ -101,6 +109,11 @@ class Inference:
             score = score_of(route.version.contract, attempt.outputs)
             traffic.latest.put(score)
         return self._reply(asked, route, attempt, score, mirror=bool(traffic.shadows))
+
+    def _constant_facts(self, state: State, principal: str, started: float, moment: int) -> Told:
+        """What the record of a constant answer says beside the answer."""
+        spent = int((perf_counter() - started) * 1_000_000)
+        return Told(self._journal.next_id, moment, principal, state.generation, self._worker, spent)
 
     def close(self) -> None:
         """End the threads; what is under way is finished first."""

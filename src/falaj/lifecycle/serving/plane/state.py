@@ -18,7 +18,7 @@ from falaj.kernel.access import Action, Principal, Question, Resource
 from falaj.kernel.clock import parse_iso
 from falaj.kernel.errors import Denied, Integrity, NotFound, Unavailable
 from falaj.lifecycle.rollout.model import place, share
-from falaj.lifecycle.serving.model import PEPPER, Access, LoadReport
+from falaj.lifecycle.serving.model import PEPPER, Access, Killed, LoadReport
 from falaj.lifecycle.serving.plane.loading import Version
 from falaj.lifecycle.serving.plane.watching import Latest, Watch
 
@@ -166,6 +166,14 @@ def _none_left(model: str) -> Unavailable:
     )
 
 
+def _killed(model: str) -> Unavailable:
+    return Unavailable(
+        f"{model} was killed: it answers nobody now",
+        hint="use another way to decide until two people have revived it; whoever owns the model knows more",
+        code="model_killed",
+    )
+
+
 class State(msgspec.Struct, frozen=True):
     """One generation in service."""
 
@@ -176,10 +184,14 @@ class State(msgspec.Struct, frozen=True):
     models: dict[str, Model]
     reports: tuple[LoadReport, ...]
     planned: tuple[str, ...]  # the models that the bundle plans
+    killed: dict[str, Killed] = {}
 
     def model(self, name: str) -> Model:
-        """Raises `NotFound`; `Unavailable` for a model that is planned but has no version that may be served."""
+        """Raises `NotFound`; `Unavailable` for a model that is planned but has no version that may be served, or that was
+        killed and has no version in its place."""
         found = self.models.get(name)
+        if name in self.killed and (found is None or not found.routes):
+            raise _killed(name)
         if found is not None and found.routes:
             return found
         if found is None and name not in self.planned:
@@ -189,6 +201,23 @@ class State(msgspec.Struct, frozen=True):
                 code="model_not_found",
             )
         raise _none_left(name)
+
+    def killing(self, killed: Iterable[Killed]) -> State:
+        """This state with some models killed: of each, only the version that answers in its place is left."""
+        told = {k.model: k for k in killed}
+        models = {}
+        for name, model in self.models.items():
+            kill = told.get(name)
+            if kill is None:
+                models[name] = model
+                continue
+            left = [r for r in (*model.routes, *model.shadows) if kill.digest and r.version.digest == kill.digest]
+            if left:
+                only = msgspec.structs.replace(left[0], weight=100, role="stable", watch=None)
+                models[name] = msgspec.structs.replace(
+                    model, routes=(only,), places=(only,), weights=(100,), shadows=(), latest=None
+                )
+        return msgspec.structs.replace(self, models=models, killed=told)
 
     @property
     def ready(self) -> bool:

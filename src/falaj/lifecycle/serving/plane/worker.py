@@ -100,6 +100,7 @@ class Worker:
             versions=tuple(r.version.counts.snapshot(r.role, r.effective) for r in served.values()),
             responses={str(code): count for code, count in self.app.responses.copy().items()},
             guards=self._generations.trips.reports(state.models),
+            killed=tuple(sorted(state.killed)),
         )
 
     def alive(self) -> bool:

@@ -1,0 +1,121 @@
+"""Oversight, put together: the inventory and what follows from it, the kill switch, change records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+from fastapi import APIRouter
+
+from falaj.governance.audit.service import AuditService
+from falaj.governance.changes import oversight
+from falaj.governance.changes.killing import KillService
+from falaj.governance.changes.oversight import InventoryService
+from falaj.governance.changes.ports import Declarations
+from falaj.governance.changes.service import ChangeService
+from falaj.governance.changes.store import SqlInventoryStore, SqlKillStore, SqlReviewStore
+from falaj.governance.changes.tiers import tier_of
+from falaj.governance.door import Door
+from falaj.governance.identity.guard import Guard
+from falaj.kernel.clock import Clock
+from falaj.kernel.environments import PRODUCTION
+from falaj.kernel.settings import Settings
+from falaj.lifecycle.loop import inventory, overseeing
+from falaj.lifecycle.loop.deciding import DecisionService
+from falaj.lifecycle.loop.inventory import InventoryView
+from falaj.lifecycle.loop.overseeing import OverseeingService
+from falaj.lifecycle.loop.records import service as records
+from falaj.lifecycle.loop.records.service import RecordService
+from falaj.lifecycle.loop.routes import oversight as routes
+from falaj.lifecycle.loop.service import DefinitionService
+from falaj.lifecycle.loop.withdrawing import Withdrawing
+from falaj.lifecycle.monitoring.incidents import IncidentService
+from falaj.lifecycle.monitoring.quality import QualityService
+from falaj.lifecycle.registry.service import RegistryService
+from falaj.lifecycle.registry.waivers import WaiverService
+from falaj.lifecycle.rollout.service import RolloutService
+from falaj.lifecycle.serving import killing
+from falaj.lifecycle.serving.killing import Fallbacks
+from falaj.lifecycle.serving.service import ServingService
+from falaj.lifecycle.training.service import TrainingService
+from falaj.storage.sql.sqlite import SqliteDatabase
+
+
+def inventory_service(
+    door: Door, database: SqliteDatabase, declarations: Declarations, settings: Settings
+) -> InventoryService:
+    """The inventory, for the stages that ask it. Raises `Invalid` for a default tier that does not exist."""
+    default = tier_of(settings.default_tier).name
+    ports = oversight.Ports(
+        database, SqlInventoryStore(), SqlKillStore(), declarations, default, settings.approval_days
+    )
+    return InventoryService(door, ports)
+
+
+def kill_service(door: Door, database: SqliteDatabase) -> KillService:
+    """The kill switch."""
+    return KillService(database, SqlKillStore(), door)
+
+
+def fallbacks(kills: KillService, registry: RegistryService, rollout: RolloutService, clock: Clock) -> Fallbacks:
+    """What answers in place of killed models, where callers are answered."""
+    return Fallbacks(killing.Ports(kills, registry, rollout.champion, PRODUCTION, clock))
+
+
+class Around(msgspec.Struct, frozen=True):
+    """The parts of an open home that oversight stands on. `rollouts` and `serving` by environment."""
+
+    database: SqliteDatabase
+    door: Door
+    audit: AuditService
+    inventory: InventoryService
+    kills: KillService
+    fallbacks: Fallbacks
+    changes: ChangeService
+    waivers: WaiverService
+    definitions: DefinitionService
+    registry: RegistryService
+    training: TrainingService
+    rollouts: Mapping[str, RolloutService]
+    serving: Mapping[str, ServingService]
+    quality: QualityService
+    incidents: IncidentService
+    withdrawing: Withdrawing
+    clock: Clock
+
+
+class Oversight:
+    """`routers` gives its routes; `overseeing.look` is to be called now and then."""
+
+    def __init__(self, a: Around) -> None:
+        self._a = a
+        self.overseeing = OverseeingService(
+            overseeing.Ports(
+                a.registry, a.inventory, a.kills, a.changes, a.fallbacks, a.rollouts, a.serving, a.withdrawing, a.clock
+            )
+        )
+        self.records = RecordService(
+            a.door,
+            records.Ports(
+                a.database, SqlReviewStore(), a.audit, a.registry, a.rollouts[PRODUCTION], a.changes, a.waivers,
+                a.inventory, a.kills,
+            ),
+        )  # fmt: skip
+        self.view = InventoryView(
+            inventory.Ports(
+                a.inventory, a.definitions, a.registry, a.training, a.rollouts, a.quality, a.incidents, a.fallbacks
+            )
+        )
+
+    def routers(self, guard: Guard, decisions: DecisionService) -> list[APIRouter]:
+        """The routes of these parts."""
+        ports = routes.Ports(
+            self._a.registry,
+            self._a.inventory,
+            self.view,
+            self.overseeing,
+            self.records,
+            decisions.check_model,
+            self._a.door,
+        )
+        return [routes.build(ports, guard)]
