@@ -59,7 +59,7 @@ def kill_service(door: Door, database: SqliteDatabase) -> KillService:
 
 def fallbacks(kills: KillService, registry: RegistryService, rollout: RolloutService, clock: Clock) -> Fallbacks:
     """What answers in place of killed models, where callers are answered."""
-    return Fallbacks(killing.Ports(kills, registry, rollout.champion, PRODUCTION, clock))
+    return Fallbacks(killing.Ports(kills, registry, rollout.champion, rollout.served_last, PRODUCTION, clock))
 
 
 class Around(msgspec.Struct, frozen=True):

@@ -123,8 +123,7 @@ class DecisionService:
             raise Conflict(
                 f"no version of {model} served before", hint="`falaj versions MODEL` shows them", code="nothing_before"
             )
-        served = self._rollout.champions(model)
-        back = min(before, key=lambda v: (served.index(v.digest) if v.digest in served else len(served), -v.number))
+        back = self._rollout.served_last(model, before)[0]
         flow = new_id("rel", self._clock.now())
         self._rollout.check_roll_back(actor, model, back.digest, reason, flow)
         self._flows.start(RELEASE_FLOW, flow, {"digest": back.digest, "actor": actor.name})

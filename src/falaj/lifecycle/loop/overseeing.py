@@ -219,9 +219,11 @@ class OverseeingService:
         return self._p.withdrawing.take_out(Withdrawal(version, why, actor, state, heirs, (environment,)))
 
     def _before(self, version: ModelVersion) -> ModelVersion | None:
-        """The newest version that served before and whose admission still stands."""
+        """The version that served last before this one, of those whose admission still stands."""
         older = [v for v in self._p.registry.versions(version.model) if v.state == "retired" and v != version]
-        return next((v for v in sorted(older, key=lambda v: -v.number) if self._stands(v)), None)
+        return next(
+            (v for v in self._p.rollouts[PRODUCTION].served_last(version.model, older) if self._stands(v)), None
+        )
 
     def _stands(self, version: ModelVersion) -> bool:
         admission = self._p.registry.proven_admission(version.digest, PRODUCTION)

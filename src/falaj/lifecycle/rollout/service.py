@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import msgspec
@@ -11,6 +11,7 @@ from falaj.governance.door import Done, Door, Intent
 from falaj.kernel.access import SYSTEM, Action, Principal, Resource
 from falaj.kernel.clock import iso
 from falaj.kernel.errors import Conflict, FalajError, NotFound
+from falaj.lifecycle.registry.model import ModelVersion
 from falaj.lifecycle.rollout.model import PLAN_SET, TrafficPlan, champion, check_plan, standing, withdrawn
 from falaj.lifecycle.rollout.ports import PlanStore, Promotions, RolloutStore
 from falaj.lifecycle.rollout.strategy import ROLLOUT_START, ROLLOUT_STEER, ROLLOUT_STEP, Rollout
@@ -58,6 +59,11 @@ class RolloutService:
         """The digests that have served a model beside any challenger, each once, the one that did last first."""
         plans = self._database.read(lambda tx: self._store.of_model(tx, self._environment, model))
         return tuple(dict.fromkeys(digest for digest in map(champion, plans) if digest))
+
+    def served_last(self, model: str, retired: Iterable[ModelVersion]) -> list[ModelVersion]:
+        """Versions that served before, the one that did last first."""
+        served = self.champions(model)
+        return sorted(retired, key=lambda v: (served.index(v.digest) if v.digest in served else len(served), -v.number))
 
     def set_plan(
         self, plan: TrafficPlan, on_behalf_of: str, operation_id: str, instead_of: TrafficPlan | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 import msgspec
@@ -40,11 +40,13 @@ class Versions(Protocol):
 
 
 class Ports(msgspec.Struct, frozen=True):
-    """What fallbacks are made of. `champion` is the digest that a model's own plan names first."""
+    """What fallbacks are made of. `champion` is the digest that a model's own plan names first; `served_last` orders
+    versions that served before, the one that did last first."""
 
     kills: KillsInForce
     versions: Versions
     champion: Callable[[str, str], str]
+    served_last: Callable[[str, Iterable[ModelVersion]], list[ModelVersion]]
     environment: str
     clock: Clock
 
@@ -72,10 +74,10 @@ class Fallbacks:
         if fallback.kind == VERSION:
             found = [v for v in versions if v.number == fallback.number]
         else:
-            found = sorted((v for v in versions if v.state == "retired"), key=lambda v: v.number)
+            found = self._p.served_last(model, [v for v in versions if v.state == "retired"])
         if not found:
             return Killed(model, REFUSE), f"there is no {fallback.words.removeprefix('the ')}"
-        chosen = found[-1]
+        chosen = found[0]
         if fallback.kind == VERSION and chosen.digest == self._p.champion(model, self._p.environment):
             return Killed(model, REFUSE), f"{chosen.alias} is what serves, and is killed"
         admission = self._p.versions.proven_admission(chosen.digest, self._p.environment)
