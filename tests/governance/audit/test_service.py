@@ -113,6 +113,13 @@ def test_entries_that_cannot_be_signed_are_counted(log: Log) -> None:
     assert (report.ok, report.size, report.unsigned) == (False, 3, 2)
 
 
+def test_a_home_that_was_just_opened_says_what_is_signed(log: Log) -> None:
+    log.append(3)
+    log.publisher.publish()
+    log.restart()
+    assert (log.service.standing().size, log.service.standing().signed) == (3, 3)
+
+
 def test_a_damaged_folder_is_reported_not_raised(log: Log) -> None:
     log.append(3)
     log.publisher.publish()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 from falaj.governance.audit import merkle, tiles
 from falaj.governance.audit.export import Snapshot
@@ -63,7 +64,10 @@ class AuditService:
         return self._database.read(self._store.size)
 
     def standing(self) -> Standing:
-        """How the log is now, by what is known without checking it."""
+        """How the log is now, by what is known without checking it; of a home that was just opened, once it was signed."""
+        if self._publisher.newest is None and self._publisher.failure is None:
+            with suppress(FalajError):  # it stands in `failure`
+                self._publisher.publish()
         failure, cosigners = self._publisher.failure, self._publisher.cosigners
         return Standing(
             size=self.size(),

@@ -160,6 +160,24 @@ def test_workers_end_with_their_supervisor(home: Home, planes: list[Plane]) -> N
     eventually(gone, "a worker outlived its supervisor")
 
 
+def test_a_worker_that_only_starts_ends_with_its_supervisor_too(home: Home, planes: list[Plane]) -> None:
+    home.publish(home.bundle(1, [home.release(home.package(flight_contract(), flight_graph()), "flight-delay@1")]))
+    plane = Plane(home)
+    planes.append(plane)
+    assert plane.stop() == 0
+    (home.plane / "status" / "1.json").unlink()
+    with plane.log.open("ab") as log:
+        again = subprocess.Popen(
+            plane.process.args, cwd=home.root, env={**os.environ, "PYTHONPATH": str(SOURCE)}, stdout=log, stderr=log
+        )
+    children = Path(f"/proc/{again.pid}/task/{again.pid}/children")
+    eventually(lambda: bool(children.read_text().split()), "no worker starts")
+    pids = children.read_text().split()
+    again.kill()
+    again.wait()
+    eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), "a worker outlived its supervisor")
+
+
 def test_a_worker_that_is_killed_again_and_again_is_replaced_each_time(home: Home, planes: list[Plane]) -> None:
     home.publish(home.bundle(1, [home.release(home.package(flight_contract(), flight_graph()), "flight-delay@1")]))
     plane = Plane(home)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import multiprocessing
 import os
 import signal
 import threading
@@ -120,7 +121,7 @@ class Worker:
 
     def _keep(self) -> None:
         """Watch the bundle, the admissions' expiry and the parent; say how things stand."""
-        parent = os.getppid()
+        parent = _supervisor()
         said = 0.0
         while not self._stop.wait(WATCH_SECONDS):
             try:
@@ -135,8 +136,7 @@ class Worker:
                 self._log.error("housekeeping failed", error=f"{type(e).__name__}: {e}", exc_info=e)
             if os.getppid() != parent:
                 self._log.error("the supervisor is gone, ending")
-                os.kill(os.getpid(), signal.SIGTERM)
-                return
+                os.kill(os.getpid(), signal.SIGTERM)  # again until it is heard: a worker that starts may lose one
 
     def _turn_journals(self) -> None:
         """End segments that have had their time or that somebody asks to end, in the threads that write them."""
@@ -176,6 +176,12 @@ class Worker:
 
     def _write_status(self) -> None:
         replace_file(self._folder / "status" / f"{self.name}.json", msgspec.json.encode(self.status()))
+
+
+def _supervisor() -> int:
+    """The process that started this one, which may be gone by now: then `os.getppid()` names another."""
+    parent = multiprocessing.parent_process()
+    return os.getppid() if parent is None or parent.pid is None else parent.pid
 
 
 def _claim(folder: Path) -> tuple[str, int]:
