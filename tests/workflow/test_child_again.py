@@ -125,7 +125,14 @@ def test_who_ends_the_loop_ends_what_waits_for_its_tasks(steps: Again) -> None:
         waits = await steps.do("two")
         await asyncio.to_thread(steps.runner.dismiss_all)
         assert not alive(waits)
-        waits = await steps.do("three")
+        assert not alive(await steps.do("three")), "no process waits after all were dismissed"
+
+    steps.play(story())
+
+
+def test_nobody_waits_for_the_loop_that_runs_it(steps: Again) -> None:
+    async def story() -> None:
+        waits = await steps.do("one")
         steps.runner.dismiss_all()  # not those of this very loop, which would wait for itself
         assert alive(waits)
 

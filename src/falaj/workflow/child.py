@@ -76,6 +76,7 @@ class ChildRunner:
         self._idle_seconds = idle_seconds
         self._running: set[int] = set()  # process ids, of those that wait too
         self._idle: list[_Child] = []
+        self._dismissed = False
         self._flows: dict[int, str] = {}  # process id → the flow whose step it does
         self._stopped: set[str] = set()  # flows that shall have no further step
 
@@ -99,14 +100,16 @@ class ChildRunner:
 
     async def dismiss(self) -> None:
         """End the processes that wait for a task of the running loop; whoever ends the loop does this before."""
-        for child in [c for c in self._idle if c.loop is asyncio.get_running_loop()]:
+        waiting = [c for c in self._idle if c.loop is asyncio.get_running_loop()]
+        for child in waiting:
             self._idle.remove(child)
             if child.expiry:
                 child.expiry.cancel()
-            await self._end(child)
+        await asyncio.gather(*map(self._end, waiting))
 
     def dismiss_all(self) -> None:
-        """The same in every other loop that runs."""
+        """The same in every other loop that runs, before all of them end: no process waits from now on."""
+        self._dismissed = True
         for loop in {c.loop for c in self._idle}:
             if loop.is_running() and loop is not _running_loop():
                 with contextlib.suppress(TimeoutError):  # `stop` ends them all the same
@@ -182,6 +185,7 @@ class ChildRunner:
         pid = child.process.pid
         if (
             task.fresh
+            or self._dismissed
             or child.tasks >= _TASKS_AT_MOST
             or len(self._idle) >= _IDLE_AT_MOST
             or processes.resident_mb(pid) > _RESIDENT_AT_MOST
@@ -200,8 +204,8 @@ class ChildRunner:
         _kill(child.process.pid)
         with contextlib.suppress(TimeoutError):  # a cancelled step's process is gone when this returns
             await asyncio.wait_for(child.process.wait(), _END_SECONDS)
-        for workspace in child.workspaces:  # what left its process group, or outlived it
-            await asyncio.to_thread(processes.kill_working_in, f"{workspace}\0")
+        places = [f"{workspace}\0" for workspace in child.workspaces]  # what left its process group, or outlived it
+        await asyncio.to_thread(processes.kill_working_in, *places)
         self._running.discard(child.process.pid)
 
     async def _converse(

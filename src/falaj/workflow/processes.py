@@ -16,11 +16,11 @@ _PROC = Path("/proc")
 _ROUNDS = 5  # a process that is started while the others are looked for is found in the next round
 
 
-def kill_working_in(place: str) -> None:
-    """End every process whose TMPDIR begins with `place`; one that ends in a null byte means this folder alone."""
-    mark = b"\0TMPDIR=" + os.fsencode(place)
+def kill_working_in(*places: str) -> None:
+    """End every process whose TMPDIR begins with one of `places`; one that ends in a null byte means this folder alone."""
+    marks = [b"\0TMPDIR=" + os.fsencode(place) for place in places]
     for _ in range(_ROUNDS):
-        found = [pid for pid in _all() if pid != os.getpid() and mark in _environment(pid)]
+        found = [pid for pid in _all() if pid != os.getpid() and _has(_environment(pid), marks)]
         if not found:
             return
         for pid in found:
@@ -72,6 +72,10 @@ def _all() -> list[int]:
         return [int(path.name) for path in _PROC.iterdir() if path.name.isdigit()]
     except OSError:
         return []
+
+
+def _has(environment: bytes, marks: list[bytes]) -> bool:
+    return any(mark in environment for mark in marks)
 
 
 def _environment(pid: int) -> bytes:
