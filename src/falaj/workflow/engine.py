@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer, PortableWorkflowError, SetWorkflowID
 from sqlalchemy import URL
@@ -34,6 +34,8 @@ _log = logger(__name__)
 
 class DbosWorkflows:
     """The embedded engine: one per process, on `flows.db`."""
+
+    _launched: ClassVar[DbosWorkflows | None] = None
 
     def __init__(self, database: Path, events: EventLog, cancelled: Cancelled = lambda _flow: None) -> None:
         self._events = events
@@ -86,12 +88,20 @@ class DbosWorkflows:
         self._events.stir()
 
     def launch(self) -> None:
-        """Open the database and carry on what was under way."""
+        """Open the database and carry on what was under way.
+
+        Raises `RuntimeError` when another engine runs in this process: this one would take its place, under its flows.
+        """
+        if DbosWorkflows._launched is not None:
+            raise RuntimeError(f"the flows of {DbosWorkflows._launched._home} run in this process")
         DBOS.launch()
+        DbosWorkflows._launched = self
 
     def close(self) -> None:
         """Stop at once. What is under way is carried on by the next launch, as after a crash."""
         self._closing.set()
+        if DbosWorkflows._launched is self:
+            DbosWorkflows._launched = None
         DBOS.destroy(workflow_completion_timeout_sec=0)
 
     def start(self, name: str, flow_id: str, payload: Payload) -> None:
