@@ -72,6 +72,9 @@ def to_onnx(
             estimator, str(e).strip().splitlines()[0][:300] if str(e).strip() else type(e).__name__
         ) from e
     _free_rows(graph)
+    opsets = sorted(graph.opset_import, key=lambda o: o.domain)  # a converter may list them in the order of a set
+    del graph.opset_import[:]
+    graph.opset_import.extend(opsets)
     graph.producer_name, graph.producer_version, graph.doc_string = "falaj", "", ""
     onnx.checker.check_model(graph)
     return graph
