@@ -19,7 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "src"), str(ROOT)]
 
-from tests.badinput.interrupts import Left, interrupt  # noqa: E402  # the paths come first
+from tests.badinput.interrupts import interrupt  # noqa: E402  # the paths come first
 from tests.badinput.machine import MODEL, ROW, made  # noqa: E402
 from tests.entrypoints.cli.shell import Shell, cleaned  # noqa: E402
 
@@ -32,13 +32,6 @@ LONGEST = {
     ("audit", "verify"): 2.0,
     ("apply",): 3.0,
 }
-
-
-def _expected(command: tuple[str, ...], left: Left, fault: str) -> bool:
-    """A start that was interrupted late goes on, and `down` ends it; nothing serves here, which `predict` may say in time."""
-    if command == ("up",):
-        return fault == "a process goes on"
-    return command[0] == "predict" and fault == "exit code 1" and b"model_not_found" in left.screen
 
 
 def main() -> int:
@@ -59,7 +52,6 @@ def main() -> int:
             faults += [
                 f"{' '.join(command)} after {left.after:.2f} s: {fault}: {left.screen.decode(errors='replace')[-300:]}"
                 for fault in left.faults
-                if not _expected(command, left, fault)
             ]
         shell("down")
         for flow in shell.done("flow", "list"):

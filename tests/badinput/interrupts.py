@@ -32,15 +32,20 @@ class Left(msgspec.Struct, frozen=True):
         found = []
         if self.code in (1, -signal.SIGINT) and b"KeyboardInterrupt" in self.screen and b"/falaj/" not in self.screen:
             return []  # Python itself was still starting
-        if self.code not in (0, 130, -signal.SIGINT):  # the last: Python was ending already, and a shell says 130 of it
-            found.append(f"exit code {self.code}")
+        if self.code not in (0, 130, -signal.SIGINT) and not self.refused:
+            found.append(f"exit code {self.code}")  # -SIGINT: Python was ending already, and a shell says 130 of it
         if b"Traceback" in self.screen:
             found.append("a traceback")
         if self.screen.rfind(HIDDEN) > self.screen.rfind(SHOWN):
             found.append("the cursor is hidden")
-        if self.orphans:
+        if self.orphans and self.command != ("up",):  # a start that was interrupted late goes on, and `down` ends it
             found.append("a process goes on")
         return found
+
+    @property
+    def refused(self) -> bool:
+        """Whether a prediction ended before Ctrl-C came, told that nothing serves the model here."""
+        return self.command[0] == "predict" and self.code == 1 and b"model_not_found" in self.screen
 
 
 def interrupt(shell: Shell, command: tuple[str, ...], after: float, presses: int = 1) -> Left:

@@ -36,3 +36,10 @@ def test_the_picture_turns_where_it_should() -> None:
     ]
     drawn = picture.draw(("a", "b", "c", "d", "e", "lon")).replace(" lon ", " long", 1).splitlines()
     assert [line for line in drawn if "loop" not in line] == expected
+
+
+def test_no_folder_of_tests_is_a_package() -> None:
+    """pytest would import it under its own last name, and `tests/statistics` stand where Python's `statistics` should."""
+    tests = picture.PAGE.parent / "tests"
+    assert (tests / "statistics").is_dir()
+    assert [str(found) for found in tests.rglob("__init__.py")] == []
