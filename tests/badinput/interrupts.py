@@ -30,8 +30,9 @@ class Left(msgspec.Struct, frozen=True):
     def faults(self) -> list[str]:
         """What is not as it should be."""
         found = []
-        if self.code in (1, -signal.SIGINT) and b"KeyboardInterrupt" in self.screen and b"/falaj/" not in self.screen:
-            return []  # Python itself was still starting
+        importing = b"/falaj/" not in self.screen or b"<frozen importlib" in self.screen
+        if self.code in (1, -signal.SIGINT) and b"KeyboardInterrupt" in self.screen and importing:
+            return []  # Python itself was still starting, or the command's code was not there yet
         if self.code not in (0, 130, -signal.SIGINT) and not self.refused:
             found.append(f"exit code {self.code}")  # -SIGINT: Python was ending already, and a shell says 130 of it
         if b"Traceback" in self.screen:
