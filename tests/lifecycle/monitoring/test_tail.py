@@ -140,11 +140,11 @@ def test_after_the_end_nobody_is_kept_waiting(looks: Looks) -> None:
 
 def test_a_damaged_segment_hides_nothing_but_itself(tmp_path: Path) -> None:
     write(tmp_path, "a", "b")
-    write(tmp_path, "c", "d")
-    first, _ = sorted(tmp_path.glob("*.seg"))
+    (first,) = tmp_path.glob("*.seg")
     data = bytearray(first.read_bytes())
     data[20] ^= 1
     first.write_bytes(data)
+    write(tmp_path, "c", "d")
     seen: list[str] = []
     tail = Tail(tmp_path, {}, lambda batch, _segment, _end: seen.extend(r.model for r in batch), lambda: None)
     for _ in range(2):
