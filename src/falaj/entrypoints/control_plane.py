@@ -35,6 +35,8 @@ from falaj.kernel.errors import FalajError, Unavailable
 from falaj.kernel.log import configure, logger
 from falaj.kernel.settings import Settings, load_settings
 
+_BACKLOG = 2048  # as many connections wait as the server itself lets wait
+
 
 def main() -> None:
     """Serve a home: `python -m falaj.entrypoints.control_plane --home … --project …`."""
@@ -70,6 +72,7 @@ def run(settings: Settings, *, private: bool) -> None:
         except Exception as e:  # whoever started this process waits for an answer; the server then ends
             say(_why(e, settings.home).as_dict())
             raise
+        listener.listen(_BACKLOG)  # the server listens after this only: whoever reads the address first is not refused
         if not private:
             plane.layout.run.mkdir(exist_ok=True, mode=0o700)
             address.write_bytes(msgspec.json.encode({"url": url, "pid": os.getpid()}))
