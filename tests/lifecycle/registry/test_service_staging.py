@@ -160,13 +160,32 @@ def gone(home: House, version: ModelVersion) -> None:
 
 def of_another_environment(home: House, version: ModelVersion) -> None:
     """Production's own admission stands where staging's should, truly signed by production."""
+    admitted_as(home, version, PRODUCTION, environment=PRODUCTION)
+
+
+def until_no_time(home: House, version: ModelVersion) -> None:
+    """Staging's admission, truly signed, ends at what is no time."""
+    admitted_as(home, version, STAGING, expires_at="soon")
+
+
+def admitted_as(home: House, version: ModelVersion, key: str, **changed: str) -> None:
+    """Staging's admission with something changed, truly signed by an environment."""
     filed = home.plane.registry.admission(version.digest, STAGING)
     assert filed is not None
-    statement = admission_statement(msgspec.structs.replace(filed[0], environment=PRODUCTION))
-    signer = EnvelopeSigner(home.plane.keys.of(PRODUCTION))
+    statement = admission_statement(msgspec.structs.replace(filed[0], **changed))
+    signer = EnvelopeSigner(home.plane.keys.of(key))
     envelope = home.plane.blobs.put(canonical_json(signer.sign_statement(statement)))
     here = (admissions.c.digest == version.digest) & (admissions.c.environment == STAGING)
     home.sql(update(admissions).where(here).values(envelope=envelope))
+
+
+def rehearsed_at_no_time(home: House, version: ModelVersion) -> None:
+    found = home.plane.registry.rehearsal(version.digest, STAGING)
+    assert found is not None
+    statement = rehearsal_statement(msgspec.structs.replace(found[0], at="soon"))
+    signer = EnvelopeSigner(home.plane.keys.of(STAGING))
+    envelope = home.plane.blobs.put(canonical_json(signer.sign_statement(statement)))
+    home.sql(update(rehearsals).where(rehearsals.c.digest == version.digest).values(envelope=envelope))
 
 
 def failed_since(home: House, version: ModelVersion) -> None:
@@ -186,7 +205,9 @@ MISSING: dict[str, Mutation] = {
     "production's key signed staging's admission": resigned(admissions, STAGING, PRODUCTION),
     "dev's key signed the rehearsal": resigned(rehearsals, STAGING, DEV),
     "production's own admission in its place": of_another_environment,
+    "staging's admission ends at no time": until_no_time,
     "the rehearsal's statement is gone": gone,
+    "it was rehearsed at no time": rehearsed_at_no_time,
     "a later rehearsal failed": failed_since,
 }
 

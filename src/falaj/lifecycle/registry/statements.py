@@ -14,6 +14,7 @@ import msgspec
 
 from falaj.governance.signing.dsse import STATEMENT_TYPE, verify_envelope
 from falaj.governance.signing.trust import Keys, every, valid_at
+from falaj.kernel.clock import parse_iso
 from falaj.kernel.digests import manifest_digest
 from falaj.kernel.errors import Integrity
 from falaj.lifecycle.evidence.statements import STATEMENT, statement
@@ -44,6 +45,7 @@ def read_admission(envelope: dict[str, Any], keys: Keys) -> Admission:
     admission, properties = _read(envelope, keys, Admission, "admission")
     if ADMITTED not in properties:
         raise not_accepted("admission", "its verdict is not an admission", "not_admitted")
+    _check_moment(admission.expires_at, "admission", "its expiry")
     if manifest_digest(admission.files) != admission.digest:
         raise not_accepted("admission", "its files are not those of the version", "files_differ")
     return admission
@@ -52,6 +54,7 @@ def read_admission(envelope: dict[str, Any], keys: Keys) -> Admission:
 def read_rehearsal(envelope: dict[str, Any], keys: Keys) -> Rehearsal:
     """The rehearsal in an envelope that one of `keys` signed; its property agrees with what it says. Raises `Integrity`."""
     rehearsal, properties = _read(envelope, keys, Rehearsal, "rehearsal")
+    _check_moment(rehearsal.at, "rehearsal", "its moment")
     if (REHEARSED in properties) != rehearsal.passed:
         raise not_accepted("rehearsal", "it contradicts itself", "not_rehearsed")
     return rehearsal
@@ -64,6 +67,16 @@ def not_accepted(what: str, why: str, code: str) -> Integrity:
         hint="admit the version again with `falaj promote`, or approve it again; it is never served without",
         code=code,
     )
+
+
+def _check_moment(text: str, what: str, name: str) -> None:
+    """Whoever reads a statement counts on its times."""
+    try:
+        parse_iso(text)
+    except ValueError as e:
+        raise not_accepted(
+            what, f"{name} is not a time", "not_an_admission" if what == "admission" else "not_a_rehearsal"
+        ) from e
 
 
 class _Subject(msgspec.Struct, frozen=True):

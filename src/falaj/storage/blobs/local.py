@@ -5,9 +5,11 @@ Survives a power cut once `put` returned: temporary file, fsync, rename, fsync o
 
 from __future__ import annotations
 
+import functools
 import os
 import secrets
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from falaj.kernel.digests import parse_digest, sha256
@@ -20,6 +22,24 @@ def blob_path(root: Path, digest: str) -> Path:
     """Where a blob lies below `root`; only a well-formed digest can name one."""
     name = parse_digest(digest).removeprefix("sha256:")
     return root / name[:2] / name
+
+
+Get = Callable[["LocalBlobs", str], bytes]
+
+
+def _naming(get: Get) -> Get:
+    """Whatever is wrong with a blob is told with its name: that is what to restore."""
+
+    @functools.wraps(get)
+    def named(self: LocalBlobs, digest: str) -> bytes:
+        try:
+            return get(self, digest)
+        except Integrity as e:
+            if digest in e.message:
+                raise
+            raise Integrity(f"{digest}: {e.message}", hint=e.hint, code=e.code) from e
+
+    return named
 
 
 class LocalBlobs:
@@ -61,6 +81,7 @@ class LocalBlobs:
             path.unlink(missing_ok=True)
         return len(left)
 
+    @_naming
     def get(self, digest: str) -> bytes:
         """The plain bytes, compared with their name. Raises `NotFound`, `Integrity`."""
         sealed = self._sealed(digest)
@@ -73,6 +94,7 @@ class LocalBlobs:
             )
         return plain
 
+    @_naming
     def data_key(self, digest: str) -> bytes:
         """The key of one blob, to be sealed to a data plane."""
         return unwrap(self._sealed(digest), self._kek)

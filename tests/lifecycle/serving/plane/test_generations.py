@@ -204,7 +204,8 @@ def test_a_release_that_is_not_proven_is_refused_with_its_reason(home: Home, spo
     found = generations(home)
     report = only(found)
     assert (report.state, report.code) == ("refused", code)
-    assert report.reason
+    named = {"refuse_blob": "model.onnx", "refuse_profile": "profile.json"}.get(spoil.__name__, "")
+    assert report.reason and named in report.reason
     assert report.hint
     assert not found.state.ready
     with pytest.raises(Unavailable):

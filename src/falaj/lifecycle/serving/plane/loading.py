@@ -121,7 +121,11 @@ class Loader:
                 hint="make the blob store reachable for the data plane; it tries again by itself",
                 code="blob_missing",
             ) from e
-        data = open_sealed(encrypted, unseal(self._key, sealed.key, BLOB_KEY + sealed.blob))
+        key = unseal(self._key, sealed.key, BLOB_KEY + sealed.blob)
+        try:
+            data = open_sealed(encrypted, key)
+        except Integrity as e:
+            raise Integrity(f"{entry.path}: {e.message}", hint=e.hint, code=e.code) from e
         if len(data) != entry.size or sha256(data) != entry.sha256:
             raise Integrity(
                 f"{entry.path} holds other bytes than were admitted",
