@@ -2,11 +2,11 @@
 
     python proofs/audit.py [--entries 260] [--small 3] [--sample 0] [--workers 0] [--seconds 1800]
 
-Publishes logs of the entries that a home writes, lets two witnesses cosign them, copies them, and in the copy changes
-every byte of every file, one after the other, each time asking the verifier for the whole folder. In the larger log a
-byte is changed in one of its eight bits, another one at each byte, and outside the tiles also in the bit that changes a
-letter's case; in the small log each byte takes all its 255 other values. `--sample N` changes only N bytes of each log,
-spread over all files, and each to at most 8 values.
+Publishes logs of the entries that a home writes, the larger one with its key replaced on the way, lets two witnesses
+cosign them, copies them, and in the copy changes every byte of every file, one after the other, each time asking the
+verifier for the whole folder. In the larger log a byte is changed in one of its eight bits, another one at each byte, and
+outside the tiles also in the bit that changes a letter's case; in the small log each byte takes all its 255 other values.
+`--sample N` changes only N bytes of each log, spread over all files, and each to at most 8 values.
 
 A change counts as found when the verifier refuses the folder and says which file: its path, or, for an entry and its
 hash, which of the two the signed root contradicts. Exits 1 when one change goes unseen or is put on another file, when
@@ -32,8 +32,10 @@ sys.path[:0] = [str(ROOT / "src")]
 import msgspec  # noqa: E402  # the paths come first
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: E402
 
+from falaj.governance.audit.note import unsigned, verifier_of  # noqa: E402
 from falaj.governance.audit.publisher import Publisher  # noqa: E402
 from falaj.governance.audit.quorum import WitnessPolicy, parse_policy  # noqa: E402
+from falaj.governance.audit.rotation import ACTION, KEY, Rotation, state  # noqa: E402
 from falaj.governance.audit.service import AuditService  # noqa: E402
 from falaj.governance.audit.store import SqlAuditStore  # noqa: E402
 from falaj.governance.audit.verify import demanding_quorum, verify_folder  # noqa: E402
@@ -62,20 +64,20 @@ class Published(msgspec.Struct, frozen=True):
         return parse_policy(self.policy)
 
 
-def publish(home: Path, entries: int, *, every_value: bool) -> Published:
-    """A log of a home, cosigned by two witnesses."""
+def publish(home: Path, entries: int, *, every_value: bool, rotated: bool = False) -> Published:
+    """A log of a home, cosigned by two witnesses; one whose key was replaced is checked by the key that it had before."""
     home.mkdir()
     database, store = SqliteDatabase(home / "falaj.db", durable=False), SqlAuditStore()
     database.change(tables.create_all)
-    publisher = Publisher(
-        database, store, home / "audit", Ed25519PrivateKey.generate(), "falaj.local/audit", SystemClock()
-    )
+    key = Ed25519PrivateKey.generate()
+    publisher = Publisher(database, store, home / "audit", key, "falaj.local/audit", SystemClock())
+    vkey = publisher.vkey
     witnesses, lines = {}, []
     for name in ("one", "two"):
-        vkey = create(home / name, f"{name}.example")
+        known = create(home / name, f"{name}.example")
         witnesses[name] = Witness(home / name, SystemClock())
         witnesses[name].trust(publisher.vkey)
-        lines.append(f"witness {name} {vkey} http://{name}")
+        lines.append(f"witness {name} {known} http://{name}")
     policy = "\n".join([*lines, "group both all one two", "quorum both", ""]).encode()
 
     def post(url: str, body: bytes) -> Answer:
@@ -86,9 +88,27 @@ def publish(home: Path, entries: int, *, every_value: bool) -> Published:
     log = AuditService(database, store, publisher)
     database.change(lambda tx: log.record_many(tx, [event(n) for n in range(entries)]))
     publisher.publish()
+    if rotated:
+        statement = replace_key(publisher, key)
+        told = {"key": KEY, "statement": statement.decode()}
+        at = datetime(2026, 1, 1, tzinfo=UTC)
+        rotation = Event(at, "owner", ACTION, "Key", KEY, "done", "op_rotation", told)
+        database.change(lambda tx: log.record_many(tx, [rotation]))
+        publisher.publish()
+        for witness in witnesses.values():
+            witness.follow(statement)
     publisher.witnessed()
     database.close()
-    return Published(publisher.folder, publisher.vkey, policy, every_value)
+    return Published(publisher.folder, vkey, policy, every_value)
+
+
+def replace_key(publisher: Publisher, old: Ed25519PrivateKey) -> bytes:
+    """Let another key sign from now on; returns the statement of it."""
+    new, head = Ed25519PrivateKey.generate(), unsigned(publisher.checkpoint)
+    names = [verifier_of(head.origin, k.public_key()) for k in (old, new)]
+    statement = state(Rotation(names[0], names[1], head.size, head.root), old, new)
+    publisher.take_over(new, statement)
+    return statement
 
 
 def event(n: int) -> Event:
@@ -161,7 +181,7 @@ def main() -> None:
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="falaj-proof-") as home:
         logs = [
-            publish(Path(home) / "large", options.entries, every_value=False),
+            publish(Path(home) / "large", options.entries, every_value=False, rotated=True),
             publish(Path(home) / "small", options.small, every_value=True),
         ]
         if any(judged(log, log.folder, "") != "unseen" for log in logs):

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.debian import needed
 from tests.docs.blocks import ROOT, RUN, SHOWN, pages, skips, steps
 from tests.docs.library import Library
+from tests.governance.signing.hsm import MODULE
 
 MOST_SKIPS = 12
 FENCE = re.compile(r"^ *```(\w*)", re.MULTILINE)
@@ -18,6 +20,8 @@ FOLLOWED = [p for p in pages() if any(s.language in RUN or s.direction for s in 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("page", FOLLOWED, ids=lambda p: p.relative_to(ROOT).as_posix())
 def test_a_page_can_be_followed(page: Path, library: Library) -> None:
+    if "softhsm2-util" in page.read_text("utf-8"):
+        needed("softhsm2", MODULE)
     reader = library.follow(page)
     assert not reader.wrong, "\n\n".join(["", *reader.wrong])
 

@@ -18,6 +18,7 @@ import msgspec
 from falaj.bootstrap import api
 from falaj.bootstrap.control_plane import ControlPlane
 from falaj.governance.audit.model import Conditions, Found
+from falaj.governance.signing.signer import ModelSigner
 from falaj.kernel.access import SYSTEM, Principal
 from falaj.kernel.clock import iso
 from falaj.kernel.digests import canonical_json
@@ -83,6 +84,10 @@ class House:
         self._versions = 0
         self._materialise()
 
+    def begin_at(self, number: int) -> None:
+        """Number the versions from here on, in a house that was open before."""
+        self._versions = number
+
     def person(self, name: str, *roles: str) -> Principal:
         self.plane.identity.grant(SYSTEM, Principal(name, "person", roles), 1)
         return self.plane.identity.principal(name)
@@ -104,7 +109,8 @@ class House:
         (folder / "model.onnx").write_bytes(graph or flight_graph(float(self._versions)))
         (folder / "signature.json").write_bytes(msgspec.json.encode(told))
         (folder / "profile.json").write_bytes(profile_of(told, self._versions / 1000))
-        package = steps.run(PackageTask(str(folder), str(self.plane.keys.model_path)), Silent())
+        signer = ModelSigner(self.plane.keys)
+        package = steps.run(PackageTask(str(folder), signer.path), Silent())
         for file in package.files:
             self.plane.blobs.put((folder / file.path).read_bytes())
         version = ModelVersion(
@@ -115,7 +121,7 @@ class House:
             author=self.author.name,
             run=made_by or f"run_{self._versions}",
             files=package.files,
-            signature=self.plane.blobs.put(canonical_json(package.signature)),
+            signature=self.plane.blobs.put(canonical_json(signer.signed(package.signature, package.files))),
             gates=gates,
             approvals=approvals,
             created_at=iso(self.plane.clock.now()),

@@ -26,6 +26,8 @@ from falaj.bootstrap.vouching import Vouching
 from falaj.bootstrap.witnessed import origin_of, tell_refusals, witnesses_of
 from falaj.governance.audit import model as audit_model
 from falaj.governance.audit.publisher import Publisher
+from falaj.governance.audit.rotating import LogKeyService
+from falaj.governance.audit.rotating import settle as settle_log_key
 from falaj.governance.audit.service import AuditService
 from falaj.governance.audit.store import SqlAuditStore
 from falaj.governance.changes import model as changes_model
@@ -45,13 +47,13 @@ from falaj.governance.policy.store import SqlPolicyStore
 from falaj.governance.signing import model as signing_model
 from falaj.governance.signing.keys import KeyRing, plane_key, public_pem
 from falaj.governance.signing.service import KeyService, LiveFingerprints
-from falaj.governance.signing.signer import EnvelopeSigner
+from falaj.governance.signing.signer import EnvelopeSigner, ModelSigner
 from falaj.governance.signing.store import SqlKeyStore
 from falaj.kernel import locks
 from falaj.kernel.access import SYSTEM, Action, Principal
 from falaj.kernel.clock import HomeClock, SystemClock
 from falaj.kernel.environments import DEV, ENVIRONMENTS, MEASUREMENT, PRODUCTION, STAGING
-from falaj.kernel.errors import Conflict, Integrity
+from falaj.kernel.errors import Conflict, Integrity, Unavailable
 from falaj.kernel.settings import Settings
 from falaj.lifecycle.data import model as data_model
 from falaj.lifecycle.data import service as data
@@ -173,7 +175,7 @@ class ControlPlane:
             undo.callback(os.close, take_lock(self.layout.lock))
             self.clock = HomeClock(settings.home)
             keeping.check_keys(self.layout.keys, self.layout.database)
-            self.keys = KeyRing(self.layout.keys)
+            self.keys = KeyRing(self.layout.keys, settings.signers)
             check_database(self.layout.database, self.layout.audit)
             self.database = SqliteDatabase(self.layout.database)
             undo.callback(self.database.close)
@@ -230,6 +232,7 @@ class ControlPlane:
     # putting together
 
     def _govern(self) -> None:
+        settle_log_key(self.keys, self.layout.audit, self.database, SqlAuditStore())
         origin = origin_of(self.layout.audit, self.settings.audit_origin)
         self.witnesses = witnesses_of(self.settings.witnesses)
         self.publisher = Publisher(
@@ -245,6 +248,7 @@ class ControlPlane:
         self.changes = ChangeService(self.database, SqlApprovalStore(), self.door)
         self.guard = Guard(self.identity, self.door)
         self.signing = KeyService(self.keys, self.database, SqlKeyStore(), self.door)
+        self.log_keys = LogKeyService(self.keys, self.publisher, self.database, SqlAuditStore(), self.door)
         self.signer = EnvelopeSigner(lambda: self.keys.attestation)
         self.signers = {name: EnvelopeSigner(partial(self.keys.of, name)) for name in ENVIRONMENTS}
         self.blobs = LocalBlobs(self.layout.blobs, self.keys.kek)
@@ -397,7 +401,7 @@ class ControlPlane:
                 if environment.generation() == 0 or not environment.sealed_to(plane_key(folder)):
                     environment.publish(SYSTEM.name)
                 environment.project()
-            except Integrity as e:
+            except (Integrity, Unavailable) as e:  # a signature that is gone, or a signer that is away
                 troubles.append(f"{name} has no bundle that its data plane can read: {e.message}")
         if troubles:
             self.incidents.open(monitoring_model.EVERY_MODEL, monitoring_model.BUNDLE, "", "; ".join(troubles))
@@ -486,7 +490,7 @@ class ControlPlane:
                 steps=self.steps,
                 clock=self.clock,
                 environment=PRODUCTION,
-                model_key=str(self.keys.model_path),
+                signer=ModelSigner(self.keys),
                 approvals=self.settings.approvals,
             )
         )

@@ -10,6 +10,7 @@ from fastapi import APIRouter
 
 import falaj
 from falaj.bootstrap.runtime import libraries
+from falaj.governance.audit.rotating import LogKeyService
 from falaj.governance.changes.service import ChangeService
 from falaj.governance.door import Door
 from falaj.governance.identity.guard import Guard
@@ -37,6 +38,7 @@ class Open(Protocol):
 
     door: Door
     signing: KeyService
+    log_keys: LogKeyService
     signer: EnvelopeSigner
     blobs: LocalBlobs
     registry: RegistryService
@@ -69,7 +71,10 @@ class Vouching:
 
     def routers(self, guard: Guard) -> list[APIRouter]:
         """The routes."""
-        return [dossier_routes.build(self.dossiers, guard), key_routes.build(self._h.signing, self.revoking, guard)]
+        return [
+            dossier_routes.build(self.dossiers, guard),
+            key_routes.build((self._h.signing, self._h.log_keys), self.revoking, guard),
+        ]
 
     def _write_trust(self) -> None:
         """Say to each data plane whom to trust; a running one follows."""

@@ -60,10 +60,29 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     first start. Empty means the one that the home has, `falaj.local/audit` for a new one."""
     witnesses: str = ""
     """A file with the witnesses of the audit log (c2sp.org/tlog-policy), relative to the project; empty means none."""
+    signer_attestation: str = ""
+    """Where the key that signs evidence lies: `env:NAME`, `pkcs11:…`, `awskms:…`, `gcpkms:…`, `azurekms:…` or `hashivault:…`.
+    Empty means in the home. It is asked when the home or the key's successor is made (`falaj keys rotate`), and so are these:"""
+    signer_dev: str = ""
+    """Where dev's key lies."""
+    signer_staging: str = ""
+    """Where staging's key lies."""
+    signer_production: str = ""
+    """Where production's key lies."""
+    signer_model: str = ""
+    """Where the key that signs models lies; ECDSA P-256 only."""
+    signer_log: str = ""
+    """Where the key of the audit log lies; Ed25519 only."""
     evaluator_seconds: int = 30
     """Seconds without a look at what the data plane answers, after which an incident opens."""
     log_level: str = "info"
     """debug, info, warning or error."""
+
+    @property
+    def signers(self) -> dict[str, str]:
+        """Where each signing key lies, by its name; empty for the home."""
+        names = ("attestation", "dev", "staging", "production", "model", "log")
+        return {name: getattr(self, f"signer_{name}") for name in names}
 
     def __post_init__(self) -> None:
         if self.host not in ("127.0.0.1", "::1", "localhost"):

@@ -142,3 +142,31 @@ def test_a_new_home_takes_the_name_that_it_is_given(tmp_path: Path) -> None:
         assert vkey.startswith("bank.example/risk+")
         del made.environment["FALAJ_AUDIT_ORIGIN"]
         assert made.done("audit", "verify", "--home", ".falaj")["ok"]
+
+
+@pytest.mark.timeout(400)
+def test_the_logs_key_is_replaced_and_everybody_follows(shell: Shell, tmp_path: Path) -> None:
+    copy, vkey = tmp_path / "copy", shell.done("audit", "export", str(tmp_path / "copy"))["vkey"]
+    shutil.copy(copy / "checkpoint", tmp_path / "kept")
+    with witness(shell, "w1", vkey) as one:
+        policy = f"witness one {one['vkey']} {one['url']}\nquorum one\n"
+        (shell.folder / "policy").write_text(policy, "utf-8")
+        (shell.folder / "falaj.toml").write_text('[falaj]\nwitnesses = "policy"\n', "utf-8")
+        assert shell.done("audit", "witnesses")["quorum"] is True
+        told = shell.done("keys", "rotate", "log", "--reason", "a new year")
+        new = told["vkey"]
+        assert new != vkey and told["statement"] == "rotation/1"
+        assert shell.done("audit", "witnesses")["witnesses"][0]["state"] == "stranger"
+        shell.done("audit", "export", str(copy))  # the key that lies in the copy leads on
+        statement = str(copy / told["statement"])
+        assert shell.done("witness", "follow", str(shell.folder.parent / "w1"), statement) == {"vkey": new}
+        assert shell.done("audit", "witnesses")["quorum"] is True
+    proof = str(tmp_path / "after.tlog-proof")
+    shell.done("audit", "prove", "1", "--to", proof)
+    rows = [r for r in shell.done("keys", "history") if r["name"] == "log"]
+    assert [bool(r["until"]) for r in rows] == [False, True] and rows[0]["fingerprint"] == told["new"]
+    assert shell.done("audit", "verify", "--folder", str(copy), "--vkey", vkey)["rotations"] == 1
+    assert shell.done("audit", "check-proof", proof, "--vkey", vkey, "--rotation", statement)["index"] == 1
+    assert shell.refused("audit", "check-proof", proof, "--vkey", vkey, code=4)["code"] == "audit_unsigned"
+    assert shell.done("audit", "consistency", str(tmp_path / "kept"), "--vkey", vkey)
+    assert "rotated" in shell.refused("keys", "revoke", "log", "--reason", "x", code=1)["hint"]

@@ -30,7 +30,7 @@ def test_a_new_ring_is_its_owners_alone(tmp_path: Path) -> None:
     assert {stat.S_IMODE(p.stat().st_mode) for p in ring.folder.iterdir()} == {0o600}
     assert [p.name for p in tmp_path.iterdir()] == ["keys"]
     assert isinstance(ring.attestation, Ed25519PrivateKey) and isinstance(ring.log, Ed25519PrivateKey)
-    assert isinstance(ring.model.curve, ec.SECP256R1)
+    assert isinstance(ring.model, ec.EllipticCurvePrivateKey) and isinstance(ring.model.curve, ec.SECP256R1)
     assert len(ring.kek) == len(ring.pepper) == 32 and ring.kek != ring.pepper
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from falaj.bootstrap.doctor.model import BROKEN, NOTE, PROBLEM, WELL, Finding, Patient
 from falaj.bootstrap.keeping.layout import DATABASES
@@ -17,7 +17,7 @@ from falaj.governance.audit.publisher import all_rows
 from falaj.governance.audit.store import SqlAuditStore
 from falaj.governance.audit.verify import CHECKPOINT, VKEY, heads, verify_database_entries, verify_folder
 from falaj.governance.signing.dsse import STATEMENT_TYPE, PublicKey, load_public_key, verify_envelope
-from falaj.governance.signing.keys import public_pem
+from falaj.governance.signing.keys import SigningKey, public_pem
 from falaj.kernel.digests import sha256
 from falaj.kernel.environments import ENVIRONMENTS, PRODUCTION
 from falaj.kernel.errors import FalajError, Integrity, NotFound
@@ -129,7 +129,7 @@ def keys(patient: Patient) -> Iterator[Finding]:
 def _wrong(patient: Patient) -> Iterator[str]:
     ring, home = patient.keys(), patient.home
     vkey = home / "audit" / VKEY
-    if vkey.exists():
+    if vkey.exists() and ring.log_successor() is None:  # else a rotation was cut short, which the next start finishes
         lying = vkey.read_text("utf-8", "replace").removesuffix("\n")
         if verifier_of(lying.partition("+")[0], ring.log.public_key()).vkey != lying:
             yield "log.pem is not the key that the audit log is signed with"
@@ -154,7 +154,7 @@ def _wrong(patient: Patient) -> Iterator[str]:
                 yield "kek.bin does not open the blobs"
 
 
-def _counting(patient: Patient, name: str, key: Ed25519PrivateKey) -> list[PublicKey]:
+def _counting(patient: Patient, name: str, key: SigningKey) -> list[PublicKey]:
     """The key of a name, and those that it was before."""
     there = patient.rows("SELECT name FROM sqlite_master WHERE type = 'table' AND name = 'retired_keys'")
     earlier = patient.rows("SELECT pem FROM retired_keys WHERE name = ?", name) if there else []
@@ -258,5 +258,6 @@ def _named_by_imports(patient: Patient) -> Iterator[tuple[str, str]]:
         yield digest, f"the waiver {waiver}"
 
 
-def _short(key: Ed25519PrivateKey) -> str:
-    return sha256(base64.b64encode(key.public_key().public_bytes_raw()))[7:19]
+def _short(key: SigningKey) -> str:
+    raw = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)[-32:]  # of an Ed25519 key
+    return sha256(base64.b64encode(raw))[7:19]

@@ -9,6 +9,7 @@ from fastapi import APIRouter
 
 from falaj.bootstrap.keeping.copying import HomeCopier, Parts
 from falaj.governance.audit.publisher import Publisher
+from falaj.governance.audit.rotating import LogKeyService
 from falaj.governance.door import Door
 from falaj.governance.identity.guard import Guard
 from falaj.governance.signing import recovery
@@ -33,6 +34,7 @@ class Open(Protocol):
     door: Door
     keys: KeyRing
     signing: KeyService
+    log_keys: LogKeyService
     signer: EnvelopeSigner
     features: FeatureService
 
@@ -54,6 +56,7 @@ class Keeping:
             ids.update(recovery.public_ids(recovery.read_folder(a.keys.folder)))
 
         a.signing.on_change(follow)
+        a.log_keys.on_change(follow)
 
     def routers(self, guard: Guard) -> list[APIRouter]:
         """The routes."""

@@ -18,7 +18,7 @@ import msgspec
 
 import falaj
 from falaj.bootstrap.keeping import layout
-from falaj.governance.audit import tiles
+from falaj.governance.audit import rotation, tiles
 from falaj.governance.audit.model import Published
 from falaj.governance.audit.publisher import Publisher
 from falaj.governance.audit.verify import CHECKPOINT, HEAD, VKEY
@@ -121,7 +121,8 @@ class HomeCopier:
         """What of the published log is replaced as it grows; its full tiles never are."""
         folder = self._p.publisher.folder
         growing = [name for name in tiles.paths(size) if tiles.partial_of(name)]
-        names = [CHECKPOINT, VKEY, HEAD, *growing]
+        replaced = [rotation.path(n) for n in range(1, len(rotation.stored(folder)) + 1)]
+        names = [CHECKPOINT, VKEY, HEAD, *replaced, *growing]
         return {name: (folder / name).read_bytes() for name in names if (folder / name).exists()}
 
     def _log(self, writer: Writer, size: int, edge: dict[str, bytes]) -> None:

@@ -177,7 +177,7 @@ def _manifest(folder: Path, keys: dict[str, bytes], backup: str) -> Manifest:
 
     def verify(envelope: dict[str, Any]) -> bytes:
         try:
-            return verify_envelope(envelope, BACKUP_TYPE, (key.public_key(),))
+            return verify_envelope(envelope, BACKUP_TYPE, (key,))
         except Integrity as e:
             raise Integrity(
                 "the backup is not signed by the key of the home that these keys are of",

@@ -4,6 +4,8 @@
 `merkle`     RFC 6962: leaf and node hashes, the frontier of a growing tree, inclusion and consistency proofs
 `note`       signed notes, checkpoints and cosignatures (Ed25519), verification keys
 `tiles`      tile paths, the tiles of a growing tree, entry bundles, durable writing of files
+`rotation`   the log's key replaced: the statement that leads from one key to the next
+`rotating`   replaces it, so that a crash leaves one key or the other
 `quorum`     which witnesses must have cosigned: a policy file
 `proof`      one entry's proof in one file, checked offline
 `export`     the log as plain files that travel, laid over an earlier copy only if they extend it

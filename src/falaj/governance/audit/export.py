@@ -1,4 +1,5 @@
-"""The log as plain files that travel: `checkpoint`, `vkey` and `tile/…` by their C2SP paths, and nothing else.
+"""The log as plain files that travel: `checkpoint`, `vkey` and `tile/…` by their C2SP paths; and `rotation/…`
+where its key was replaced.
 
 On the way it is a tar file. Whoever receives it takes only what such a log has, verifies it from its bytes, and lays it
 over an earlier export only if the new log begins with the old one.
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from falaj.governance.audit import merkle, note, tiles
+from falaj.governance.audit import merkle, note, rotation, tiles
 from falaj.governance.audit.model import Report
 from falaj.governance.audit.quorum import WitnessPolicy
 from falaj.governance.audit.verify import CHECKPOINT, VKEY, check_extends, demanding_quorum, verify_folder
@@ -100,8 +101,10 @@ def place(new: Path, folder: Path, vkey: str | None, policy: WitnessPolicy | Non
 def prove_extends(old: bytes, folder: Path, vkey: str) -> tuple[note.Checkpoint, note.Checkpoint]:
     """Both checkpoints, after proving from the tiles in `folder` that its log begins with that of `old`."""
     new = (folder / CHECKPOINT).read_bytes()
-    first, last = (note.open_checkpoint(raw, note.parse_vkey(vkey)) for raw in (old, new))
-    return check_extends(old, new, vkey, path_between(folder, first.size, last.size))
+    keys = rotation.keys_in(folder, vkey)
+    first, last = (keys.open(raw)[0] for raw in (old, new))
+    hashes = path_between(folder, first.size, last.size)
+    return check_extends(old, new, vkey, hashes, rotation.stored(folder))
 
 
 def path_between(folder: Path, old: int, new: int) -> tuple[bytes, ...]:
@@ -140,7 +143,9 @@ def _earlier(folder: Path) -> bytes:
 
 
 def _belongs(member: tarfile.TarInfo) -> bool:
-    known = member.name in (CHECKPOINT, VKEY) or tiles.parse_path(member.name) is not None
+    known = (
+        member.name in (CHECKPOINT, VKEY) or rotation.is_path(member.name) or tiles.parse_path(member.name) is not None
+    )
     return known and member.isreg() and member.size <= MAX_FILE
 
 

@@ -117,6 +117,7 @@ class Report(msgspec.Struct, frozen=True):
     witnesses: dict[str, str] = {}
     quorum: bool | None = None
     unchecked: int = 0
+    rotations: int = 0
 
 
 class WitnessStanding(msgspec.Struct, frozen=True):
@@ -137,12 +138,14 @@ class WitnessStanding(msgspec.Struct, frozen=True):
 
 
 class Consistency(msgspec.Struct, frozen=True):
-    """That a log of `new` entries begins with its own `old` ones: hashes in base64, and the newest checkpoint as text."""
+    """That a log of `new` entries begins with its own `old` ones: hashes in base64, the newest checkpoint as text, and so
+    the statements that the log's key was replaced."""
 
     old: int
     new: int
     hashes: tuple[str, ...]
     checkpoint: str
+    rotations: tuple[str, ...] = ()
 
 
 class Standing(msgspec.Struct, frozen=True):

@@ -15,9 +15,11 @@ import binascii
 import hashlib
 import re
 from collections.abc import Sequence
+from typing import Protocol
 
 import msgspec
 from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from falaj.governance.audit.merkle import HASH_SIZE
@@ -38,6 +40,18 @@ _TIME = 8  # bytes
 _VKEY = re.compile(r"([^\s+]+)\+([0-9a-f]{8})\+([A-Za-z0-9+/=]+)\Z")
 _SIZE = re.compile(r"(0|[1-9][0-9]{0,18})\Z")
 _CONTROL = re.compile(rb"[\x00-\x09\x0b-\x1f]")
+
+
+class Signs(Protocol):
+    """A private key of a log: Ed25519, wherever it lies."""
+
+    def public_key(self) -> Ed25519PublicKey | EllipticCurvePublicKey:
+        """The public half; any but an Ed25519 one is refused."""
+        ...
+
+    def sign(self, data: bytes, /) -> bytes:
+        """The signature of some bytes. Raises `Unavailable` where the key lies elsewhere and does not answer."""
+        ...
 
 
 class Verifier(msgspec.Struct, frozen=True):
@@ -89,8 +103,10 @@ class Checkpoint(msgspec.Struct, frozen=True):
         return "".join(line + "\n" for line in lines)
 
 
-def verifier_of(name: str, key: Ed25519PublicKey, kind: int = ED25519) -> Verifier:
-    """The verifier for a key. Raises `Invalid` for a name that is empty or holds white space or a plus."""
+def verifier_of(name: str, key: Ed25519PublicKey | EllipticCurvePublicKey, kind: int = ED25519) -> Verifier:
+    """The verifier for a key. Raises `Invalid` for another type of key, or a name that is empty or holds white space or a plus."""
+    if not isinstance(key, Ed25519PublicKey):
+        raise Invalid("a log's key is Ed25519, nothing else", hint="name a key of that type", code="signer_key_type")
     if not _name_ok(name):
         raise Invalid(f"{name!r} cannot name a key", hint="use a name without spaces and '+'", code="bad_key_name")
     return Verifier(name, key.public_bytes_raw(), kind)
@@ -116,7 +132,7 @@ def parse_vkey(text: str, kind: int = ED25519) -> Verifier:
     )
 
 
-def sign(text: str, signers: Sequence[tuple[str, Ed25519PrivateKey]]) -> bytes:
+def sign(text: str, signers: Sequence[tuple[str, Signs]]) -> bytes:
     """The note over `text` (must end in a newline), with one signature line for each (name, key)."""
     data = text.encode()
     if not text.endswith("\n") or _CONTROL.search(data) or not signers:

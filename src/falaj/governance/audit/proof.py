@@ -20,6 +20,7 @@ import msgspec
 from falaj.governance.audit import merkle, note
 from falaj.governance.audit.model import MAX_ENTRY, Entry, decode
 from falaj.governance.audit.quorum import WitnessPolicy
+from falaj.governance.audit.rotation import follow
 from falaj.kernel.errors import FalajError, Integrity
 
 FIRST = "c2sp.org/tlog-proof@v1"
@@ -80,8 +81,11 @@ def parse_proof(data: bytes) -> Proof:
     return proof
 
 
-def check_proof(proof: Proof, vkey: str, policy: WitnessPolicy | None = None, entry: bytes | None = None) -> Proven:
-    """From the entry's bytes to its leaf, to the root, to the signature by the trusted `vkey`.
+def check_proof(
+    proof: Proof, vkey: str, policy: WitnessPolicy | None = None, entry: bytes | None = None,
+    rotations: Sequence[bytes] = (),
+) -> Proven:  # fmt: skip
+    """From the entry's bytes to its leaf, to the root, to the signature by the trusted `vkey`, or by a key that `rotations` lead to.
 
     The entry is the one that stands in the proof, or the given one. With a policy its quorum must have cosigned.
     Raises `Integrity` for whatever is not proven.
@@ -92,7 +96,8 @@ def check_proof(proof: Proof, vkey: str, policy: WitnessPolicy | None = None, en
     if entry is not None and proof.extra is not None and entry != proof.extra:
         raise _bad("it is about another entry")
     witnesses = policy.verifiers if policy else ()
-    checkpoint, opened = note.open_witnessed(proof.checkpoint, note.parse_vkey(vkey), witnesses)
+    keys = follow(note.parse_vkey(vkey), rotations)
+    checkpoint, opened = keys.open(proof.checkpoint, witnesses)
     merkle.verify_inclusion(merkle.leaf_hash(data), proof.index, checkpoint.size, proof.hashes, checkpoint.root)
     if policy is not None:
         demand_quorum(policy, opened)

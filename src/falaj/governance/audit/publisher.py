@@ -19,9 +19,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from falaj.governance.audit import merkle, note, tiles
+from falaj.governance.audit import merkle, note, rotation, tiles
 from falaj.governance.audit.model import Published, Stored
 from falaj.governance.audit.ports import AuditStore, Cosigners
 from falaj.governance.audit.quorum import NONE
@@ -53,7 +52,7 @@ class Publisher:
     """The one signer of a log. `origin` names the log and its key; `folder` is what foreign tools read."""
 
     def __init__(
-        self, database: Database, store: AuditStore, folder: Path, key: Ed25519PrivateKey, origin: str, clock: Clock,
+        self, database: Database, store: AuditStore, folder: Path, key: note.Signs, origin: str, clock: Clock,
         cosigners: Cosigners | None = None,
     ) -> None:  # fmt: skip
         self._database = database
@@ -61,6 +60,7 @@ class Publisher:
         self.folder = folder
         self._key = key
         self._verifier = note.verifier_of(origin, key.public_key())
+        self._keys = rotation.LogKeys((self._verifier,))
         self._clock = clock
         self.cosigners = cosigners
         self._signed: _Signed | None = None
@@ -102,7 +102,7 @@ class Publisher:
         policy = self.cosigners.policy
         if policy.quorum == NONE or signed is None:
             return None
-        return policy.met(note.open_witnessed(signed.checkpoint, self._verifier, self._witnesses)[1].times)
+        return policy.met(self._keys.open(signed.checkpoint, self._witnesses)[1].times)
 
     @property
     def checkpoint(self) -> bytes:
@@ -150,6 +150,21 @@ class Publisher:
                     tiles.write_files(self.folder, {CHECKPOINT: raw})
                 self._signed = msgspec.structs.replace(signed, checkpoint=raw)
             return self.quorum
+
+    def take_over(self, key: note.Signs, statement: bytes) -> None:
+        """Sign with another key from now on; the statement says so and leads to it. Call it while nothing is published."""
+        with self._lock, self._whole_or_not():
+            self._recovered()
+            number = len(self._keys.rotations) + 1
+            keys = rotation.follow(self._verifier, [*rotation.stored(self.folder), statement])
+            tiles.write_files(self.folder, {rotation.path(number): statement})
+            tiles.write_files(self.folder, {VKEY: f"{keys.newest.vkey}\n".encode()})
+            self._key, self._verifier, self._keys = key, keys.newest, keys
+
+    @property
+    def statements(self) -> list[bytes]:
+        """What led from each key of the log to the next."""
+        return rotation.stored(self.folder)
 
     @contextmanager
     def _whole_or_not(self) -> Iterator[None]:
@@ -246,7 +261,7 @@ class Publisher:
         return self.cosigners.policy.verifiers if self.cosigners else ()
 
     def _publish(self) -> Published:
-        signed = self._signed or self._recover()
+        signed = self._recovered()
         if _read(self.folder / CHECKPOINT) != signed.checkpoint:
             raise _forked("the checkpoint in the folder is not the one that was signed last")
         size = self._database.read(self._store.size)
@@ -256,6 +271,11 @@ class Publisher:
             signed = self._extend(signed, min(size, signed.edge.size + ROUND))
         self._signed = signed
         return signed.published
+
+    def _recovered(self) -> _Signed:
+        if self._signed is None:
+            self._signed = self._recover()
+        return self._signed
 
     def _recover(self) -> _Signed:
         """The last signed tree from the folder, proven by the bytes of the rows; a crashed publication is finished."""
@@ -281,7 +301,7 @@ class Publisher:
         """The checkpoint that lies in the folder, rid of lines by witnesses that are not asked any more."""
         if not raw:
             return None, raw
-        last, opened = note.open_witnessed(raw, self._verifier, self._witnesses)
+        last, opened = self._keys.open(raw, self._witnesses)
         if opened.unknown:
             raw = note.sign(last.text, [(self._verifier.name, self._key)])
             tiles.write_files(self.folder, {CHECKPOINT: raw})
@@ -289,8 +309,13 @@ class Publisher:
 
     def _own_folder(self) -> None:
         lying, own = _read(self.folder / VKEY), (self.vkey + "\n").encode()
-        if lying and lying != own:
+        self._keys = rotation.follow(self._verifier, rotation.stored(self.folder))
+        if self._keys.newest != self._verifier:
+            raise _forked("this key of the log was replaced by another one")
+        if lying and lying not in [f"{v.vkey}\n".encode() for v in self._keys.verifiers]:
             raise _forked("the folder belongs to another key or origin")
+        if lying and lying != own:  # the key was replaced, and a crash came before this file
+            tiles.write_files(self.folder, {VKEY: own})
         if not lying:
             if _read(self.folder / CHECKPOINT):
                 raise _forked("the folder has a checkpoint but no verification key")

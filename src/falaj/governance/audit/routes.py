@@ -116,6 +116,17 @@ def _published(service: AuditService, door: Door, routes: GuardedRouter) -> None
     def vkey() -> Response:
         return Response(f"{service.vkey()}\n", media_type=_TEXT)
 
+    @routes.get("/log/rotation/{number}", AUDIT_FETCH)
+    def rotation(number: int) -> Response:
+        found = service.statement(number)
+        if found is None:
+            raise NotFound(
+                "the log's key was not replaced that often",
+                hint="they are counted from 1; `falaj keys history` lists the log's keys",
+                code="no_such_rotation",
+            )
+        return Response(found, media_type=_TEXT)
+
     @routes.get("/log/tile/{path:path}", AUDIT_FETCH)
     def tile(request: Request, path: str) -> Response:
         name = parse_path(f"tile/{path}")

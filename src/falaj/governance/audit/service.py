@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 
-from falaj.governance.audit import merkle, tiles
+from falaj.governance.audit import merkle, rotation, tiles
 from falaj.governance.audit.export import Snapshot
 from falaj.governance.audit.merkle import leaf_hash
 from falaj.governance.audit.model import (
@@ -112,7 +112,7 @@ class AuditService:
             hashes = merkle.inclusion_proof(tiles.stored_nodes(self._publisher.folder, size), index, size)
             rows = self._database.read(lambda tx: self._store.entries(tx, index, 1))
         proof = Proof(index, hashes, raw, rows[0].data if rows else b"")
-        check_proof(proof, self._publisher.vkey)
+        check_proof(proof, self._publisher.vkey, rotations=self._publisher.statements)
         return encode_proof(proof)
 
     def consistency(self, old: int, new: int | None = None) -> Consistency:
@@ -127,7 +127,13 @@ class AuditService:
                     code="no_such_proof",
                 )
             hashes = merkle.consistency_proof(tiles.stored_nodes(self._publisher.folder, size), old, end)
-        return Consistency(old, end, tuple(encode_path(hashes)), raw.decode())
+        statements = tuple(s.decode() for s in self._publisher.statements)
+        return Consistency(old, end, tuple(encode_path(hashes)), raw.decode(), statements)
+
+    def statement(self, number: int) -> bytes | None:
+        """The statement of the log's first, second, … change of its key; None for one that there was not."""
+        found = self._publisher.statements
+        return found[number - 1] if 1 <= number <= len(found) else None
 
     def snapshot(self) -> Snapshot:
         """The published log at this moment: what is replaced as it grows by its bytes, full tiles by their paths."""
@@ -136,6 +142,7 @@ class AuditService:
             folder = self._publisher.folder
             growing = [name for name in tiles.paths(size) if tiles.partial_of(name)]
             edge = {CHECKPOINT: raw, VKEY: f"{self._publisher.vkey}\n".encode()}
+            edge |= {rotation.path(n): told for n, told in enumerate(self._publisher.statements, 1)}
             edge |= {name: (folder / name).read_bytes() for name in growing}
         return Snapshot(folder, size, edge)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from falaj.governance.audit import merkle, note, tiles
+from falaj.governance.audit import merkle, note, rotation, tiles
 from falaj.governance.audit.model import COLUMNS, Report, Stored, columns_of, decode
 from falaj.governance.audit.quorum import NONE, WitnessPolicy
 from falaj.kernel.clock import iso
@@ -54,10 +54,15 @@ def demanding_quorum(report: Report, policy: WitnessPolicy) -> Report:
     return msgspec.structs.replace(report, ok=False, problems=(*report.problems, problem))
 
 
-def check_extends(old: bytes, new: bytes, vkey: str, proof: Sequence[bytes]) -> tuple[note.Checkpoint, note.Checkpoint]:
-    """Both checkpoints, after proving that the log of `new` begins with the log of `old`. Raises `Integrity`."""
-    verifier = note.parse_vkey(vkey)
-    first, last = note.open_checkpoint(old, verifier), note.open_checkpoint(new, verifier)
+def check_extends(
+    old: bytes, new: bytes, vkey: str, proof: Sequence[bytes], rotations: Sequence[bytes] = ()
+) -> tuple[note.Checkpoint, note.Checkpoint]:
+    """Both checkpoints, after proving that the log of `new` begins with the log of `old`. Raises `Integrity`.
+
+    Each is by the trusted `vkey`, or by a key that `rotations` lead to.
+    """
+    keys = rotation.follow(note.parse_vkey(vkey), rotations)
+    first, last = keys.open(old)[0], keys.open(new)[0]
     if first.size == 0 and first.root == merkle.EMPTY_ROOT:
         return first, last  # an empty log is the beginning of every log
     merkle.verify_consistency(first.size, last.size, first.root, last.root, proof)
@@ -109,13 +114,13 @@ class _Check:
         self.problems = _Problems()
         self.checked = 0
         self.opened: note.Opened | None = None
+        self.keys: rotation.LogKeys | None = None
+        self.statements = rotation.stored(folder)
 
     def checkpoint(self) -> note.Checkpoint | None:
         """The signed checkpoint, or None with the problem named."""
         try:
             lying = (self.read(VKEY, note.MAX_NOTE) or b"").decode("utf-8", "replace")
-            if self.vkey is not None and lying and lying != self.vkey + "\n":
-                self.problems.add(f"{VKEY}: it is not the trusted key")
             if self.vkey is None and not lying:
                 return None
             trusted = self.vkey if self.vkey is not None else lying.removesuffix("\n")
@@ -125,18 +130,38 @@ class _Check:
         except FalajError as e:
             self.problems.add(f"{VKEY}: {e.message}")
             return None
+        keys = self._followed(verifier)
+        if keys is None:
+            return None
+        if self.vkey is not None and lying and lying != keys.newest.vkey + "\n":
+            self.problems.add(f"{VKEY}: it is not the trusted key" + (", nor the newest" if self.statements else ""))
         signed = self.read(CHECKPOINT, note.MAX_NOTE)
         if signed is None:
             return None
         try:
             witnesses = self.policy.verifiers if self.policy else ()
-            checkpoint, self.opened = note.open_witnessed(signed, verifier, witnesses)
+            checkpoint, self.opened = keys.open(signed, witnesses)
         except FalajError as e:
             self.problems.add(f"{CHECKPOINT}: {e.message}")
             return None
         if self.policy and self.opened.unknown:
             self.problems.add(f"{CHECKPOINT}: a line by {self.opened.unknown[0]} is by no key that the policy names")
         return checkpoint
+
+    def _followed(self, trusted: note.Verifier) -> rotation.LogKeys | None:
+        """The log's keys, from the trusted one by the statements in the folder; None with the wrong one named."""
+        for number, statement in enumerate(self.statements, 1):
+            self.checked += len(statement)
+            try:
+                rotation.parse(statement)
+            except FalajError as e:
+                self.problems.add(f"{rotation.path(number)}: {e.message}")
+                return None
+        try:
+            self.keys = rotation.follow(trusted, self.statements)
+        except FalajError as e:
+            self.problems.add(f"{rotation.FOLDER}: {e.message}")
+        return self.keys
 
     def read(self, name: str, limit: int) -> bytes | None:
         """A file's bytes, or None with the problem named."""
@@ -174,6 +199,7 @@ class _Check:
             witnesses=self._cosigned(),
             quorum=self._quorum(checkpoint),
             unchecked=len(self.opened.unknown) if self.opened and not self.policy else 0,
+            rotations=len(self.statements),
         )
 
     def _cosigned(self) -> dict[str, str]:
@@ -189,7 +215,12 @@ class _Check:
 
 
 class _FolderCheck(_Check):
+    """`told` are the statements of rotations that the entries hold, with the entries' positions; `ends` the roots of the
+    trees at which keys ended, as the entries give them."""
+
     def run(self) -> Report:
+        self.told: list[tuple[int, bytes]] = []
+        self.ends: dict[int, bytes] = {}
         checkpoint = self.checkpoint()
         if checkpoint is not None:
             self._tree(checkpoint)
@@ -221,6 +252,7 @@ class _FolderCheck(_Check):
         for n, width in tiles.spans(checkpoint.size):
             leaves, hashes = self._leaves(n, width), self.hashes(0, n, width)
             self._compare(n, leaves, hashes)
+            self._note_ends(from_entries, leaves)
             # Both trees are only worth their hashing while they differ; equal leaves give one tree.
             same = leaves == hashes and from_entries is from_tiles
             from_entries = _extended(from_entries, leaves)
@@ -231,6 +263,31 @@ class _FolderCheck(_Check):
                 return
         self._parents(1, parents)
         self._root(checkpoint, from_entries, from_tiles)
+        self._rotations(checkpoint)
+
+    def _note_ends(self, before: merkle.Frontier | None, leaves: list[bytes] | None) -> None:
+        """Keep the root at each end of a key that lies within these leaves."""
+        for end in self.keys.rotations if self.keys else ():
+            if before is not None and leaves is not None and before.size <= end.size <= before.size + len(leaves):
+                self.ends[end.size] = before.extend(leaves[: end.size - before.size]).root()
+
+    def _rotations(self, checkpoint: note.Checkpoint) -> None:
+        """Each statement in the folder is an entry, in order, after the tree that it names; and no entry lacks its file.
+
+        A key may have been replaced a moment ago: the entry of the last one may not be under the checkpoint yet.
+        """
+        rotations = self.keys.rotations if self.keys else ()
+        for number, statement in enumerate(self.statements, 1):
+            name, end = rotation.path(number), rotations[number - 1]
+            if number > len(self.told):
+                if number < len(self.statements) or checkpoint.size > end.size:
+                    self.problems.add(f"{name}: no entry of the log holds this statement")
+            elif self.told[number - 1][1] != statement or self.told[number - 1][0] < end.size:
+                self.problems.add(f"{name}: entry {self.told[number - 1][0]} holds another statement")
+            if end.size > checkpoint.size or self.ends.get(end.size, merkle.EMPTY_ROOT) != end.root:
+                self.problems.add(f"{name}: the entries do not give the root that it names at {end.size}")
+        for at, _ in self.told[len(self.statements) :]:
+            self.problems.add(f"entry {at}: the log's key was replaced, and {rotation.FOLDER} has no statement of it")
 
     def _leaves(self, n: int, width: int) -> list[bytes] | None:
         """The leaf hashes that the entries of a bundle give; None if they cannot be told apart."""
@@ -242,6 +299,7 @@ class _FolderCheck(_Check):
         if not whole or len(entries) != width:
             rest = "" if whole else " and a rest"
             self.problems.add(f"{name}: it holds {len(entries)} whole entries{rest} instead of {width}")
+        self.told += [(n * tiles.WIDTH + i, told) for i, e in enumerate(entries) if (told := rotation.told_in(e))]
         return [merkle.leaf_hash(entry) for entry in entries]
 
     def _compare(self, n: int, leaves: list[bytes] | None, hashes: list[bytes] | None) -> None:
@@ -291,6 +349,7 @@ class _FolderCheck(_Check):
         if self.problems.full:
             return
         expected = {CHECKPOINT, VKEY, HEAD, *tiles.paths(checkpoint.size)}
+        expected.update(rotation.path(n) for n in range(1, len(self.statements) + 1))
         if head > checkpoint.size and head - checkpoint.size <= 1 << 20:
             expected.update(tiles.paths(head))
         for name in sorted(_walk(self.folder)):

@@ -6,7 +6,8 @@ the log was rewritten. The others only call for a look: whoever has a log's old 
 has a new one can send it with a proof that is none.
 
     witness.json   name and vkey          logs/<sha256 of the origin>/vkey · checkpoint
-    key.pem        0600                   logs/…/refused/{fork,behind,unproven}-<sha256 of the text>
+    key.pem        0600                   logs/…/rotation/N           statements that led to the log's key
+                                          logs/…/refused/{fork,behind,unproven}-<sha256 of the text>
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from falaj.governance.audit import merkle, note, tiles
+from falaj.governance.audit import merkle, note, rotation, tiles
 from falaj.governance.audit.note import SIZE_TYPE
 from falaj.kernel.clock import Clock
 from falaj.kernel.digests import sha256
-from falaj.kernel.errors import Conflict, FalajError, Integrity, Invalid
+from falaj.kernel.errors import Conflict, FalajError, Integrity, Invalid, NotFound
 from falaj.kernel.files import write_private
 from falaj.kernel.log import logger
 
@@ -132,11 +133,41 @@ class Witness:
         if known is not None and known != f"{vkey}\n".encode():
             raise Conflict(
                 f"another key of {verifier.name} is known to this witness",
-                hint="a log that changed its key has a new origin; if this one did not, ask its operator what happened",
+                hint="a log that replaced its key says so: `falaj witness follow` with its statement; else ask its operator what happened",
                 code="log_known_by_another_key",
             )
         tiles.write_files(self.folder, {f"{place}/vkey": f"{vkey}\n".encode()})
         return verifier.name
+
+    def follow(self, statement: bytes) -> str:
+        """Believe the next key of a log that is known, which the key that is believed vouches for; returns its vkey.
+
+        Raises `Integrity` for a statement that does not hold or does not fit what was cosigned, `NotFound` for a log that
+        is not known.
+        """
+        told = rotation.parse(statement)
+        place = _place(told.old.name)
+        with self._lock:
+            known = self._read(f"{place}/vkey")
+            if known is None:
+                raise NotFound(
+                    f"this witness does not know {told.old.name}",
+                    hint="`falaj witness show` lists the logs that it knows; a new one is added by `falaj witness trust`",
+                    code="no_such_log",
+                )
+            keys = self._keys(told.old.name)
+            if keys.newest == told.new:
+                return told.new.vkey
+            if keys.newest != told.old:
+                raise _misfit("it is by another key than this witness believes")
+            last = self._last(told.old)
+            if last is not None and (
+                last[0].size > told.size or (last[0].size == told.size and last[0].root != told.root)
+            ):
+                raise _misfit(f"{last[0].size} entries by the old key were cosigned, and it ends at {told.size}")
+            tiles.write_files(self.folder, {f"{place}/{rotation.path(len(keys.rotations) + 1)}": statement})
+            tiles.write_files(self.folder, {f"{place}/vkey": f"{told.new.vkey}\n".encode()})
+        return told.new.vkey
 
     def logs(self) -> list[Seen]:
         """What is known of each log, by origin. Raises `Integrity` for a checkpoint that this witness did not cosign."""
@@ -167,7 +198,7 @@ class Witness:
             return _told(404, "this witness does not know this log")
         log = note.parse_vkey(vkey.decode().removesuffix("\n"))
         try:
-            head = note.open_checkpoint(request.checkpoint, log)
+            head = self._keys(origin).open(request.checkpoint)[0]
         except FalajError as e:
             return _told(403, e.message)
         if request.old > head.size:
@@ -204,7 +235,7 @@ class Witness:
         raw = self._read(f"{_place(log.name)}/checkpoint")
         if raw is None:
             return None
-        checkpoint, opened = note.open_witnessed(raw, log, (self._verifier,))
+        checkpoint, opened = self._keys(log.name).open(raw, (self._verifier,))
         if self.vkey not in opened.times:
             raise Integrity(
                 f"what this witness remembers of {log.name} is not what it cosigned",
@@ -212,6 +243,13 @@ class Witness:
                 code="witness_memory_broken",
             )
         return checkpoint, opened
+
+    def _keys(self, origin: str) -> rotation.LogKeys:
+        """The keys that a known log has had since it is known here. Raises `Integrity`."""
+        place = _place(origin)
+        statements = rotation.stored(self.folder / place)
+        vkey = (self._read(f"{place}/vkey") or b"").decode().removesuffix("\n")
+        return rotation.follow(note.parse_vkey(vkey), statements)
 
     def _keep(self, log: note.Verifier, checkpoint: bytes, sort: str) -> None:
         """Keep a checkpoint that its log signed and that was not cosigned."""
@@ -267,6 +305,14 @@ def _place(origin: str) -> str:
 
 def _told(status: int, why: str) -> Reply:
     return Reply(status, f"{why}\n".encode())
+
+
+def _misfit(why: str) -> Integrity:
+    return Integrity(
+        f"the statement that the log's key was replaced is not followed: {why}",
+        hint="ask the log's operator what happened; a log whose history broke begins anew under another origin",
+        code="rotation_not_followed",
+    )
 
 
 def _no_witness(folder: Path) -> Integrity:

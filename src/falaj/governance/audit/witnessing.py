@@ -183,7 +183,8 @@ def _size(answer: Answer) -> int | None:
 def _refusal(standing: WitnessStanding, answer: Answer) -> WitnessStanding:
     why = {404: "it does not know this log", 403: "it knows another key of this log"}.get(answer.status)
     if why is not None:
-        return _state(standing, "stranger", f"{why}: its operator adds the log's vkey")
+        how = "follows its rotation, or adds its vkey" if answer.status == 403 else "adds the log's vkey"
+        return _state(standing, "stranger", f"{why}: its operator {how}")
     return _state(standing, "silent", f"it answers with status {answer.status}")
 
 

@@ -5,6 +5,8 @@
 `sealing`          bytes for one reader: HPKE, RFC 9180 (kernel only)
 `trust`            whose signatures count, and until when (kernel only; used by the data plane)
 `keys`             the home's key ring
-`signer`           signing envelopes with a key of the ring
+`keyfile`          one private key in a file (kernel only; used by the data plane)
+`elsewhere`        a key that lies elsewhere, and `places` where it may lie: variable, token, key service
+`signer`           signing envelopes and models with a key of the ring
 `service`          replaces and revokes keys
 """

@@ -68,7 +68,7 @@ def verify_envelope(
         raise Integrity(f"the envelope holds {kind!r}, not {payload_type!r}", hint=_HINT, code="wrong_payload_type")
     message = pae(payload_type, body)
     keys = {k.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo): k for k in trusted}
-    signers = {raw for raw, key in keys.items() for signature in signatures[:64] if _valid(key, signature, message)}
+    signers = {raw for raw, key in keys.items() for signature in signatures[:64] if verifies(key, signature, message)}
     if len(signers) < max(1, threshold):
         raise Integrity(
             f"{len(signers)} of the {max(1, threshold)} signatures that are needed come from a trusted key",
@@ -78,7 +78,8 @@ def verify_envelope(
     return body
 
 
-def _valid(key: PublicKey, signature: bytes, message: bytes) -> bool:
+def verifies(key: PublicKey, signature: bytes, message: bytes) -> bool:
+    """Whether a key signed a message: Ed25519 over it, or ECDSA over its SHA-256 in DER."""
     try:
         if isinstance(key, Ed25519PublicKey):
             key.verify(signature, message)

@@ -17,14 +17,17 @@ from pathlib import Path
 import msgspec
 from cryptography.exceptions import InvalidTag, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes, PublicKeyTypes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
+from falaj.governance.signing.dsse import PublicKey
+from falaj.governance.signing.keyfile import referred
 from falaj.kernel.digests import canonical_json, sha256
-from falaj.kernel.errors import Conflict, Denied, Integrity, Invalid, NotFound
+from falaj.kernel.errors import Conflict, Denied, FalajError, Integrity, Invalid, NotFound
 from falaj.kernel.files import flush, write_private
 from falaj.kernel.ids import ALPHABET
 
@@ -155,33 +158,49 @@ def install(keys: dict[str, bytes], folder: Path) -> list[str]:
 def _public_id(name: str, data: bytes) -> str:
     if not name.endswith(".pem"):
         return sha256(b"falaj key id\0" + name.encode() + b"\0" + data)
-    return sha256(_loaded(name, data).public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
+    return sha256(_public_half(name, data).public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
+
+
+def _public_half(name: str, data: bytes) -> PublicKeyTypes:
+    """Of a key in a file, or of one that lies elsewhere. Raises `Integrity` for bytes that are neither."""
+    try:
+        other = referred(data)
+    except FalajError as e:
+        raise _unreadable(name) from e
+    return other[1] if other is not None else _loaded(name, data).public_key()
 
 
 def _loaded(name: str, data: bytes) -> PrivateKeyTypes:
     try:
         return load_pem_private_key(data, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm) as e:
-        raise Integrity(
-            f"the key {name} cannot be read",
-            hint="bring it back from the keys backup: `falaj keys restore FILE`",
-            code="key_missing",
-        ) from e
+        raise _unreadable(name) from e
 
 
-def log_key(keys: dict[str, bytes]) -> Ed25519PrivateKey | None:
-    """The key that signs the audit log's checkpoints, if it is among these. Raises `Integrity` for bytes that are no key."""
-    return _signing_key(keys, "log.pem")
+def _unreadable(name: str) -> Integrity:
+    return Integrity(
+        f"the key {name} cannot be read",
+        hint="bring it back from the keys backup: `falaj keys restore FILE`",
+        code="key_missing",
+    )
 
 
-def attestation_key(keys: dict[str, bytes]) -> Ed25519PrivateKey | None:
-    """The key that signs statements and backups, if it is among these. Raises `Integrity` for bytes that are no key."""
-    return _signing_key(keys, "attestation.pem")
+def log_key(keys: dict[str, bytes]) -> Ed25519PublicKey | None:
+    """The public half of the key that signs the audit log's checkpoints, if it is among these.
+
+    Raises `Integrity` for bytes that are no key.
+    """
+    key = _public_half("log.pem", keys["log.pem"]) if "log.pem" in keys else None
+    return key if isinstance(key, Ed25519PublicKey) else None
 
 
-def _signing_key(keys: dict[str, bytes], name: str) -> Ed25519PrivateKey | None:
-    key = _loaded(name, keys[name]) if name in keys else None
-    return key if isinstance(key, Ed25519PrivateKey) else None
+def attestation_key(keys: dict[str, bytes]) -> PublicKey | None:
+    """The public half of the key that signs statements and backups, if it is among these.
+
+    Raises `Integrity` for bytes that are no key.
+    """
+    key = _public_half("attestation.pem", keys["attestation.pem"]) if "attestation.pem" in keys else None
+    return key if isinstance(key, (Ed25519PublicKey, EllipticCurvePublicKey)) else None
 
 
 def _key(code: str, salt: bytes) -> bytes:

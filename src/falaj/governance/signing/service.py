@@ -55,6 +55,11 @@ class KeyService:
         """Every public key, by name, the one that signs first."""
         return self._records
 
+    def lies(self, record: KeyRecord) -> tuple[str, str]:
+        """Where a key lies that signs, and where its successor would come from; both empty for the home, and for one that ended."""
+        name = record.name
+        return ("", "") if record.until else (self._ring.place(name), self._ring.asked(name))
+
     def keys(self, *names: str) -> LiveKeys:
         """The keys of these names as they are whenever somebody looks."""
         return LiveKeys(self, names)
@@ -120,7 +125,8 @@ class KeyService:
 
         def do(tx: Tx) -> Done[dict[str, Any]]:
             self._store.retire(tx, record)
-            return Done(msgspec.to_builtins(ended), {"new": new})
+            at = self._ring.asked(record.name) if signs else ""
+            return Done(msgspec.to_builtins(ended), {"new": new} | ({"at": at} if at else {}))
 
         self._door.change(intent, do)
         if signs:
@@ -142,7 +148,9 @@ class KeyService:
         if found is None:
             raise Invalid(
                 f"{name[:40]!r} is no key that can be replaced like this",
-                hint=f"name one of {', '.join(SIGNING)}",
+                hint=f"name one of {', '.join(SIGNING)}; the log's key is rotated and not revoked: tell whoever holds its vkey"
+                if name == "log"
+                else f"name one of {', '.join(SIGNING)}",
                 code="no_such_signing_key",
             )
         return found

@@ -116,7 +116,7 @@ class ModelVersion(msgspec.Struct, frozen=True):
 class PackageTask(msgspec.Struct, frozen=True):
     """A model folder, and the path of the ECDSA P-256 private key (PEM) to sign it with.
 
-    `expected` is the digest that training gave it; another one is refused.
+    With an empty `key` it is signed with one that nobody keeps, for whoever has the real one to sign again. `expected` is the digest that training gave it; another one is refused.
     """
 
     model: str

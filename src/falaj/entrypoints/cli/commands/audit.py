@@ -14,7 +14,7 @@ from cyclopts import App, Parameter
 from falaj.entrypoints.cli import render
 from falaj.entrypoints.cli.client import connect
 from falaj.entrypoints.cli.session import DEFAULT, Common
-from falaj.governance.audit import export, note, proof
+from falaj.governance.audit import export, note, proof, rotation
 from falaj.governance.audit.model import encode
 from falaj.governance.audit.quorum import WitnessPolicy, parse_policy
 from falaj.governance.audit.verify import VKEY, check_extends, demanding_quorum, verify_folder
@@ -97,6 +97,8 @@ def audit_verify(
         render.show_json(report)
         return
     render.line(f"the log holds: {report['size']} entries, root {report['root']}")
+    if replaced := report.get("folder", report)["rotations"]:
+        render.line(f"its key was replaced {replaced} time{'s'[: replaced > 1]}; each one vouches for the next")
     _tell_witnesses(report.get("folder", report))
 
 
@@ -158,6 +160,10 @@ def audit_check_proof(
     vkey: Vkey = None,
     witnesses: Policy = None,
     entry: Annotated[Path | None, Parameter(help="The entry's bytes, where the proof does not carry them.")] = None,
+    rotations: Annotated[
+        tuple[Path, ...],
+        Parameter(name="--rotation", help="Where the log's key was replaced: each rotation/N of its files, in order."),
+    ] = (),
     common: Common = DEFAULT,
 ) -> None:
     """Check a proof from the entry's bytes to the signed root; needs no home and no network. Exit code 4 if it fails."""
@@ -165,7 +171,10 @@ def audit_check_proof(
     data = _bytes(file, proof.MAX_PROOF)
     given = proof.parse_proof(data)
     trusted = _trusted(vkey, policy, note.unsigned(given.checkpoint).origin)
-    found = proof.check_proof(given, trusted, policy, None if entry is None else _bytes(entry, note.MAX_NOTE))
+    statements = [_bytes(path, rotation.MAX_STATEMENT) for path in rotations]
+    found = proof.check_proof(
+        given, trusted, policy, None if entry is None else _bytes(entry, note.MAX_NOTE), statements
+    )
     if common.json:
         render.show_json({**msgspec.to_builtins(found), "witnesses": [list(w) for w in found.witnesses]})
         return
@@ -230,20 +239,21 @@ def _proven_online(
     """Ask the home for the proof, and check it here."""
     with connect(common.settings()) as client:
         trusted = vkey or client.text("/api/v1/audit/log/vkey").decode("utf-8", "replace").strip()
-        verifier = note.parse_vkey(trusted)
-        first = note.open_checkpoint(old, verifier)
+        first = note.unsigned(old)  # whose it is is looked at below
         asked: dict[str, Any] = {"old": max(first.size, 1)}
         if new is not None:
-            asked["new"] = note.open_checkpoint(new, verifier).size
+            asked["new"] = note.unsigned(new).size
         answer = client.get("/api/v1/audit/consistency", **asked)
     hashes = [note.unbase64(h) for h in answer["hashes"]] if first.size < answer["new"] else []
-    return check_extends(old, new if new is not None else answer["checkpoint"].encode(), trusted, hashes)
+    statements = [s.encode() for s in answer["rotations"]]
+    return check_extends(old, new if new is not None else answer["checkpoint"].encode(), trusted, hashes, statements)
 
 
 def _same_log(new: bytes, folder: Path, vkey: str, first: note.Checkpoint, old: bytes) -> note.Checkpoint:
     """The newer checkpoint, after proving that the log in the folder begins with it, and it with the older one."""
     last, _ = export.prove_extends(new, folder, vkey)
-    check_extends(old, new, vkey, export.path_between(folder, first.size, last.size))
+    between = export.path_between(folder, first.size, last.size)
+    check_extends(old, new, vkey, between, rotation.stored(folder))
     return last
 
 

@@ -225,7 +225,7 @@ def _check_home(home: Path, keys: dict[str, bytes]) -> None:
     if key is None or not vkey.exists():
         return
     lying = vkey.read_text("utf-8", "replace").strip()
-    if verifier_of(lying.partition("+")[0], key.public_key()).vkey != lying:
+    if verifier_of(lying.partition("+")[0], key).vkey != lying:
         raise Integrity(
             "these keys are of another home: the audit log of this one is signed by another key",
             hint="use the keys backup of this home; nothing was written",

@@ -32,11 +32,17 @@ def keys_history(*, common: Common = DEFAULT) -> None:
             for r in rows
         ],
     )
+    for row in rows:
+        if row["at"]:
+            render.line(f"{row['name']} lies at {row['at']}")
+        if row["asked"]:
+            render.line(f"the settings want another key for {row['name']}, at {row['asked']}")
+            render.line(f"next: falaj keys rotate {row['name']} --reason '…': until then the one above signs")
 
 
 @keys_app.command(name="rotate")
 def keys_rotate(
-    name: Annotated[str, Parameter(help="attestation, dev, staging, production or model.")],
+    name: Annotated[str, Parameter(help="attestation, dev, staging, production, model or log.")],
     /,
     *,
     reason: Annotated[str, Parameter(help="Why.")],
@@ -50,6 +56,11 @@ def keys_rotate(
         return
     render.line(f"{name} signs with {done['new']} from now on")
     render.line(f"what {done['old']} signed before {done['until']} counts on")
+    if name == "log":
+        render.line(
+            f"its vkey is {done['vkey']}; {done['statement']} in the log's files leads to it from the earlier one"
+        )
+        render.line("next: hand both to whoever checks the log; a witness's operator runs `falaj witness follow`")
     render.line(_KEEP)
 
 

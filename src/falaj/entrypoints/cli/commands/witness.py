@@ -14,6 +14,7 @@ from falaj.entrypoints.cli import render
 from falaj.entrypoints.cli.session import DEFAULT, Common
 from falaj.governance.audit.witness import Witness, create
 from falaj.kernel.clock import SystemClock, iso
+from falaj.kernel.errors import Invalid
 
 witness_app = App(
     name="witness",
@@ -52,6 +53,28 @@ def witness_trust(
         render.show_json({"origin": origin})
     else:
         render.line(f"watches over {origin}")
+
+
+@witness_app.command(name="follow")
+def witness_follow(
+    folder: Folder,
+    statement: Annotated[Path, Parameter(help="The statement: rotation/N of the log's files.")],
+    /,
+    *,
+    common: Common = DEFAULT,
+) -> None:
+    """Believe a log's next key, which its old one vouches for; a witness that runs needs no restart."""
+    try:
+        data = statement.read_bytes()
+    except OSError as e:
+        raise Invalid(
+            f"{statement} cannot be read: {e.strerror or e}", hint="name a file that is there", code="no_such_file"
+        ) from e
+    vkey = Witness(folder, SystemClock()).follow(data)
+    if common.json:
+        render.show_json({"vkey": vkey})
+    else:
+        render.line(f"believes {vkey} from now on")
 
 
 @witness_app.command(name="show")

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from falaj.governance.signing.signer import ModelSigner
 from falaj.kernel.access import SYSTEM
 from falaj.kernel.clock import Clock, iso
 from falaj.kernel.digests import FileEntry, canonical_json
@@ -47,7 +48,7 @@ class Tools(msgspec.Struct, frozen=True):
     steps: StepRunner
     clock: Clock
     environment: str  # where the champion serves
-    model_key: str  # path of the key that signs models
+    signer: ModelSigner
     approvals: int  # the least that any version needs
 
 
@@ -78,7 +79,7 @@ class Measuring:
         t = self._t
         workspace = t.steps.workspace(run.id, "package")
         self.lay_out(workspace / MODEL_FOLDER, candidate.files)
-        body = {"model": str(workspace / MODEL_FOLDER), "key": t.model_key, "expected": candidate.digest}
+        body = {"model": str(workspace / MODEL_FOLDER), "key": t.signer.path, "expected": candidate.digest}
         result = await self.step(run, StepTask("package", body, str(workspace)))
         outcome = msgspec.convert(result.value, PackageOutcome)
         version = ModelVersion(
@@ -89,7 +90,7 @@ class Measuring:
             author=candidate.author,
             run=candidate.made_by,
             files=outcome.files,
-            signature=t.blobs.put(canonical_json(outcome.signature)),
+            signature=t.blobs.put(canonical_json(t.signer.signed(outcome.signature, outcome.files))),
             gates=tuple(g.name for g in candidate.gates),
             approvals=max(t.approvals, len(candidate.roles)),
             approver_roles=candidate.roles,

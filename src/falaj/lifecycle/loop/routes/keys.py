@@ -8,9 +8,12 @@ import msgspec
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
+from falaj.governance.audit.rotating import LogKeyService
+from falaj.governance.audit.rotation import KEY as LOG
 from falaj.governance.identity.guard import Guard, actor
 from falaj.governance.signing.model import KEY_REVOKE, KEY_ROTATE
 from falaj.governance.signing.service import KeyService
+from falaj.governance.signing.trust import KeyRecord
 from falaj.lifecycle.loop.keeping.model import KEYS_READ
 from falaj.lifecycle.loop.revoking import RevokingService
 
@@ -30,17 +33,22 @@ class Revocation(BaseModel):
     reason: str = Field(max_length=2000)
 
 
-def build(keys: KeyService, service: RevokingService, guard: Guard) -> APIRouter:
-    """The routes."""
+def build(known: tuple[KeyService, LogKeyService], service: RevokingService, guard: Guard) -> APIRouter:
+    """The routes. The log's key is not revoked: who holds its vkey decides whom to believe."""
+    keys, log = known
     routes = guard.router("/api/v1/keys", "keys")
 
     @routes.get("/signing", KEYS_READ)
     def signing() -> list[dict[str, Any]]:
-        return [msgspec.to_builtins(r) for r in keys.records()]
+        return [_told(r, *keys.lies(r)) for r in (*keys.records(), *log.records())]
 
     @routes.post("/rotations", KEY_ROTATE)
     def rotate(body: Rotation, request: Request) -> dict[str, Any]:
-        ended: dict[str, Any] = msgspec.to_builtins(service.rotate(actor(request), body.name, body.reason))
+        who = actor(request)
+        if body.name == LOG:
+            replaced: dict[str, Any] = msgspec.to_builtins(log.rotate(who, body.reason))
+            return replaced
+        ended: dict[str, Any] = msgspec.to_builtins(service.rotate(who, body.name, body.reason))
         return ended
 
     @routes.post("/revocations", KEY_REVOKE)
@@ -48,3 +56,9 @@ def build(keys: KeyService, service: RevokingService, guard: Guard) -> APIRouter
         return service.revoke(actor(request), body.key, body.since, body.reason)
 
     return routes.router
+
+
+def _told(record: KeyRecord, at: str, asked: str) -> dict[str, Any]:
+    """A key, where it lies (empty: in the home), and where the settings want its successor if that is somewhere else."""
+    told: dict[str, Any] = msgspec.to_builtins(record)
+    return told | {"at": at, "asked": "" if at == asked or (asked and at.startswith(f"{asked}/")) else asked}

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from falaj.governance.signing.keys import plane_key
+from falaj.governance.signing.keyfile import plane_key
 from falaj.kernel.clock import Clock, iso
 from falaj.kernel.errors import Conflict
 from falaj.kernel.log import logger
