@@ -11,7 +11,7 @@ import pytest
 from fastapi import FastAPI
 
 from falaj.entrypoints.control_plane import application
-from falaj.governance.identity.guard import MAX_BODY, _walk
+from falaj.governance.identity.guard import MAX_BODY, PUBLIC, _walk
 from falaj.kernel.access import SYSTEM
 from tests.lifecycle.house import House
 
@@ -131,7 +131,10 @@ def routes_of(app: FastAPI) -> list[tuple[str, str, tuple[str, ...]]]:
     found: list[tuple[str, str, tuple[str, ...]]] = []
     for path, methods, route in _walk(app.routes, ""):
         kind = getattr(getattr(getattr(route, "body_field", None), "field_info", None), "annotation", None)
-        if path.startswith("/api/"):
+        if (
+            path.startswith("/api/")
+            and getattr(getattr(route, "endpoint", None), "__falaj_action__", None) is not PUBLIC
+        ):
             found += [(m, path, tuple(getattr(kind, "model_fields", {}))) for m in methods - {"HEAD"}]
     return sorted(found)
 

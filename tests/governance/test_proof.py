@@ -1,15 +1,18 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 
-def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run(script: str, *arguments: str, seconds: int = 60) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(ROOT / script), *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=seconds, check=False)
 
 
 def test_a_sample_of_the_proof_of_the_audit_log_holds() -> None:
@@ -51,3 +54,14 @@ def test_the_bench_of_the_metrics_writer_says_one_line() -> None:
     (line,) = done.stdout.splitlines()
     assert line.startswith("metrics_writer: a change p50 ")
     assert run("bench/metrics_writer.py", *arguments, "0.001").returncode == 1
+
+
+@pytest.mark.timeout(600)  # npm may have to be asked for the provider
+def test_a_sample_of_the_hostile_tokens_is_refused_and_a_missing_check_is_told() -> None:
+    done = run("proofs/tokens.py", "--every", "40", seconds=280)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (line,) = done.stdout.splitlines()
+    assert re.match(r"tokens: 0 accepted of 2\d\d hostile tokens sent to both planes, ", line), line
+    assert " 7 of 7 checks taken away let some through" in line
+    broken = run("proofs/tokens.py", "--name", "another-client", "--break", "_check_parties", seconds=280)
+    assert broken.returncode == 1 and "callback: aud 'another-client'" in broken.stderr

@@ -20,7 +20,7 @@ def write(folder: Path, text: str) -> Path:
 def test_defaults_lie_below_the_folder(tmp_path: Path) -> None:
     found = load_settings({}, tmp_path)
     assert (found.home, found.project) == (tmp_path / ".falaj", tmp_path)
-    assert (found.host, found.port, found.approvals, found.principal) == ("127.0.0.1", 0, 1, "owner")
+    assert (found.host, found.port, found.approvals, found.principal) == ("127.0.0.1", 0, 1, "")
 
 
 def test_the_file_of_a_parent_folder_counts_and_its_paths_are_relative_to_it(tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ def test_a_call_goes_before_the_environment_and_that_before_the_file(tmp_path: P
 
 
 def test_an_empty_variable_is_no_variable(tmp_path: Path) -> None:
-    assert load_settings({"FALAJ_PRINCIPAL": ""}, tmp_path).principal == "owner"
+    assert load_settings({"FALAJ_PRINCIPAL": ""}, tmp_path).principal == ""
 
 
 @pytest.mark.parametrize("name", Settings.__struct_fields__)
@@ -57,6 +57,7 @@ def test_every_setting_can_come_from_the_environment(tmp_path: Path, name: str) 
         "project": "p",
         "server": "http://h:1",
         "witnesses": "/etc/p",
+        "oidc_client_secret_file": "/etc/s",
     }
     numbers = {
         "port",
@@ -69,6 +70,7 @@ def test_every_setting_can_come_from_the_environment(tmp_path: Path, name: str) 
         "evaluator_seconds",
         "waiver_days",
         "approval_days",
+        "oidc_session_hours",
     }
     given = "4321" if name in numbers else values.get(name, "something")
     found = getattr(load_settings({f"FALAJ_{name.upper()}": given}, tmp_path), name)

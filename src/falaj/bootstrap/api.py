@@ -15,6 +15,7 @@ from falaj.bootstrap.web import make_app
 from falaj.governance.audit import routes as audit_routes
 from falaj.governance.identity import routes as identity_routes
 from falaj.governance.identity.guard import Guard
+from falaj.governance.identity.oidc import routes as oidc_routes
 from falaj.governance.policy import routes as policy_routes
 from falaj.kernel.errors import NotFound
 from falaj.lifecycle.data import routes as data_routes
@@ -43,6 +44,7 @@ def build(plane: ControlPlane, more: Sequence[APIRouter] = ()) -> FastAPI:
     )
     routers: list[APIRouter] = [
         identity_routes.build(plane.identity, plane.sessions, guard),
+        oidc_routes.build(plane.sign_ins, plane.identity, guard),
         policy_routes.build(plane.policy, policy_routes.Known(plane.identity.principal, partial(_facts, plane)), guard),
         audit_routes.build(plane.audit, plane.door, guard),
         data_routes.build(plane.data, flows, guard, clock),

@@ -22,6 +22,7 @@ from falaj.bootstrap.keeping import assembly as keeping
 from falaj.bootstrap.oversight import Around as OversightAround
 from falaj.bootstrap.oversight import Oversight, fallbacks, inventory_service, kill_service
 from falaj.bootstrap.runtime import runtime_list
+from falaj.bootstrap.signing_in import sign_ins
 from falaj.bootstrap.vouching import Vouching
 from falaj.bootstrap.witnessed import origin_of, tell_refusals, witnesses_of
 from falaj.governance.audit import model as audit_model
@@ -244,6 +245,7 @@ class ControlPlane:
         self.identity = IdentityService(self.database, SqlIdentityStore(), self.door, self.keys.pepper, actions())
         self.policy = PolicyService(self.database, SqlPolicyStore(), self.door, in_force, self.identity.holders)
         self.sessions = SessionService(self.identity, SystemClock())
+        self.sign_ins = sign_ins(self.settings, self.identity, self.door)
         self.lineage = LineageService(self.database, SqlLineageStore(), self.clock)
         self.changes = ChangeService(self.database, SqlApprovalStore(), self.door)
         self.guard = Guard(self.identity, self.door)

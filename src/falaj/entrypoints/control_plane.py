@@ -27,6 +27,7 @@ from starlette.responses import Response
 
 from falaj.bootstrap import api
 from falaj.bootstrap.control_plane import ControlPlane
+from falaj.entrypoints.console import oidc
 from falaj.entrypoints.console import routes as console
 from falaj.entrypoints.console.home import ConsoleGuard, HomeReader, HomeSessions
 from falaj.entrypoints.console.security import LoopbackNames, SecurityHeaders
@@ -117,7 +118,9 @@ class _Server(uvicorn.Server):
 
 def application(plane: ControlPlane) -> FastAPI:
     """The API and the console of an opened home, for loopback names only."""
-    app = api.build(plane, [console.build(HomeReader(plane), HomeSessions(plane), ConsoleGuard(plane.door))])
+    provider = plane.sign_ins is not None
+    pages = console.build(HomeReader(plane), HomeSessions(plane), ConsoleGuard(plane.door), provider=provider)
+    app = api.build(plane, [pages, oidc.build(oidc.HomeSignIns(plane))])
     as_json = app.exception_handlers[HTTPException]
 
     async def nowhere(request: Request, error: Exception) -> Response:

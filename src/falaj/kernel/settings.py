@@ -16,6 +16,7 @@ from falaj.kernel.errors import Invalid
 
 LEVELS = ("debug", "info", "warning", "error")
 _OF_THE_DATA_PLANE = {"FALAJ_PLANE_DIR", "FALAJ_PLANE_BLOBS", "FALAJ_PLANE_ONLINE"}  # where it stands without a home
+_OF_THE_PROJECT = ("witnesses", "oidc_client_secret_file")  # files, relative to it
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -29,8 +30,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Address of a running control plane; empty means the one of this home, or none."""
     token: str = ""
     """The token to act with; empty means the home's own for `principal`."""
-    principal: str = "owner"
-    """Who acts, when the token comes from the home."""
+    principal: str = ""
+    """Who acts, when the token comes from the home; empty means whoever signed in with `falaj login`, else owner."""
     host: str = "127.0.0.1"
     """Where both planes listen. Only loopback is possible until TLS and identity providers are configured."""
     port: int = 0
@@ -77,6 +78,26 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Seconds without a look at what the data plane answers, after which an incident opens."""
     log_level: str = "info"
     """debug, info, warning or error."""
+    oidc_issuer: str = ""
+    """The OpenID provider whose people may sign in: its issuer, exactly as it says it. Empty means none."""
+    oidc_client_id: str = ""
+    """The client that the provider knows this home as."""
+    oidc_client_secret: str = ""
+    """The client's secret, best set in the environment; empty for a public client."""
+    oidc_client_secret_file: str = ""
+    """A file that holds the client's secret, relative to the project."""
+    oidc_audience: str = ""
+    """Whom ID tokens must be for, where that is not the client."""
+    oidc_scopes: str = "openid profile"
+    """The scopes that are asked for; many providers tell groups only when theirs is asked for too."""
+    oidc_group_claim: str = "groups"
+    """The claim of the ID token that lists somebody's groups."""
+    oidc_groups: str = ""
+    """Which groups give which roles: `group=role; group=role`. Whoever is in none of them cannot sign in."""
+    oidc_session_hours: int = 12
+    """How long a sign-in lasts, in the console (12 at most) and for the command line, in hours."""
+    oidc_redirect_url: str = ""
+    """Where the provider sends browsers back to, where that is not `/oidc/callback` at the address that they asked for."""
 
     @property
     def signers(self) -> dict[str, str]:
@@ -119,6 +140,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             ("step_memory_mb", 256),
             ("step_seconds", 1),
             ("evaluator_seconds", 1),
+            ("oidc_session_hours", 1),
         ):
             if getattr(self, name) < least:
                 raise Invalid(
@@ -159,10 +181,8 @@ def load_settings(environ: Mapping[str, str], folder: Path, **overrides: Any) ->
             code="bad_setting",
         ) from e
     project = (folder / settings.project).resolve()
-    witnesses = str(project / settings.witnesses) if settings.witnesses else ""
-    return msgspec.structs.replace(
-        settings, home=(folder / settings.home).resolve(), project=project, witnesses=witnesses
-    )
+    files = {n: str(project / getattr(settings, n)) for n in _OF_THE_PROJECT if getattr(settings, n)}
+    return msgspec.structs.replace(settings, home=(folder / settings.home).resolve(), project=project, **files)
 
 
 def settings_file(folder: Path) -> Path | None:
@@ -183,7 +203,7 @@ def _from_file(file: Path) -> dict[str, Any]:
             f"[falaj] in {file.name} is not a table", hint="write [falaj] on a line of its own", code="bad_setting"
         )
     values = {"project": ".", "home": ".falaj", **found}
-    for name in ("project", "home", "witnesses"):
+    for name in ("project", "home", *_OF_THE_PROJECT):
         if isinstance(values.get(name), str) and values[name]:  # anything else is refused with the other types
             values[name] = str((file.parent / values[name]).resolve())
     return values

@@ -48,7 +48,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Facts]:
 def up(alone: Facts) -> Iterator[Facts]:
     """The same project with both planes running."""
     started = alone.shell.done("up")
-    assert set(started) == {"control_plane", "data_plane"}
+    assert set(started) == {"control_plane", "data_plane", "console"}
     yield alone
     alone.shell("down")
 

@@ -69,6 +69,7 @@ def killed(pid: int, still: Path) -> None:
 
 def test_up_replaces_what_is_dead_and_keeps_the_ports(shell: Shell) -> None:
     first = shell.done("up")
+    assert "/login?code=" in first.pop("console")
     assert shell.done("up") == first
     killed(pid_of(shell, "control-plane"), shell.home / "lock")
     killed(pid_of(shell, "data-plane"), shell.home / "plane" / "status" / "1.lock")

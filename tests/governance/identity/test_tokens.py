@@ -1,11 +1,7 @@
 from __future__ import annotations
 
-import base64
 import re
-import zlib
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import msgspec
 import pytest
@@ -16,6 +12,7 @@ from falaj.governance.identity.verify import KnownToken, TokenVerifier, bearer, 
 from falaj.kernel.access import Principal
 from falaj.kernel.clock import iso
 from falaj.kernel.errors import Unauthenticated
+from tests.governance.identity.forged import falaj_tokens, summed
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 PEPPER = b"p" * 32
@@ -23,11 +20,6 @@ PEPPER = b"p" * 32
 
 def known(identifier: str, token: str, pepper: bytes = PEPPER, until: datetime = NOW + timedelta(days=1)) -> KnownToken:
     return KnownToken(identifier, token_hash(token, pepper), "ann", "person", ("viewer",), iso(until))
-
-
-def summed(body: str) -> str:
-    """A token with the right checksum over any body."""
-    return f"{body}_{zlib.crc32(body.encode()):08x}"
 
 
 IDENTIFIER, TOKEN = make_token()
@@ -48,66 +40,8 @@ VERIFIER = TokenVerifier(
 )
 
 
-def segment(value: Any) -> str:
-    return base64.urlsafe_b64encode(msgspec.json.encode(value)).rstrip(b"=").decode()
-
-
-def hostile() -> Iterator[tuple[str, str]]:
-    yield "nothing", ""
-    yield "a space", " "
-    yield "a word", "admin"
-    yield "null", "null"
-    yield "the id alone", IDENTIFIER
-    yield "the secret alone", SECRET
-    yield "no checksum", BODY
-    yield "a wrong checksum", f"{BODY}_00000000"
-    yield "an upper checksum", f"{BODY}_{SUM.upper()}x"
-    yield "a short checksum", TOKEN[:-1]
-    yield "a long checksum", TOKEN + "0"
-    yield "a newline at the end", TOKEN + "\n"
-    yield "a zero at the end", TOKEN + "\0"
-    yield "a space in front", " " + TOKEN
-    yield "two tokens", TOKEN + TOKEN
-    yield "two tokens in a list", f"{TOKEN},{OTHER}"
-    yield "another prefix", TOKEN.replace("falaj_", "Falaj_", 1)
-    yield "no prefix", TOKEN.removeprefix("falaj_")
-    yield "an unknown token", make_token()[1]
-    yield "a revoked token", REVOKED
-    yield "an expired token", EXPIRED
-    yield "a token of another pepper", FOREIGN
-    yield "another id with this secret", summed(f"falaj_{OTHER_ID}_{SECRET}")
-    yield "an unknown id with this secret", summed(f"falaj_{'0' * 16}_{SECRET}")
-    yield "a flipped secret", summed(BODY[:-1] + ("A" if BODY[-1] != "A" else "B"))
-    yield "a secret in another case", summed(f"falaj_{IDENTIFIER}_{SECRET.swapcase()}")
-    yield "a longer secret", summed(BODY + "A")
-    yield "a shorter secret", summed(BODY[:-1])
-    yield "an empty secret", summed(f"falaj_{IDENTIFIER}_")
-    yield "an empty id", summed(f"falaj__{SECRET}")
-    yield "a shorter id", summed(f"falaj_{IDENTIFIER[1:]}_{SECRET}")
-    yield "an id in capitals", summed(f"falaj_{IDENTIFIER.upper()}_{SECRET}")
-    yield "a path as id", summed(f"falaj_../../../../etc/p_{SECRET}")
-    yield "sql as id", summed(f"falaj_' or '1'='1' --_{SECRET}")
-    yield "a padded secret", summed(BODY[:-1] + "=")
-    yield "the stored hash", token_hash(TOKEN, PEPPER)
-    yield "the stored hash as secret", summed(f"falaj_{IDENTIFIER}_{token_hash(TOKEN, PEPPER)[:43]}")
-    yield "wide letters", TOKEN.replace("falaj", "ｆalaj")
-    yield "arabic digits", f"{BODY}_{'١' * 8}"
-    yield "a direction mark", TOKEN[:10] + "\u200f" + TOKEN[10:]
-    yield "a lone surrogate", TOKEN[:-1] + "\ud800"
-    yield "percent signs", TOKEN.replace("_", "%5f")
-    yield "very long", "falaj_" + "a" * 1_000_000
-    yield "many underscores", "_" * 10_000
-    for algorithm in ("none", "None", "nOnE", "HS256", "RS256"):
-        head, claims = segment({"alg": algorithm, "typ": "JWT"}), segment({"sub": "ann", "roles": ["platform-admin"]})
-        yield f"a JWT, {algorithm}", f"{head}.{claims}."
-        yield f"a signed JWT, {algorithm}", f"{head}.{claims}.{SECRET}"
-    yield "a JWT with its own key", f"{segment({'alg': 'HS256', 'jwk': {'kty': 'oct', 'k': SECRET}})}.{segment({})}.x"
-    yield "a JWT with a key's address", f"{segment({'alg': 'RS256', 'jku': 'http://127.0.0.1/'})}.{segment({})}.x"
-    yield "a JWT with a key's path", f"{segment({'alg': 'HS256', 'kid': '../../dev/null'})}.{segment({})}.x"
-    yield "basic credentials", base64.b64encode(b"owner:owner").decode()
-
-
-CORPUS = list(hostile())
+GONE = {"a revoked token": REVOKED, "an expired token": EXPIRED, "a token of another pepper": FOREIGN}
+CORPUS = list(falaj_tokens(TOKEN, OTHER, GONE, token_hash(TOKEN, PEPPER)))
 
 
 def test_the_corpus_is_large_and_its_tokens_differ() -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import string
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 
 import httpx
 import pytest
 
+from falaj.governance.identity.ports import External
 from falaj.governance.identity.service import NewToken, Terms
 from falaj.governance.policy.decide import default_policy
 from falaj.kernel.access import SYSTEM, Principal
@@ -54,6 +56,30 @@ def test_a_revoked_token_is_refused_by_both_planes_within_seconds(home: House, s
     with pytest.raises(Unauthenticated, match="not known"):
         home.plane.identity.authenticate(given.token)
     assert asked(served, other).status_code == 200
+
+
+@pytest.mark.parametrize("how", ["revoked", "signed out", "without a group"])
+def test_a_sign_in_that_ends_is_refused_by_both_planes_and_the_console_within_seconds(
+    home: House, served: httpx.Client, how: str
+) -> None:
+    identity, sessions = home.plane.identity, home.plane.sessions
+    person = External("oidc:alice", "https://id.example", "Alice")
+    given = identity.sign_in(person, ("ml-engineer",), timedelta(hours=1))
+    alice = identity.principal(person.name)
+    cookie = sessions.open(sessions.link(alice, given.id))
+    assert seconds_until(time.monotonic(), lambda: asked(served, given).status_code == 200) < SECONDS
+    assert sessions.principal(cookie) is not None
+    started = time.monotonic()
+    if how == "revoked":
+        identity.revoke(home.owner, given.id)
+    elif how == "signed out":
+        identity.sign_out(alice, given.id)
+    else:
+        identity.withdraw(person)
+    assert seconds_until(started, lambda: asked(served, given).status_code == 401) < SECONDS
+    with pytest.raises(Unauthenticated, match="not known"):
+        identity.authenticate(given.token)
+    assert sessions.principal(cookie) is None
 
 
 def test_a_scope_holds_on_the_data_plane(home: House, served: httpx.Client) -> None:

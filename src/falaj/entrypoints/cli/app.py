@@ -35,6 +35,8 @@ COMMANDS = {
     "down": ("commands.home:down", "Stop both planes; what is in flight is finished first."),
     "console": ("commands.home:console", "Print a one-time link into the console; it works for ten minutes."),
     "clock": ("commands.clock:clock", "Show the home's clock, or set it. Records of the past are as old as this clock says."),
+    "login": ("commands.login:login", "Sign in with the identity provider: confirm a code in any browser. Commands act as you until it ends."),
+    "logout": ("commands.login:logout", "Sign out: the token of `falaj login` is revoked, on both planes, and forgotten here."),
     "token": ("commands.home:token_app", "Who may act, and with which token."),
     "policy": ("commands.policy:policy_app", "Who may do what: the rules, their versions, and why they decide as they do."),
     "plan": ("commands.build:plan", "Show what applying the project would change."),

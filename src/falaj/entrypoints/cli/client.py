@@ -18,11 +18,13 @@ import httpx
 import msgspec
 
 from falaj.entrypoints.cli.interrupt import Interrupted
+from falaj.entrypoints.cli.signed_in import signed_in
 from falaj.kernel import locks
 from falaj.kernel.disk import refusal
 from falaj.kernel.errors import Invalid, Unauthenticated, Unavailable, from_dict
 from falaj.kernel.settings import Settings
 
+OWNER = "owner"  # whoever owns the home's folder: a new home's first principal
 _WAIT = 20.0  # seconds that one request for a flow's events may take
 
 
@@ -40,7 +42,7 @@ class Client:
         self.url = url
         self.moment = moment
         self._http = httpx.Client(
-            base_url=url, timeout=httpx.Timeout(120.0), headers={"Authorization": f"Bearer {token}"}
+            base_url=url, timeout=httpx.Timeout(120.0), headers={"Authorization": f"Bearer {token}"} if token else {}
         )
 
     def get(self, path: str, **params: Any) -> Any:
@@ -130,15 +132,20 @@ class Client:
 
 
 @contextlib.contextmanager
-def connect(settings: Settings) -> Iterator[Client]:
-    """A client of the running control plane, or of one that lives as long as this context."""
+def connect(settings: Settings, token: str | None = None) -> Iterator[Client]:
+    """A client of the running control plane, or of one that lives as long as this context.
+
+    It acts with `token`, an empty one to sign in; with that of the settings where none is given.
+    """
     running = None if settings.server else running_control_plane(settings.home)
     url = settings.server or (running.url if running is not None else "")
     with contextlib.ExitStack() as stack:
         moment = not url
         if moment:
             url = stack.enter_context(_private_control_plane(settings))
-        yield stack.enter_context(contextlib.closing(Client(url, token_of(settings), moment=moment)))
+        yield stack.enter_context(
+            contextlib.closing(Client(url, token_of(settings) if token is None else token, moment=moment))
+        )
 
 
 def running_control_plane(home: Path) -> Address | None:
@@ -245,19 +252,21 @@ def token_of(settings: Settings) -> str:
                 code="malformed_token",
             )
         return settings.token
-    if "/" in settings.principal or not settings.principal.strip(". "):
+    note = None if settings.principal else signed_in(settings)
+    principal = settings.principal or (note.principal if note else OWNER)
+    if "/" in principal or not principal.strip(". "):
         raise Invalid(
-            f"{settings.principal[:80]!r} cannot name a principal",
+            f"{principal[:80]!r} cannot name a principal",
             hint="name one whose token lies in this home: --as NAME (FALAJ_PRINCIPAL)",
             code="bad_principal_name",
         )
-    path = token_path(settings.home, settings.principal)
+    path = token_path(settings.home, principal)
     try:
         return path.read_text("ascii").strip()
     except OSError as e:
-        kept = ", ".join(sorted(p.name for p in path.parent.glob("*") if p.is_file())) or "none"
+        kept = ", ".join(sorted(p.name for p in path.parent.glob("[!.]*") if p.is_file())) or "none"
         raise Unauthenticated(
-            f"there is no token for {settings.principal[:80]} in this home",
+            f"there is no token for {principal[:80]} in this home",
             hint=f"there is {kept}; set FALAJ_TOKEN, or let an administrator run `falaj token create NAME --role ROLE --keep`",
             code="no_token",
         ) from e

@@ -33,6 +33,12 @@ class Common:
         Raises `Invalid` where there is no project, no home, and nothing says where the home is, unless the command
         may be used `anywhere`: else a look from the wrong folder would leave a home with keys there.
         """
+        if self.principal == "":
+            raise Invalid(
+                "'' cannot name a principal",
+                hint="name one whose token lies in this home, or leave --as out",
+                code="bad_principal_name",
+            )
         given = {
             "home": str(Path(_not_empty(self.home)).absolute()) if self.home is not None else None,
             "server": self.server,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable
 
@@ -40,6 +41,7 @@ from falaj.entrypoints.console.views import (
 )
 from falaj.entrypoints.console.watch import WatchReader
 from falaj.governance.door import Door, Intent
+from falaj.governance.identity.oidc.model import PREFIX
 from falaj.kernel.access import SYSTEM, Action, Principal, Resource
 from falaj.kernel.clock import iso, replay_of
 from falaj.kernel.digests import sha256, short
@@ -437,8 +439,11 @@ class HomeSessions:
         return self._p.sessions.open(code)
 
     def logout(self, cookie: str) -> None:
-        """End the session of a cookie."""
-        self._p.sessions.close(cookie)
+        """End the session of a cookie, and the sign-in that it came from."""
+        ended = self._p.sessions.close(cookie)
+        if ended is not None and ended.name.startswith(PREFIX):
+            with contextlib.suppress(NotFound):  # it was revoked before
+                self._p.identity.sign_out(self._p.identity.principal(ended.name), ended.token)
 
 
 class ConsoleGuard:

@@ -18,6 +18,7 @@ from falaj.entrypoints.console.views import (
     RunPage,
     VerifyReport,
 )
+from falaj.governance.identity.oidc.signin import Returned, Sent
 from falaj.kernel.access import Action, Principal
 
 COOKIE = "falaj_session"
@@ -93,6 +94,18 @@ class Sessions(Protocol):
 
     def logout(self, cookie: str) -> None:
         """End the session of a cookie's value; one that is unknown is no error."""
+        ...
+
+
+class SignInDesk(Protocol):
+    """Signing in with an identity provider."""
+
+    def begin(self, console: str) -> Sent:
+        """Where to send a browser that asked at this address for the console, and what it must bring back."""
+        ...
+
+    def finish(self, returned: Returned, browser: str) -> str:
+        """The session cookie's value for whoever came back. Raises any `FalajError`."""
         ...
 
 

@@ -41,11 +41,19 @@ F = TypeVar("F", bound=Callable[..., Any])
 OUTCOMES = ("done", "denied", "refused")
 
 
-def build(reader: ConsoleReader, sessions: Sessions, guard: Guard, login_command: str = "falaj console") -> APIRouter:
-    """The console's routes. `login_command` is what a person types to get a one-time link."""
+def build(
+    reader: ConsoleReader,
+    sessions: Sessions,
+    guard: Guard,
+    login_command: str = "falaj console",
+    *,
+    provider: bool = False,
+) -> APIRouter:
+    """The console's routes. `login_command` is what a person types to get a one-time link; `provider` says that one may
+    sign in with an identity provider too."""
     pages = Pages(english())
-    desk = _Desk(reader, sessions, pages, login_command)
-    router = APIRouter(route_class=_route_class(pages), include_in_schema=False)
+    desk = _Desk(reader, sessions, pages, login_command, provider=provider)
+    router = APIRouter(route_class=route_class(pages), include_in_schema=False)
 
     def add(method: str, path: str, endpoint: Callable[..., Response]) -> None:
         action = endpoint.__falaj_action__  # type: ignore[attr-defined]
@@ -83,7 +91,7 @@ def _nowhere(pages: Pages) -> NotFound:
     return NotFound(pages.words("problem.nopage"), hint=pages.words("problem.nopage.hint"), code="no_such_page")
 
 
-def _route_class(pages: Pages) -> type[APIRoute]:
+def route_class(pages: Pages) -> type[APIRoute]:
     """Routes whose errors, their dependencies' included, become pages."""
 
     class ConsoleRoute(APIRoute):
@@ -142,7 +150,10 @@ def _does(action: Action) -> Callable[[F], F]:
 class _Desk:
     """One method for each page."""
 
-    def __init__(self, reader: ConsoleReader, sessions: Sessions, pages: Pages, login_command: str) -> None:
+    def __init__(
+        self, reader: ConsoleReader, sessions: Sessions, pages: Pages, login_command: str, *, provider: bool
+    ) -> None:
+        self._provider = provider
         self._reader = reader
         self._sessions = sessions
         self._pages = pages
@@ -263,5 +274,6 @@ class _Desk:
 
     def _signing_in(self, code: str = "", error: Denied | None = None, status: int = 200) -> Response:
         return self._pages.render(
-            "login.html", status=status, section="", code=code, error=error, command=self._login_command
-        )
+            "login.html", status=status, section="", code=code, error=error, command=self._login_command,
+            provider=self._provider,
+        )  # fmt: skip

@@ -25,6 +25,7 @@ from falaj.kernel.ids import id_of, new_id
 
 _LONGEST_KEY = 200
 MAX_BODY = 32 << 20
+MAX_PUBLIC_BODY = 4 << 10
 PUBLIC = Action("public", "read", "Platform", "open to everyone: says nothing about anyone")
 
 
@@ -125,19 +126,20 @@ def _known_first(guard: Guard) -> type[APIRoute]:
     class Known(APIRoute):
         def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
             handle = super().get_route_handler()
-            if getattr(self.endpoint, "__falaj_action__", None) is PUBLIC:
-                return handle
+            public = getattr(self.endpoint, "__falaj_action__", None) is PUBLIC
 
             async def known(request: Request) -> Response:
-                await run_in_threadpool(guard.identify, request)
-                return await handle(_limited(request) if self.body_field is not None else request)
+                if not public:
+                    await run_in_threadpool(guard.identify, request)
+                most = MAX_PUBLIC_BODY if public else MAX_BODY
+                return await handle(_limited(request, most) if self.body_field is not None else request)
 
             return known
 
     return Known
 
 
-def _limited(request: Request) -> Request:
+def _limited(request: Request, most: int) -> Request:
     """The request; reading it raises `TooLarge` once its body is larger than is ever needed."""
     size = 0
 
@@ -145,9 +147,9 @@ def _limited(request: Request) -> Request:
         nonlocal size
         message = await request.receive()
         size += len(message.get("body", b""))
-        if size > MAX_BODY:
+        if size > most:
             raise TooLarge(
-                f"the body is larger than {MAX_BODY >> 20} MiB", hint="send it in several requests", code="too_large"
+                f"the body is larger than {most:,} bytes", hint="send it in several requests", code="too_large"
             )
         return message
 

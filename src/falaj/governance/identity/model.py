@@ -15,7 +15,17 @@ IDENTITY_GRANT = Action("identity.grant", "administration", "Account", "give a p
 IDENTITY_REVOKE = Action("identity.revoke", "administration", "Account", "revoke a token")
 SESSION_OPEN = Action("identity.open_session", "read", "Account", "get a one-time link into the console")
 WHO_AM_I = Action("identity.who_am_i", "read", "Account", "see who one is, and with which roles")
-ACTIONS = (IDENTITY_READ, IDENTITY_GRANT, IDENTITY_REVOKE, SESSION_OPEN, WHO_AM_I)
+SIGN_IN = Action("identity.sign_in", "system", "Account", "sign somebody in whom the identity provider knows")
+SIGN_OUT = Action("identity.sign_out", "system", "Account", "end a sign-in, for whoever signed in")
+WITHDRAW = Action(
+    "identity.withdraw",
+    "system",
+    "Account",
+    "take roles and tokens from somebody to whom the provider gives none any more",
+)
+ACTIONS = (
+    IDENTITY_READ, IDENTITY_GRANT, IDENTITY_REVOKE, SESSION_OPEN, WHO_AM_I, SIGN_IN, SIGN_OUT, WITHDRAW,
+)  # fmt: skip
 
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9._@-]{0,62}[a-z0-9])?\Z")
 

@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import msgspec
+
 from falaj.governance.identity.verify import KnownToken
 from falaj.kernel.access import Principal
 from falaj.storage.sql.database import Tx
+
+
+class External(msgspec.Struct, frozen=True):
+    """A principal whom an identity provider knows; `display` is what people call them."""
+
+    name: str
+    issuer: str
+    display: str
 
 
 class Principals(Protocol):
@@ -42,4 +52,16 @@ class IdentityStore(Protocol):
 
     def live_tokens(self, tx: Tx) -> list[KnownToken]:
         """Tokens that are not revoked, with their principals' present roles."""
+        ...
+
+    def external(self, tx: Tx, name: str) -> External | None:
+        """Whom a provider knows by this name; None for one of the home's own."""
+        ...
+
+    def put_external(self, tx: Tx, person: External, at: str) -> None:
+        """Add somebody whom a provider knows, or replace what is known of them; `at` is when they signed in."""
+        ...
+
+    def revoke_all(self, tx: Tx, name: str, at: str, *, expired: bool) -> int:
+        """Revoke a principal's tokens, all or those that have expired at `at`; returns how many."""
         ...

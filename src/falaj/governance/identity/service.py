@@ -11,8 +11,16 @@ from typing import Any
 import msgspec
 
 from falaj.governance.door import Done, Door, Intent
-from falaj.governance.identity.model import IDENTITY_GRANT, IDENTITY_REVOKE, check_principal, check_scope
-from falaj.governance.identity.ports import IdentityStore
+from falaj.governance.identity.model import (
+    IDENTITY_GRANT,
+    IDENTITY_REVOKE,
+    SIGN_IN,
+    SIGN_OUT,
+    WITHDRAW,
+    check_principal,
+    check_scope,
+)
+from falaj.governance.identity.ports import External, IdentityStore
 from falaj.governance.identity.verify import KnownToken, TokenVerifier, make_token, token_hash
 from falaj.kernel.access import SYSTEM, Action, Principal, Resource
 from falaj.kernel.clock import Clock, iso, parse_iso
@@ -176,6 +184,75 @@ class IdentityService:
         self._door.change(Intent(actor, IDENTITY_REVOKE, Resource("Account", token_id)), do)
         self._changed()
 
+    def sign_in(self, person: External, roles: tuple[str, ...], lasts: timedelta) -> NewToken:
+        """A token for somebody whom the provider vouches for; from now on they have these roles and no others.
+
+        Raises `Denied` when the name came from another provider: its subjects are not this one's.
+        """
+        identifier, token = make_token()
+        now = self._door.clock.now()
+        known = KnownToken(
+            identifier, token_hash(token, self._pepper), person.name, "person", roles, iso(now + lasts)
+        )  # fmt: skip
+
+        def do(tx: Tx) -> Done[None]:
+            earlier = self._store.external(tx, person.name)
+            if earlier is not None and earlier.issuer != person.issuer:
+                raise Denied(
+                    f"{person.name} is known from another identity provider",
+                    hint="set oidc_issuer to the provider that this home had, or use a local token",
+                    code="another_issuer",
+                )
+            self._store.put_principal(tx, Principal(person.name, "person", roles), iso(now))
+            self._store.put_external(tx, person, iso(now))
+            self._store.revoke_all(tx, person.name, iso(now), expired=True)  # nobody else would take them away
+            self._store.put_token(tx, known, iso(now))
+            return Done(None)
+
+        detail = {"issuer": person.issuer, "roles": list(roles), "token": identifier, "expires_at": known.expires_at}
+        self._door.change(Intent(SYSTEM, SIGN_IN, Resource("Account", person.name), detail=detail), do)
+        self._changed()
+        return NewToken(identifier, token, person.name, roles, known.expires_at)
+
+    def sign_out(self, principal: Principal, token_id: str) -> None:
+        """Revoke a token of one's own that a sign-in gave. Raises `NotFound`."""
+
+        def do(tx: Tx) -> Done[None]:
+            own = any(t.id == token_id and t.principal == principal.name for t in self._store.live_tokens(tx))
+            if not own or self._store.external(tx, principal.name) is None:
+                raise NotFound(
+                    f"{principal.name} is not signed in by this token",
+                    hint="only what `falaj login` or the console's sign-in gave ends so; others: `falaj token revoke ID`",
+                    code="not_a_sign_in",
+                )
+            self._store.revoke(tx, token_id, iso(self._door.clock.now()))
+            return Done(None)
+
+        context = {"on_behalf_of": principal.name}
+        self._door.change(Intent(SYSTEM, SIGN_OUT, Resource("Account", token_id), context=context), do)
+        self._changed()
+
+    def withdraw(self, person: External) -> None:
+        """Take roles and tokens from somebody to whom the provider gives none any more; nothing for a stranger."""
+
+        def has(tx: Tx) -> bool:
+            earlier, now = self._store.external(tx, person.name), self._store.principal(tx, person.name)
+            return earlier is not None and earlier.issuer == person.issuer and now is not None and bool(now.roles)
+
+        def do(tx: Tx) -> Done[None]:
+            at = iso(self._door.clock.now())
+            self._store.put_principal(tx, Principal(person.name, "person", ()), at)
+            return Done(None, {"revoked": self._store.revoke_all(tx, person.name, at, expired=False)})
+
+        if self._database.read(has):
+            self._door.change(Intent(SYSTEM, WITHDRAW, Resource("Account", person.name)), do)
+            self._changed()
+
+    def display(self, name: str) -> str:
+        """What people call a principal: what its provider says, else its name."""
+        found = self._database.read(lambda tx: self._store.external(tx, name))
+        return found.display if found else name
+
     def _changed(self) -> None:
         self.refresh()
         for listener in self._listeners:
@@ -242,10 +319,10 @@ class SessionService:
             return None
         return msgspec.structs.replace(self._identity.principal(session.name), scope=session.scope)
 
-    def close(self, cookie: str) -> None:
-        """End a session; one that is unknown is no error."""
+    def close(self, cookie: str) -> Opened | None:
+        """End a session, and say what it was; one that is unknown is no error."""
         with self._lock:
-            self._cookies.pop(cookie, None)
+            return self._cookies.pop(cookie, None)
 
 
 def _lasting(held: dict[str, Opened], now: datetime) -> dict[str, Opened]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import Column, ForeignKey, String, Table, delete, insert, select, update
 
+from falaj.governance.identity.ports import External
 from falaj.governance.identity.verify import KnownToken
 from falaj.kernel.access import Principal
 from falaj.storage.sql.database import Tx
@@ -27,6 +28,14 @@ tokens = Table(
     Column("expires_at", String, nullable=False),
     Column("revoked_at", String),
     Column("scope", String),  # actions and groups; null: all that the roles give
+)
+external_principals = Table(
+    "external_principals",
+    metadata,
+    Column("name", String, ForeignKey("principals.name"), primary_key=True),
+    Column("issuer", String, nullable=False),
+    Column("display", String, nullable=False),
+    Column("signed_in_at", String, nullable=False),
 )
 
 
@@ -70,6 +79,21 @@ class SqlIdentityStore:
         """Whether there was such a token that was not revoked yet."""
         live = (tokens.c.id == token_id) & tokens.c.revoked_at.is_(None)
         return tx.execute(update(tokens).where(live).values(revoked_at=at)).rowcount == 1
+
+    def external(self, tx: Tx, name: str) -> External | None:
+        row = tx.execute(select(external_principals).where(external_principals.c.name == name)).first()
+        return External(row.name, row.issuer, row.display) if row else None
+
+    def put_external(self, tx: Tx, person: External, at: str) -> None:
+        tx.execute(delete(external_principals).where(external_principals.c.name == person.name))
+        values = {"name": person.name, "issuer": person.issuer, "display": person.display}
+        tx.execute(insert(external_principals).values(signed_in_at=at, **values))
+
+    def revoke_all(self, tx: Tx, name: str, at: str, *, expired: bool) -> int:
+        live = (tokens.c.principal == name) & tokens.c.revoked_at.is_(None)
+        if expired:
+            live &= tokens.c.expires_at <= at
+        return tx.execute(update(tokens).where(live).values(revoked_at=at)).rowcount
 
     def live_tokens(self, tx: Tx) -> list[KnownToken]:
         """Tokens that are not revoked, also those that have expired, with their principals' present roles; by id."""

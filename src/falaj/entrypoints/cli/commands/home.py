@@ -10,10 +10,12 @@ import webbrowser
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 from cyclopts import App, Parameter
 
 from falaj.entrypoints.cli import render
 from falaj.entrypoints.cli.client import (
+    OWNER,
     Client,
     await_address,
     connect,
@@ -25,6 +27,7 @@ from falaj.entrypoints.cli.client import (
 from falaj.entrypoints.cli.naming import named
 from falaj.entrypoints.cli.plane import plane_address, start_plane, stop_plane
 from falaj.entrypoints.cli.session import DEFAULT, Common
+from falaj.entrypoints.cli.signed_in import write_secret
 from falaj.entrypoints.cli.starter import write_project
 from falaj.kernel import locks
 from falaj.kernel.environments import STAGING
@@ -54,7 +57,10 @@ def init(
 
 
 def up(*, common: Common = DEFAULT) -> None:
-    """Start the control plane and the data plane of this home; again does nothing."""
+    """Start the control plane and the data plane of this home; again does nothing.
+
+    The first start shows a one-time link into the console.
+    """
     settings = common.settings(anywhere=True)
     started = start(settings)
     if common.json:
@@ -62,11 +68,15 @@ def up(*, common: Common = DEFAULT) -> None:
         return
     render.line(f"control plane  {started['control_plane']}")
     render.line(f"data plane     {started['data_plane']}")
-    render.line("console        falaj console   (prints a one-time link)")
+    if "console" in started:
+        render.line(f"console        {started['console']}")
+        render.line("               opens once, within ten minutes, as owner; afterwards: falaj console")
+    else:
+        render.line("console        falaj console   (prints a one-time link)")
 
 
 def start(settings: Settings) -> dict[str, str]:
-    """Start what does not run; returns the addresses. Of two who start the same home at once, the second waits."""
+    """Start what does not run; returns the addresses, and a link into the console at the first start. Of two who start the same home at once, the second waits."""
     settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
     (settings.home / "run").mkdir(exist_ok=True, mode=0o700)
     deadline = time.monotonic() + _START_SECONDS
@@ -85,6 +95,7 @@ def start(settings: Settings) -> dict[str, str]:
 
 def _start(settings: Settings) -> dict[str, str]:
     running = running_control_plane(settings.home)
+    first = not (settings.home / "run" / "control-plane.json").exists()
     if running is None:
         with open_log(settings.home, "control-plane") as log:
             process = subprocess.Popen(
@@ -102,7 +113,11 @@ def _start(settings: Settings) -> dict[str, str]:
             raise
     else:
         url = running.url
-    return {"control_plane": url, "data_plane": plane_address(settings) or start_plane(settings)}
+    started = {"control_plane": url, "data_plane": plane_address(settings) or start_plane(settings)}
+    if first and token_path(settings.home, OWNER).exists():  # a home that was restored has no token yet
+        with connect(msgspec.structs.replace(settings, server="", token="", principal=OWNER)) as client:
+            started["console"] = console_link(client)
+    return started
 
 
 def status(*, common: Common = DEFAULT) -> None:
@@ -259,8 +274,4 @@ def token_revoke(token: Annotated[str, Parameter(help="A token's id.")], /, *, c
 
 def write_token(path: Path, token: str) -> None:
     """Keep a token where only the home's owner can read it, whatever was there before."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as f:
-        os.fchmod(descriptor, 0o600)  # one that was there may have had other rights
-        f.write(token.encode() + b"\n")
+    write_secret(path, token.encode() + b"\n")
