@@ -58,6 +58,7 @@ def test_every_setting_can_come_from_the_environment(tmp_path: Path, name: str) 
         "server": "http://h:1",
         "witnesses": "/etc/p",
         "oidc_client_secret_file": "/etc/s",
+        "tls": "/etc/t",
     }
     numbers = {
         "port",
@@ -134,6 +135,14 @@ def test_only_loopback_is_listened_on(host: str) -> None:
     with pytest.raises(Invalid) as refused:
         Settings(host=host)
     assert refused.value.code == "not_loopback"
+
+
+@pytest.mark.parametrize("host", [EVERYWHERE, "::", "192.168.0.1", "example.com"])
+def test_with_certificates_any_address_may_be_listened_on(host: str, tmp_path: Path) -> None:
+    found = load_settings({"FALAJ_HOST": host, "FALAJ_TLS": "certs"}, tmp_path)
+    assert (found.host, found.tls) == (host, str(tmp_path / "certs"))
+    with pytest.raises(Invalid):
+        Settings(host="", tls="certs")
 
 
 def test_a_copy_cannot_leave_loopback_either(tmp_path: Path) -> None:

@@ -552,6 +552,7 @@ class ControlPlane:
                 steps=self.steps,
                 clock=self.clock,
                 journal=str(self.layout.plane / "journal"),
+                tls=(self.settings.tls, self.settings.trust_domain),
             )
         )
 

@@ -8,6 +8,7 @@ import msgspec
 
 from falaj.kernel.clock import HomeClock
 from falaj.kernel.log import configure
+from falaj.lifecycle.serving.plane.front import Front, Outward
 from falaj.lifecycle.serving.plane.worker import Worker
 from falaj.storage.online.lmdb_store import OnlineReader
 
@@ -21,9 +22,13 @@ class PlaneOptions(msgspec.Struct, frozen=True):
     home: Path
     address: str
     log_level: str = "info"
+    outward: Outward | None = None
+    local: tuple[str, int] = ("127.0.0.1", 0)
 
 
 def application(options: PlaneOptions) -> Worker:
     """The RSGI application; called in the worker's process."""
     configure("data-plane", options.log_level)
-    return Worker(options.folder, options.blobs, OnlineReader(options.online), HomeClock(options.home), options.address)
+    front = Front(options.outward, options.folder, options.local) if options.outward else None
+    clock = HomeClock(options.home)
+    return Worker(options.folder, options.blobs, OnlineReader(options.online), clock, options.address, front)

@@ -7,6 +7,7 @@ The first line on standard output is JSON: where it listens, or why it cannot st
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import socket
 import sys
@@ -27,14 +28,16 @@ from starlette.responses import Response
 
 from falaj.bootstrap import api
 from falaj.bootstrap.control_plane import ControlPlane
+from falaj.entrypoints import outward
 from falaj.entrypoints.console import oidc
 from falaj.entrypoints.console import routes as console
 from falaj.entrypoints.console.home import ConsoleGuard, HomeReader, HomeSessions
 from falaj.entrypoints.console.security import LoopbackNames, SecurityHeaders
+from falaj.governance.identity.tls import Renewed
 from falaj.kernel.disk import refusal
-from falaj.kernel.errors import FalajError, Unavailable
+from falaj.kernel.errors import FalajError, Invalid, Unavailable
 from falaj.kernel.log import configure, logger
-from falaj.kernel.settings import Settings, load_settings
+from falaj.kernel.settings import LOOPBACK, Settings, load_settings
 
 _BACKLOG = 2048  # as many connections wait as the server itself lets wait
 
@@ -59,12 +62,20 @@ def main() -> None:
 
 
 def run(settings: Settings, *, private: bool) -> None:
-    """Serve until told to stop. Raises `FalajError` when the home cannot be opened or the port is taken."""
+    """Serve until told to stop. Raises `FalajError` when the home cannot be opened, the port is taken, or the certificate
+    that an address beyond loopback needs cannot be used. This machine's own command line stays on loopback."""
+    outside = None if private else outward.party(settings)
+    context = Renewed(outside) if outside else None
     plane = ControlPlane(settings)
     address = plane.layout.run / "control-plane.json"
-    listener = _listen(settings.host, 0) if private else _listen_again(settings, address)
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    url = f"http://{host}:{listener.getsockname()[1]}"
+    host, port = ("127.0.0.1", 0) if settings.host not in LOOPBACK else (settings.host, settings.port)
+    listener = _listen(host, 0) if private else _listen_again(host, port, address, "url")
+    beyond = _listen_again(settings.host, settings.port, address, "serves") if context else None
+    url = f"http://{_host(host)}:{listener.getsockname()[1]}"
+    told: dict[str, Any] = {"url": url, "pid": os.getpid()}
+    if beyond is not None:
+        beyond.listen()
+        told["serves"] = f"https://{_host(settings.host)}:{beyond.getsockname()[1]}"
 
     @asynccontextmanager
     async def lifespan(_app: Any) -> AsyncIterator[None]:
@@ -76,8 +87,8 @@ def run(settings: Settings, *, private: bool) -> None:
         listener.listen(_BACKLOG)  # the server listens after this only: whoever reads the address first is not refused
         if not private:
             plane.layout.run.mkdir(exist_ok=True, mode=0o700)
-            address.write_bytes(msgspec.json.encode({"url": url, "pid": os.getpid()}))
-        say({"url": url, "pid": os.getpid()})
+            address.write_bytes(msgspec.json.encode(told))
+        say(told)
         try:
             yield
         finally:
@@ -93,7 +104,7 @@ def run(settings: Settings, *, private: bool) -> None:
         timeout_keep_alive=60,
         server_header=False,
     )
-    server = _Server(config, plane)
+    server = _Server(config, plane, (beyond, context) if beyond is not None and context is not None else None)
     if private:
         threading.Thread(target=_stop_with_parent, args=(server,), daemon=True).start()
     server.run(sockets=[listener])
@@ -102,9 +113,18 @@ def run(settings: Settings, *, private: bool) -> None:
 class _Server(uvicorn.Server):
     """A server that lets go of those who wait for a flow's news as soon as it is to end."""
 
-    def __init__(self, config: uvicorn.Config, plane: ControlPlane) -> None:
+    def __init__(
+        self, config: uvicorn.Config, plane: ControlPlane, beyond: tuple[socket.socket, Renewed] | None
+    ) -> None:
         super().__init__(config)
         self._plane = plane
+        self._beyond = beyond
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, on loopback and where else it shall."""
+        await super().startup(sockets)
+        if self._beyond is not None:
+            self.servers.append(await outward.serve(self, *self._beyond))
 
     def end(self) -> None:
         """Finish what is in flight, then stop."""
@@ -150,24 +170,34 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.bind((host, port))
     except OSError as e:
         listener.close()
+        if e.errno != errno.EADDRINUSE:
+            raise Invalid(
+                f"{host}:{port} cannot be listened on: {e.strerror or e}",
+                hint="set FALAJ_HOST to an address of this machine",
+                code="no_such_address",
+            ) from e
         raise Unavailable(
             f"port {port} is taken", hint="set FALAJ_PORT to a free one, or to 0 for any", code="port_taken"
         ) from e
     return listener
 
 
-def _listen_again(settings: Settings, address: Path) -> socket.socket:
+def _listen_again(host: str, port: int, address: Path, name: str) -> socket.socket:
     """Listen on the port that is set; else on the one that this home had last, or on any if that is taken."""
-    if settings.port:
-        return _listen(settings.host, settings.port)
+    if port:
+        return _listen(host, port)
     try:
-        last = urlsplit(msgspec.json.decode(address.read_bytes())["url"]).port or 0
+        last = urlsplit(msgspec.json.decode(address.read_bytes())[name]).port or 0
     except (OSError, msgspec.DecodeError, KeyError, TypeError, ValueError):
         last = 0
     try:
-        return _listen(settings.host, last)
+        return _listen(host, last)
     except Unavailable:
-        return _listen(settings.host, 0)
+        return _listen(host, 0)
+
+
+def _host(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 def _stop_with_parent(server: _Server) -> None:

@@ -3,8 +3,11 @@
     python -m falaj.entrypoints.data_plane --dir D --blobs B --online O --home H --port 8080 [--workers 2]
 
 Each argument may come from the environment: FALAJ_PLANE_DIR, FALAJ_PLANE_BLOBS, FALAJ_PLANE_ONLINE,
-FALAJ_HOME, FALAJ_HOST, FALAJ_PLANE_PORT, FALAJ_PLANE_WORKERS. Exits 0 after SIGTERM or SIGINT, 2 for wrong
-arguments, 3 when it cannot listen.
+FALAJ_HOME, FALAJ_HOST, FALAJ_PLANE_PORT, FALAJ_PLANE_WORKERS, FALAJ_TLS, FALAJ_TRUST_DOMAIN. Exits 0 after SIGTERM or
+SIGINT, 2 for wrong arguments, 3 when it cannot listen.
+
+On any `--host` but loopback it takes TLS 1.3 with a certificate on both sides only (`plane.front`), and listens in the
+clear on loopback beside it.
 """
 
 from __future__ import annotations
@@ -25,12 +28,14 @@ from granian.constants import HTTPModes, Interfaces
 from granian.log import LogLevels
 
 from falaj.kernel.errors import FalajError, Invalid, Unavailable
+from falaj.kernel.settings import LOOPBACK
 from falaj.lifecycle.serving.plane.supervisor import Served, StopSignals, Supervisor, give_back
 
 # Named, not imported: the supervisor stays small, only workers load the runtime.
 _APPLICATION = "falaj.bootstrap.data_plane:application"
 _OPTIONS = "falaj.bootstrap.data_plane:PlaneOptions"
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+_CHECK = "falaj.lifecycle.serving.plane.front:check"
+_OUTWARD = "falaj.lifecycle.serving.plane.front:Outward"
 _DRAIN_SECONDS = 30
 
 
@@ -52,20 +57,25 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
         ("--home", "FALAJ_HOME", "the home whose clock holds"),
     ):
         parser.add_argument(flag, type=Path, default=environ.get(name), required=name not in environ, help=text)
-    parser.add_argument("--host", default=environ.get("FALAJ_HOST", "127.0.0.1"), help="a loopback address")
+    parser.add_argument(
+        "--host", default=environ.get("FALAJ_HOST", "127.0.0.1"), help="loopback, or any other with --tls"
+    )
     parser.add_argument("--port", type=int, default=environ.get("FALAJ_PLANE_PORT", "0"), help="0 takes a free one")
+    parser.add_argument("--local-port", type=int, default=0, help="on loopback, beside --host; 0 takes a free one")
+    parser.add_argument("--tls", default=environ.get("FALAJ_TLS", ""), help="a folder with certificates")
+    parser.add_argument("--trust-domain", default=environ.get("FALAJ_TRUST_DOMAIN") or "falaj.local")
     parser.add_argument("--workers", type=int, default=environ.get("FALAJ_PLANE_WORKERS", "1"))
     parser.add_argument("--log-level", default=environ.get("FALAJ_LOG_LEVEL", "info"))
     parser.add_argument("--with-parent", action="store_true", help="end when standard input closes")
     return parser.parse_args(argv)
 
 
-def check_host(host: str) -> str:
-    """The address to bind. Raises `Invalid` for anything but loopback."""
-    if host not in _LOOPBACK:
+def check_host(host: str, tls: str = "") -> str:
+    """The address to bind. Raises `Invalid` for anything but loopback without certificates."""
+    if host not in LOOPBACK and not (tls and host):
         raise Invalid(
-            f"refusing to listen on {host}: only loopback is possible without TLS and an identity provider",
-            hint="use 127.0.0.1 and put a proxy that terminates TLS in front",
+            f"refusing to listen on {host}: beyond loopback only with TLS and certificates on both sides",
+            hint="name a folder with certificates (--tls, FALAJ_TLS), or use 127.0.0.1",
             code="not_loopback",
         )
     return "127.0.0.1" if host == "localhost" else host
@@ -89,16 +99,23 @@ def free_port(host: str, port: int) -> int:
 
 def serve(options: argparse.Namespace) -> None:
     """Run until SIGTERM or SIGINT; a worker that dies is replaced (`plane.supervisor`)."""
-    host = check_host(options.host)
+    host = check_host(options.host, options.tls)
     port = free_port(host, options.port)
-    shown = f"[{host}]" if ":" in host else host
+    shown, scheme, outward = f"[{host}]" if ":" in host else host, "http", None
+    folder = Path(options.dir).resolve()
+    if host not in LOOPBACK:
+        scheme, outward = "https", pkgutil.resolve_name(_OUTWARD)(host, port, options.tls, options.trust_domain)
+        pkgutil.resolve_name(_CHECK)(outward, folder)
+        host, port = "127.0.0.1", free_port("127.0.0.1", options.local_port)
     fields = {
-        "folder": Path(options.dir).resolve(),
+        "folder": folder,
         "blobs": Path(options.blobs).resolve(),
         "online": Path(options.online).resolve(),
         "home": Path(options.home).resolve(),
-        "address": f"http://{shown}:{port}",
+        "address": f"{scheme}://{shown}:{outward.port if outward else port}",
         "log_level": options.log_level,
+        "outward": outward,
+        "local": (host, port),
     }
     server = Supervisor(
         fields["folder"],

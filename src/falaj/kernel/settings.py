@@ -14,9 +14,10 @@ import msgspec
 
 from falaj.kernel.errors import Invalid
 
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 LEVELS = ("debug", "info", "warning", "error")
 _OF_THE_DATA_PLANE = {"FALAJ_PLANE_DIR", "FALAJ_PLANE_BLOBS", "FALAJ_PLANE_ONLINE"}  # where it stands without a home
-_OF_THE_PROJECT = ("witnesses", "oidc_client_secret_file")  # files, relative to it
+_OF_THE_PROJECT = ("witnesses", "tls", "oidc_client_secret_file")  # files, relative to it
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -33,11 +34,15 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     principal: str = ""
     """Who acts, when the token comes from the home; empty means whoever signed in with `falaj login`, else owner."""
     host: str = "127.0.0.1"
-    """Where both planes listen. Only loopback is possible until TLS and identity providers are configured."""
+    """Where both planes listen. Anything but loopback is TLS 1.3 with certificates on both sides: set `tls`."""
     port: int = 0
     """The control plane's port; 0 takes a free one, kept for the home."""
     plane_port: int = 0
     """The data plane's port; 0 takes a free one, kept for the home."""
+    tls: str = ""
+    """A folder with certificates (docs/how-to/serve-beyond-loopback.md), relative to the project; empty means none."""
+    trust_domain: str = "falaj.local"
+    """The SPIFFE trust domain that identities in certificates must be of."""
     plane_workers: int = msgspec.field(default=1)
     """Data plane processes; one a core serves most."""
     environment: str = "production"
@@ -106,10 +111,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return {name: getattr(self, f"signer_{name}") for name in names}
 
     def __post_init__(self) -> None:
-        if self.host not in ("127.0.0.1", "::1", "localhost"):
+        if self.host not in LOOPBACK and not (self.tls and self.host):
             raise Invalid(
-                f"refusing to listen on {self.host}: only loopback is possible without TLS and an identity provider",
-                hint="set host to 127.0.0.1 and put a proxy that terminates TLS in front",
+                f"refusing to listen on {self.host}: beyond loopback only with TLS and certificates on both sides",
+                hint="set FALAJ_TLS to a folder with certificates (docs/how-to/serve-beyond-loopback.md), or host to 127.0.0.1",
                 code="not_loopback",
             )
         for name in ("port", "plane_port"):

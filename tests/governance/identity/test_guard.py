@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -14,6 +14,7 @@ from starlette.routing import Mount, Route
 
 from falaj.bootstrap.web import make_app
 from falaj.governance.identity.guard import PUBLIC, Guard, actor, declare, flow_id
+from falaj.governance.identity.peers import spiffe_id
 from falaj.kernel.access import Action, Principal
 from falaj.kernel.errors import Invalid
 from tests.governance.support import ADMIN, Desk
@@ -65,6 +66,22 @@ def small_app(guard: Guard) -> FastAPI:
         return {"removed": name}
 
     return make_app([routes.router], guard, Path("home"))
+
+
+def test_a_token_is_good_only_over_its_own_principals_certificate(desk: Desk, guard: Guard) -> None:
+    app, own = small_app(guard), bearer(token(desk, "viewer"))
+
+    def over(identity: str) -> FastAPI:
+        async def known(scope: Any, receive: Any, send: Any) -> None:  # as the TLS listener tells it
+            await app({**scope, "state": {"peer": spiffe_id(f"spiffe://example.org/{identity}")}}, receive, send)
+
+        return cast(FastAPI, known)
+
+    assert ask(app, "GET", "/api/things/x", headers=own).status_code == 200
+    assert ask(over("operator/viewer"), "GET", "/api/things/x", headers=own).status_code == 200
+    for other in ("operator/eve", "control-plane", "caller/production/viewer"):
+        refused = ask(over(other), "GET", "/api/things/x", headers=own)
+        assert (refused.status_code, refused.json()["code"]) == (403, "certificate_of_another")
 
 
 def test_reads_are_authorised_before_the_route_runs(desk: Desk, guard: Guard) -> None:

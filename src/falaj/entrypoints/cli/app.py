@@ -59,6 +59,7 @@ COMMANDS = {
     "admit": ("commands.govern:admit", "Sign an admission of a version to an environment, if everything that it needs is there."),
     "audit": ("commands.audit:audit_app", "The log of everything that anyone did."),
     "witness": ("commands.witness:witness_app", "Watch over somebody's audit log: cosign what extends what was seen before, refuse the rest."),
+    "certs": ("commands.certs:certs_app", "Certificates of both planes and of whoever calls them beyond loopback."),
     "revoke": ("commands.oversight:revoke", "Take an approval back, before or after the version was let in. One that has too few then takes no traffic any more."),
     "inventory": ("commands.oversight:inventory_app", "What is known of each model: owner, use, risk tier, validation, fallback."),
     "kill": ("commands.oversight:kill", "Kill a model: within five seconds its declared fallback answers in its place, or nobody."),

@@ -18,6 +18,7 @@ import httpx
 import msgspec
 
 from falaj.entrypoints.cli.interrupt import Interrupted
+from falaj.entrypoints.cli.secure import connection
 from falaj.entrypoints.cli.signed_in import signed_in
 from falaj.kernel import locks
 from falaj.kernel.disk import refusal
@@ -33,17 +34,18 @@ class Address(msgspec.Struct, frozen=True):
 
     url: str
     pid: int
+    serves: str = ""  # where it is reached from elsewhere
 
 
 class Client:
     """Asks a control plane, which may be there for this command's moment only. Raises the `FalajError` that it answers."""
 
-    def __init__(self, url: str, token: str, *, moment: bool = False) -> None:
+    def __init__(self, url: str, token: str, settings: Settings | None = None, *, moment: bool = False) -> None:
+        """`settings` say with which certificate. Raises as `secure.connection`: no token goes anywhere in the clear."""
         self.url = url
         self.moment = moment
-        self._http = httpx.Client(
-            base_url=url, timeout=httpx.Timeout(120.0), headers={"Authorization": f"Bearer {token}"} if token else {}
-        )
+        held, bearer = settings or Settings(), {"Authorization": f"Bearer {token}"} if token else {}
+        self._http = connection(url, held, "control-plane", headers=bearer, timeout=httpx.Timeout(120.0))
 
     def get(self, path: str, **params: Any) -> Any:
         """GET; returns the decoded answer. Raises what the server refused with, `Unavailable` when it is not there."""
@@ -143,9 +145,8 @@ def connect(settings: Settings, token: str | None = None) -> Iterator[Client]:
         moment = not url
         if moment:
             url = stack.enter_context(_private_control_plane(settings))
-        yield stack.enter_context(
-            contextlib.closing(Client(url, token_of(settings) if token is None else token, moment=moment))
-        )
+        bearer = token_of(settings) if token is None else token
+        yield stack.enter_context(contextlib.closing(Client(url, bearer, settings, moment=moment)))
 
 
 def running_control_plane(home: Path) -> Address | None:

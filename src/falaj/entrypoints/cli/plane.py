@@ -13,10 +13,12 @@ from pathlib import Path
 import httpx
 import msgspec
 
+from falaj.governance.identity.peers import DATA_PLANE
+from falaj.governance.identity.tls import Party, Renewed
 from falaj.kernel.environments import PRODUCTION
 from falaj.kernel.errors import Unavailable
-from falaj.kernel.settings import Settings
-from falaj.lifecycle.serving.process import PlaneFolders, PlaneProcess, free_port, plane_folder
+from falaj.kernel.settings import LOOPBACK, Settings
+from falaj.lifecycle.serving.process import Beyond, PlaneFolders, PlaneProcess, free_port, plane_folder
 from falaj.lifecycle.serving.process import start_plane as start_process
 from falaj.lifecycle.serving.service import live_workers
 
@@ -46,13 +48,14 @@ def start_plane(settings: Settings, environment: str = PRODUCTION) -> str:
             code="plane_does_not_answer",
         )
     wanted = settings.plane_port if environment == PRODUCTION else 0
-    if wanted and _taken(wanted):
+    if wanted and _taken(wanted, settings.host):
         raise Unavailable(
             f"port {wanted} is taken by another program",
             hint="set FALAJ_PLANE_PORT to a free one, or to 0 for any",
             code="port_taken",
         )
-    process = _start(settings, wanted or _kept_port(settings, environment), environment)
+    beyond = _beyond(settings, wanted, environment)
+    process = _start(settings, (0 if beyond else wanted) or _kept_port(settings, environment), environment, beyond)
     try:
         folder = settings.home / "run"
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -96,11 +99,19 @@ def plane(settings: Settings, environment: str = PRODUCTION) -> Iterator[str]:
         process.stop()
 
 
-def _start(settings: Settings, port: int, environment: str) -> PlaneProcess:
+def _beyond(settings: Settings, port: int, environment: str) -> Beyond | None:
+    """Where it listens for others, if the settings say so. Raises `Invalid` for certificates that cannot be used."""
+    if settings.host in LOOPBACK:
+        return None
+    Renewed(Party(settings.tls, settings.trust_domain, f"{DATA_PLANE}/{environment}"))
+    return Beyond(settings.host, port, settings.tls, settings.trust_domain)
+
+
+def _start(settings: Settings, port: int, environment: str, beyond: Beyond | None = None) -> PlaneProcess:
     home = settings.home
     folders = PlaneFolders(plane_folder(home, environment), home / "blobs", home / "online", home)
     workers = settings.plane_workers if environment == PRODUCTION else 1
-    return start_process(folders, port=port or free_port(), workers=workers)
+    return start_process(folders, port=port or free_port(), workers=workers, beyond=beyond)
 
 
 def _kept_port(settings: Settings, environment: str) -> int:
@@ -109,9 +120,9 @@ def _kept_port(settings: Settings, environment: str) -> int:
     return 0 if last is None or _taken(port := _port(last.url)) else port
 
 
-def _taken(port: int) -> bool:
-    with socket.socket() as s:
-        return s.connect_ex(("127.0.0.1", port)) == 0
+def _taken(port: int, host: str = "127.0.0.1") -> bool:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as s:
+        return s.connect_ex((host, port)) == 0
 
 
 def _port(url: str) -> int:

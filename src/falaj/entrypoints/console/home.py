@@ -42,6 +42,7 @@ from falaj.entrypoints.console.views import (
 from falaj.entrypoints.console.watch import WatchReader
 from falaj.governance.door import Door, Intent
 from falaj.governance.identity.oidc.model import PREFIX
+from falaj.governance.identity.peers import check_bearer
 from falaj.kernel.access import SYSTEM, Action, Principal, Resource
 from falaj.kernel.clock import iso, replay_of
 from falaj.kernel.digests import sha256, short
@@ -432,6 +433,7 @@ class HomeSessions:
         found = self._p.sessions.principal(request.cookies.get(COOKIE, ""))
         if found is None or all(t.principal != found.name for t in self._p.identity.known_tokens()):
             return None
+        check_bearer(getattr(request.state, "peer", None), found.name)
         return found
 
     def login(self, code: str) -> str:

@@ -73,7 +73,8 @@ _OWN_NAME = re.compile(r"(?:127\.0\.0\.1|localhost|\[::1\])(?::\d{1,5})?\Z", re.
 
 
 class LoopbackNames:
-    """ASGI middleware: answers only those who asked for 127.0.0.1, localhost or [::1], at any port.
+    """ASGI middleware: answers only those who asked for 127.0.0.1, localhost or [::1], at any port, or came with a
+    certificate: over TLS the browser itself has compared the name with the server's certificate.
 
     A page elsewhere can let its own name resolve to this machine (DNS rebinding); then the browser takes
     that page and this server for one site. The Host header still tells the name that was asked for.
@@ -88,7 +89,8 @@ class LoopbackNames:
             await self._app(scope, receive, send)
             return
         names = [value for name, value in scope["headers"] if name == b"host"]
-        if len(names) == 1 and _OWN_NAME.match(names[0].decode("latin-1")):
+        known = scope.get("state", {}).get("peer") is not None  # set by the TLS listener alone, not by a header
+        if known or (len(names) == 1 and _OWN_NAME.match(names[0].decode("latin-1"))):
             await self._app(scope, receive, send)
             return
         error = Denied(

@@ -21,6 +21,7 @@ from falaj.governance.audit.model import WitnessStanding
 from falaj.governance.audit.ports import Prove
 from falaj.governance.audit.proof import encode_path
 from falaj.governance.audit.quorum import Witness, WitnessPolicy
+from falaj.governance.identity.addresses import check_address
 from falaj.kernel.clock import iso
 from falaj.kernel.errors import FalajError
 from falaj.kernel.log import logger
@@ -139,9 +140,11 @@ class Witnesses:
 
 
 def post_over_http(url: str, body: bytes) -> Answer:
-    """POST; follows no redirect. Raises `OSError` or `http.client.HTTPException` when there is no whole answer."""
+    """POST; follows no redirect. Raises `OSError` or `http.client.HTTPException` when there is no whole answer, `Denied`
+    for plain HTTP beyond loopback: who reads along would know what the log is asked, and could answer for the witness."""
     parts = urlsplit(url)
     host, port = parts.hostname or "", parts.port
+    check_address(parts.scheme, host)
     connection: http.client.HTTPConnection
     if parts.scheme == "https":
         context = ssl.create_default_context()

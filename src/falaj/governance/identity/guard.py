@@ -18,6 +18,7 @@ from starlette.routing import BaseRoute, Mount
 from starlette.types import Message
 
 from falaj.governance.door import Door, Intent
+from falaj.governance.identity.peers import check_bearer
 from falaj.governance.identity.verify import bearer
 from falaj.kernel.access import Action, Principal, Resource
 from falaj.kernel.errors import Invalid
@@ -61,6 +62,7 @@ class Guard:
         principal: Principal | None = getattr(request.state, "principal", None)
         if principal is None:
             principal = self._authenticator.authenticate(bearer(request.headers.get("authorization", "")))
+            check_bearer(getattr(request.state, "peer", None), principal.name)
             request.state.principal = principal
         return principal
 

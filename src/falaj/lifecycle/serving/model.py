@@ -287,6 +287,8 @@ class RehearseTask(msgspec.Struct, frozen=True):
     holdout: str
     plane: str
     requests: int = 200
+    tls: str = ""  # beyond loopback: the folder with the control plane's certificate
+    trust_domain: str = ""
 
 
 class RehearseOutcome(msgspec.Struct, frozen=True):

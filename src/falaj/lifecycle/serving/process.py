@@ -40,6 +40,20 @@ class PlaneFolders(msgspec.Struct, frozen=True):
     home: Path
 
 
+class Beyond(msgspec.Struct, frozen=True):
+    """Where a data plane listens for others than this machine, with TLS."""
+
+    host: str
+    port: int
+    tls: str
+    domain: str
+
+    def arguments(self, local: int) -> list[str]:
+        """How its process is told."""
+        told = ("--host", self.host, "--port", str(self.port), "--local-port", str(local))
+        return [*told, "--tls", self.tls, "--trust-domain", self.domain]
+
+
 def plane_folder(home: Path, environment: str) -> Path:
     """Where an environment's own data plane has its folder below a home."""
     return home / "plane" if environment == PRODUCTION else home / "environments" / environment / "plane"
@@ -74,9 +88,15 @@ class PlaneProcess:
 
 
 def start_plane(
-    folders: PlaneFolders, *, port: int = 0, workers: int = 1, seconds: float = 30.0, with_parent: bool = False
+    folders: PlaneFolders,
+    *,
+    port: int = 0,
+    workers: int = 1,
+    seconds: float = 30.0,
+    with_parent: bool = False,
+    beyond: Beyond | None = None,
 ) -> PlaneProcess:
-    """Start a data plane on loopback and wait until its workers report. Raises `Unavailable` with its log.
+    """Start a data plane on loopback, and `beyond` it, and wait until its workers report. Raises `Unavailable` with its log.
 
     One `with_parent` ends when this process does, also when it is killed.
     """
@@ -87,7 +107,8 @@ def start_plane(
             [
                 sys.executable, "-m", "falaj.entrypoints.data_plane",
                 "--dir", str(folders.plane), "--blobs", str(folders.blobs), "--online", str(folders.online),
-                "--home", str(folders.home), "--port", str(port), "--workers", str(workers),
+                "--home", str(folders.home), "--workers", str(workers),
+                *(["--host", "127.0.0.1", "--port", str(port)] if beyond is None else beyond.arguments(port)),
                 *(["--with-parent"] if with_parent else []),
             ],
             stdin=subprocess.PIPE if with_parent else subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True,

@@ -30,9 +30,11 @@ from falaj.entrypoints.cli.session import DEFAULT, Common
 from falaj.entrypoints.cli.signed_in import write_secret
 from falaj.entrypoints.cli.starter import write_project
 from falaj.kernel import locks
-from falaj.kernel.environments import STAGING
+from falaj.kernel.environments import PRODUCTION, STAGING
 from falaj.kernel.errors import Conflict, Unavailable
-from falaj.kernel.settings import Settings
+from falaj.kernel.settings import LOOPBACK, Settings
+from falaj.lifecycle.serving.process import plane_folder
+from falaj.lifecycle.serving.service import live_workers
 
 _START_SECONDS = 60.0
 
@@ -68,6 +70,8 @@ def up(*, common: Common = DEFAULT) -> None:
         return
     render.line(f"control plane  {started['control_plane']}")
     render.line(f"data plane     {started['data_plane']}")
+    for plane, url in started.get("beyond", {}).items():
+        render.line(f"for others     {url} ({plane.replace('_', ' ')})")
     if "console" in started:
         render.line(f"console        {started['console']}")
         render.line("               opens once, within ten minutes, as owner; afterwards: falaj console")
@@ -75,7 +79,7 @@ def up(*, common: Common = DEFAULT) -> None:
         render.line("console        falaj console   (prints a one-time link)")
 
 
-def start(settings: Settings) -> dict[str, str]:
+def start(settings: Settings) -> dict[str, Any]:
     """Start what does not run; returns the addresses, and a link into the console at the first start. Of two who start the same home at once, the second waits."""
     settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
     (settings.home / "run").mkdir(exist_ok=True, mode=0o700)
@@ -93,7 +97,7 @@ def start(settings: Settings) -> dict[str, str]:
         os.close(turn)
 
 
-def _start(settings: Settings) -> dict[str, str]:
+def _start(settings: Settings) -> dict[str, Any]:
     running = running_control_plane(settings.home)
     first = not (settings.home / "run" / "control-plane.json").exists()
     if running is None:
@@ -117,7 +121,16 @@ def _start(settings: Settings) -> dict[str, str]:
     if first and token_path(settings.home, OWNER).exists():  # a home that was restored has no token yet
         with connect(msgspec.structs.replace(settings, server="", token="", principal=OWNER)) as client:
             started["console"] = console_link(client)
-    return started
+    return started if settings.host in LOOPBACK else {**started, "beyond": _beyond(settings)}
+
+
+def _beyond(settings: Settings) -> dict[str, str]:
+    """Where others than this machine reach what runs."""
+    running, workers = running_control_plane(settings.home), live_workers(plane_folder(settings.home, PRODUCTION))
+    return {
+        "control_plane": running.serves if running else "",
+        "data_plane": next((w.address for w in workers if w.address.startswith("https:")), ""),
+    }
 
 
 def status(*, common: Common = DEFAULT) -> None:

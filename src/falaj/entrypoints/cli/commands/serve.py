@@ -15,9 +15,11 @@ from falaj.entrypoints.cli import render
 from falaj.entrypoints.cli.client import token_of
 from falaj.entrypoints.cli.naming import named
 from falaj.entrypoints.cli.plane import plane
+from falaj.entrypoints.cli.secure import connection
 from falaj.entrypoints.cli.session import DEFAULT, Common
 from falaj.kernel.environments import PRODUCTION, STAGING
 from falaj.kernel.errors import Invalid, Unavailable, from_dict
+from falaj.kernel.settings import Settings
 
 _DATATYPE = {"category": "BYTES", "integer": "INT64", "boolean": "BOOL", "float": "FP64"}
 
@@ -71,8 +73,9 @@ def standing(environment: str) -> str:
 class PlaneClient:
     """Speaks the Open Inference Protocol to a data plane."""
 
-    def __init__(self, address: str, token: str) -> None:
-        self._http = httpx.Client(base_url=address, timeout=30.0, headers={"Authorization": f"Bearer {token}"})
+    def __init__(self, address: str, token: str, settings: Settings | None = None) -> None:
+        held, bearer = settings or Settings(), {"Authorization": f"Bearer {token}"}
+        self._http = connection(address, held, f"data-plane/{held.environment}", timeout=30.0, headers=bearer)
         self._known: dict[str, dict[str, Any]] = {}
 
     def infer(self, model: str, rows: list[dict[str, Any]]) -> dict[str, Any]:

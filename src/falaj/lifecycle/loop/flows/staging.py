@@ -40,7 +40,7 @@ _LOAD_SECONDS = 30.0
 class Stages(msgspec.Struct, frozen=True):
     """The stages that a version goes through here; `rollout`, `serving` and `plane` are staging's own.
 
-    `journal` is the folder of production's prediction journal.
+    `journal` is the folder of production's prediction journal, `tls` that of certificates, and the trust domain.
     """
 
     registry: RegistryService
@@ -52,6 +52,7 @@ class Stages(msgspec.Struct, frozen=True):
     steps: StepRunner
     clock: Clock
     journal: str
+    tls: tuple[str, str]
 
 
 class StagingFlow:
@@ -167,6 +168,8 @@ class StagingFlow:
             journal=s.journal,
             holdout=str(workspace / HOLDOUT_FILE) if holdout else "",
             plane=address,
+            tls=s.tls[0],
+            trust_domain=s.tls[1],
         )
 
     def _check_still_there(self, outcome: RehearseOutcome) -> None:

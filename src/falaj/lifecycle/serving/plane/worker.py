@@ -22,6 +22,7 @@ from falaj.lifecycle.serving.model import PLANE_ACTIONS, PlaneStatus
 from falaj.lifecycle.serving.plane.app import App
 from falaj.lifecycle.serving.plane.enrich import OnlineValues
 from falaj.lifecycle.serving.plane.files import replace_file
+from falaj.lifecycle.serving.plane.front import Front
 from falaj.lifecycle.serving.plane.generations import Generations
 from falaj.lifecycle.serving.plane.inference import Inference
 from falaj.lifecycle.serving.plane.journal import ROTATE, Journal
@@ -37,11 +38,20 @@ _STALE_SECONDS = 10.0
 class Worker:
     """The application that the server calls. Built in the worker's own process, after the fork."""
 
-    def __init__(self, folder: Path, blobs: Path, online: OnlineValues, clock: Clock, address: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        blobs: Path,
+        online: OnlineValues,
+        clock: Clock,
+        address: str,
+        front: Front | None = None,
+    ) -> None:
         self.name, self._lock = _claim(folder / "status")
         self._folder = folder
         self._clock = clock
         self._address = address
+        self._front = front
         self._started_at = iso(clock.now())
         self._stop = threading.Event()
         self._log = logger(__name__)
@@ -63,6 +73,8 @@ class Worker:
     def __rsgi_init__(self, loop: Any) -> None:
         """Say so, then let the server listen."""
         self._loop = loop
+        if self._front is not None:
+            loop.run_until_complete(self._front.start())
         self._write_status()
         self._keeper.start()
         self._guard.start()
@@ -72,6 +84,8 @@ class Worker:
 
     def __rsgi_del__(self, loop: Any) -> None:
         """The last request was answered: flush the journal and go."""
+        if self._front is not None:
+            loop.run_until_complete(self._front.stop())
         self._stop.set()
         self._generations.trips.wake.set()
         self._keeper.join()

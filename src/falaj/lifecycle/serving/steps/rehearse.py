@@ -7,6 +7,7 @@ version's own holdout. Features are looked up by the data plane, as for any call
 from __future__ import annotations
 
 import math
+import ssl
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Set
@@ -17,6 +18,10 @@ import httpx
 import msgspec
 import polars as pl
 
+from falaj.governance.identity.addresses import check_address
+from falaj.governance.identity.peers import CONTROL_PLANE, DATA_PLANE
+from falaj.governance.identity.tls import client_of
+from falaj.kernel.environments import STAGING
 from falaj.lifecycle.serving.model import RehearseOutcome, RehearseTask
 from falaj.lifecycle.serving.plane.journal import BATCH_ROLE, SUFFIX, records_from
 from falaj.lifecycle.serving.plane.protocol import DECLARED
@@ -49,7 +54,7 @@ def rehearse(task: RehearseTask, report: Reporter, token: str) -> RehearseOutcom
     url = f"{task.plane}/v2/models/{task.contract.model}/infer"
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
     count = 0
-    with httpx.Client(headers=headers, timeout=_SECONDS, trust_env=False) as http:
+    with httpx.Client(headers=headers, timeout=_SECONDS, trust_env=False, verify=_verify(task)) as http:
         for columns in requests:
             body = msgspec.json.encode({"inputs": _inputs(task.contract, columns)})
             count += 1
@@ -75,6 +80,15 @@ def rehearse(task: RehearseTask, report: Reporter, token: str) -> RehearseOutcom
         statuses=dict(sorted(statuses.items())),
         reason=_reason(count, failures),
     )
+
+
+def _verify(task: RehearseTask) -> ssl.SSLContext | bool:
+    """How the data plane must prove that it is staging's. Raises `Denied` for a plain address beyond loopback."""
+    where = httpx.URL(task.plane)
+    check_address(where.scheme, where.host)
+    if where.scheme != "https":
+        return True
+    return client_of(task.tls, task.trust_domain, CONTROL_PLANE, f"{DATA_PLANE}/{STAGING}")
 
 
 def requests_for(task: RehearseTask) -> tuple[str, list[Columns]]:
