@@ -47,6 +47,7 @@ from falaj.lifecycle.features.model import ColumnSpec, EntitySpec, ViewSpec  # n
 from falaj.lifecycle.serving.model import ScoreAsk, ScoreTask, Target, trust_file  # noqa: E402
 from falaj.lifecycle.serving.steps.score import Code, load, run  # noqa: E402
 from falaj.lifecycle.training.model import Input, JoinKey, ModelContract, Output, ViewUse  # noqa: E402
+from falaj.storage import keychain  # noqa: E402
 from falaj.storage.lake import delta  # noqa: E402
 from tests.lifecycle.house import House, house  # noqa: E402
 from tests.lifecycle.serving.plane.fleet import Silent  # noqa: E402
@@ -120,6 +121,7 @@ def measure(home: House, folder: Path, options: argparse.Namespace) -> int:
     frame.write_parquet(folder / "given.parquet")
     frame.drop(FEATURES).write_parquet(folder / "joined.parquet")
     seen = table(max(options.rows // 10, 1), 2).select("carrier", "at", *FEATURES).with_columns(known=pl.col("at"))
+    keychain.hold(folder, keychain.keys_of(home.plane.layout.home))
     head = delta.append(folder / "recent", seen, "seen")
     key = X25519PrivateKey.generate()
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
@@ -138,7 +140,7 @@ def measure(home: House, folder: Path, options: argparse.Namespace) -> int:
             "2014-01-01T00:00:00.000Z", "at", **ask,
         )  # fmt: skip
         return ScoreTask(
-            asked, release, trust_file(STAGING, home.plane.keys.records()),
+            asked, release, trust_file(STAGING, home.plane.keys.records(), b""),
             str(home.plane.layout.blobs), iso(home.plane.clock.now()), str(folder / data), (view,),
             {"recent": str(folder / "recent")}, {"recent": head}, str(workspace), "bench",
         )  # fmt: skip

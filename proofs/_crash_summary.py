@@ -28,6 +28,7 @@ import msgspec
 import polars as pl
 
 from falaj.bootstrap.control_plane import Layout
+from falaj.bootstrap.encryption import unlock
 from falaj.governance.audit.verify import verify_folder
 from falaj.governance.signing.keys import KeyRing
 from falaj.kernel.errors import FalajError
@@ -219,6 +220,7 @@ def _named_blobs(value: Any, key: str) -> Iterator[tuple[str, str]]:
 
 def _lake(layout: Layout, tables: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     """The rows of every version that SQL names, and of the quarantine, by number and content."""
+    unlock(layout.home)
     told: dict[str, Any] = {}
     for row in tables["dataset_versions"]:
         table = layout.lake / "datasets" / row["name"]

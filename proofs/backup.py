@@ -36,15 +36,19 @@ sys.path[:0] = [str(ROOT / "src")]
 
 from falaj.bootstrap.doctor.examining import examine  # noqa: E402  # the paths come first
 from falaj.bootstrap.doctor.model import BROKEN  # noqa: E402
+from falaj.bootstrap.encryption import unlock  # noqa: E402
 from falaj.bootstrap.keeping.restoring import Restoring, check_backup, restore  # noqa: E402
 from falaj.entrypoints.cli.client import Client, connect, running_control_plane, token_of  # noqa: E402
 from falaj.entrypoints.cli.commands.home import start, stop  # noqa: E402
 from falaj.entrypoints.cli.commands.serve import PlaneClient  # noqa: E402
+from falaj.governance.signing.kek import FILE, FileKey  # noqa: E402
 from falaj.governance.signing.recovery import read_folder  # noqa: E402
+from falaj.governance.signing.storekeys import BACKUPS, unwrapped  # noqa: E402
 from falaj.kernel.clock import parse_iso, set_replay  # noqa: E402
 from falaj.kernel.errors import FalajError, Integrity, NotFound  # noqa: E402
 from falaj.kernel.settings import Settings  # noqa: E402
 from falaj.lifecycle.serving.plane.journal import SUFFIX, read_record  # noqa: E402
+from falaj.storage.archive.manifest import object_name  # noqa: E402
 from falaj.workflow.moving import under_way  # noqa: E402
 
 FIXTURE = ROOT / "tests" / "fixtures" / "home-0.1.0.tar.xz"
@@ -193,6 +197,7 @@ def missing(home: Path, facts: list[Fact]) -> list[str]:
     with closing(sqlite3.connect(home / "flows.db")) as flows:
         held["flow"] = {str(r[0]) for r in flows.execute("SELECT workflow_uuid FROM workflow_status")}
     found = [f"{kind} {name}" for kind, name in facts if kind in held and name not in held[kind]]
+    unlock(home)
     for kind, name in facts:
         if kind == "prediction":
             try:
@@ -243,7 +248,8 @@ def unseen_flips(folder: Path, backup: str, keys: dict[str, bytes], count: int) 
     manifest = check_backup(folder, keys, backup, lambda *_: None)
     objects = sorted({f.sha256 for f in manifest.files if f.size})
     paths = [folder / "backups" / f"{backup}.json"]
-    paths += [folder / "objects" / d[7:9] / d[7:] for d in random.sample(objects, min(count, len(objects)))]
+    base = unwrapped(FileKey(keys[FILE]), BACKUPS, manifest.sealed)[0]
+    paths += [folder / object_name(d, base) for d in random.sample(objects, min(count, len(objects)))]
     unseen = 0
     for path in paths:
         data = bytearray(path.read_bytes())

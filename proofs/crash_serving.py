@@ -291,8 +291,8 @@ def tear(scene: Field, segments: set[Path], chance: random.Random) -> None:
     for segment in sorted(segments):
         content = segment.read_bytes()
         if segment not in scene.torn and is_sealed(segment) and len(content) > 200:
-            record = next(payloads_from(segment, 0))
-            frame = content[8 : record[1]]
+            payload, behind = next(payloads_from(segment, 0))
+            frame = content[behind - len(payload) - 8 : behind]
             with segment.open("ab") as f:
                 f.write(frame[: chance.randrange(1, len(frame))])
             scene.torn.add(segment)

@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from falaj.bootstrap.encryption import unlock
 from falaj.entrypoints.cli.app import main
 from falaj.storage.lake import delta
 from tests.entrypoints.cli.shell import SOURCE, Ended
@@ -73,6 +74,7 @@ class Home:
 
     def rows(self, dataset: str, version: int) -> int:
         """How many rows readers of a dataset's version see in the lake."""
+        unlock(self.home)
         return delta.scan(self.table(dataset), version).collect().height
 
     def table(self, dataset: str) -> Path:
@@ -82,7 +84,10 @@ class Home:
         """What a dataset's quarantine holds: reason, file, row, raw, operation."""
         table = self.home / "lake" / "quarantine" / dataset
         head = delta.head(table)
-        return delta.scan(table, head).collect().to_dicts() if head >= 0 else []
+        if head < 0:
+            return []
+        unlock(self.home)
+        return delta.scan(table, head).collect().to_dicts()
 
 
 @contextlib.contextmanager

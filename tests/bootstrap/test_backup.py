@@ -92,7 +92,7 @@ def test_every_flipped_byte_is_refused_with_the_file_named(home: House, tmp_path
     state = taken(home, tmp_path / "backups")
     folder, chance = tmp_path / "backups", random.Random(7)
     named = {f"{f.sha256[7:]}": f.path for f in _manifest(home, folder).files if f.size}
-    objects = sorted(p for p in folder.glob("objects/*/*") if p.stat().st_size)
+    objects = sorted(p for p in folder.glob("sealed/*/*") if p.stat().st_size)
     for path in [folder / "backups" / f"{state.id}.json", *chance.sample(objects, min(12, len(objects)))]:
         data = bytearray(path.read_bytes())
         data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
@@ -127,7 +127,7 @@ def test_checking_a_backup_writes_nothing_beside_it(home: House, tmp_path: Path)
 
 def test_a_missing_file_is_refused(home: House, tmp_path: Path) -> None:
     taken(home, tmp_path / "backups")
-    next((tmp_path / "backups").glob("objects/*/*")).unlink()
+    next((tmp_path / "backups").glob("sealed/*/*")).unlink()
     with pytest.raises(Integrity, match="is missing"):
         restored(home, tmp_path / "backups", tmp_path / "new")
 
@@ -151,7 +151,7 @@ def test_a_second_backup_copies_only_what_is_new(home: House, tmp_path: Path) ->
 
 def test_a_damaged_object_of_an_earlier_backup_is_not_trusted(home: House, tmp_path: Path) -> None:
     taken(home, tmp_path / "backups")
-    for path in (tmp_path / "backups").glob("objects/*/*"):
+    for path in (tmp_path / "backups").glob("sealed/*/*"):
         path.write_bytes(path.read_bytes()[::-1])
     taken(home, tmp_path / "backups")
     restored(home, tmp_path / "backups", tmp_path / "new")

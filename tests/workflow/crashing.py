@@ -18,6 +18,7 @@ import msgspec
 
 from falaj.governance.door import Done, Intent
 from falaj.kernel.access import Action, Resource
+from falaj.storage import keychain
 from falaj.storage.sql.sqlite import SqliteDatabase
 from falaj.workflow.engine import DbosWorkflows
 from falaj.workflow.events import EventLog
@@ -73,6 +74,7 @@ def say(line: str) -> None:
 
 
 def main(home: Path, flow_id: str, where: str) -> None:
+    keychain.hold(home, keychain.Keys(flows=(b"k" * 32,)))  # the same in each of the processes
     desk = Desk(home)
     metrics = SqliteDatabase(home / "metrics.db", durable=False)
     engine = DbosWorkflows(home / "flows.db", EventLog(metrics, desk.clock))

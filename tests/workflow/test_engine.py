@@ -11,6 +11,8 @@ import pytest
 
 from falaj.kernel.clock import SystemClock
 from falaj.kernel.errors import Conflict, FalajError, Integrity, NotFound
+from falaj.storage.keychain import keys_of
+from falaj.storage.sealed import open_text
 from falaj.storage.sql.sqlite import SqliteDatabase
 from falaj.workflow.engine import DbosWorkflows
 from falaj.workflow.events import EventLog
@@ -171,16 +173,19 @@ def test_nobody_waits_for_a_flow_that_nobody_started(engine: Engine) -> None:
 
 
 def test_only_json_lies_in_the_engines_database(engine: Engine) -> None:
-    """Never pickle: reading a home's database must not be able to run code."""
+    """Sealed, and never pickle: reading a home's database must not be able to run code."""
     engine.flows.start("adds", "add_3", {"start": 1})
     engine.end("add_3")
     with sqlite3.connect(engine.home / "flows.db") as stranger:
         found = stranger.execute("SELECT inputs, output, serialization FROM workflow_status").fetchall()
         steps = stranger.execute("SELECT output FROM operation_outputs").fetchall()
     stranger.close()
-    assert {row[2] for row in found} == {"portable_json"}
+    assert {row[2] for row in found} == {"falaj_sealed_json"}
     assert len(found) > 2 and len(steps) > 3
-    for text in [t for row in (*found, *steps) for t in row if t not in (None, "portable_json")]:
+    keys = keys_of(engine.home).flows
+    for sealed in [t for row in (*found, *steps) for t in row if t not in (None, "falaj_sealed_json")]:
+        text = open_text(sealed, keys, "flows")
+        assert sealed.startswith("fjs1:") and text not in sealed
         assert text[0] in '{["' or text in ("null", "true", "false") or text.isdigit()
 
 

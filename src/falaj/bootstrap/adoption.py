@@ -34,6 +34,7 @@ from falaj.lifecycle.serving.flows import ScoreFlow
 from falaj.lifecycle.serving.plane.journal import Prediction
 from falaj.lifecycle.serving.service import ServingService
 from falaj.storage.blobs.local import LocalBlobs
+from falaj.storage.keychain import keys_of
 from falaj.storage.parcels import Parcels
 from falaj.storage.sql.sqlite import SqliteDatabase
 from falaj.workflow.child import ChildRunner
@@ -93,7 +94,7 @@ class Adoption:
             database=a.database,
             lineage=a.lineage,
             parcels=a.parcels,
-            trust=lambda name: serving_model.trust_file(name, a.keys.records()),
+            trust=lambda name: serving_model.trust_file(name, a.keys.records(), keys_of(a.journal).reader),
             blobs=a.blobs,
             journal=a.journal,
             killed=a.kills.check,

@@ -6,7 +6,6 @@ Opening a home: take its lock → keys → database and its migration → door �
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import datetime
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from sqlalchemy.exc import DatabaseError
 
+from falaj.bootstrap import encryption, scratch
 from falaj.bootstrap.adoption import Adoption, Around, external_models, watching
 from falaj.bootstrap.intake import Around as IntakeAround
 from falaj.bootstrap.intake import Intake, waiver_service
@@ -46,6 +46,7 @@ from falaj.governance.policy import model as policy_model
 from falaj.governance.policy.service import PolicyInForce, PolicyService
 from falaj.governance.policy.store import SqlPolicyStore
 from falaj.governance.signing import model as signing_model
+from falaj.governance.signing import storekeys
 from falaj.governance.signing.keys import KeyRing, plane_key, public_pem
 from falaj.governance.signing.service import KeyService, LiveFingerprints
 from falaj.governance.signing.signer import EnvelopeSigner, ModelSigner
@@ -181,6 +182,7 @@ class ControlPlane:
             self.database = SqliteDatabase(self.layout.database)
             undo.callback(self.database.close)
             migrate(self.database, keep=self.layout.database)
+            self.store_keys = encryption.opened(self.keys, self.database, self.layout.home)
             self.metrics = SqliteDatabase(self.layout.metrics, durable=False)
             undo.callback(self.metrics.close)
             self._govern()
@@ -224,6 +226,7 @@ class ControlPlane:
             self.workflows.close,  # before the children: one that is ended below is no failure of its flow
             self.steps.stop,
             self.staging_plane.close,
+            partial(scratch.remove, self.layout.scratch),
             self.publisher.stop,
         )
         with self._opened as last:
@@ -253,7 +256,7 @@ class ControlPlane:
         self.log_keys = LogKeyService(self.keys, self.publisher, self.database, SqlAuditStore(), self.door)
         self.signer = EnvelopeSigner(lambda: self.keys.attestation)
         self.signers = {name: EnvelopeSigner(partial(self.keys.of, name)) for name in ENVIRONMENTS}
-        self.blobs = LocalBlobs(self.layout.blobs, self.keys.kek)
+        self.blobs = LocalBlobs(self.layout.blobs, partial(self.store_keys.keys, storekeys.BLOBS))
         self.blobs.sweep()
 
     def _stages(self) -> None:
@@ -328,7 +331,7 @@ class ControlPlane:
 
     def _trust(self, name: str) -> serving_model.TrustFile:
         """Whom an environment's data planes trust now."""
-        return serving_model.trust_file(name, self.signing.records())
+        return serving_model.trust_file(name, self.signing.records(), self.store_keys.reader())
 
     def _target(self, name: str) -> serving_model.Target:
         """An environment's own data plane, with its trust root in its folder."""
@@ -341,6 +344,7 @@ class ControlPlane:
         ports = serving.Ports(
             self.database, SqlBundleStore(), self.rollouts[name], self.registry, self.blobs, tokens, self.signers[name],
             self.keys.pepper, partial(self.policy.layers, name), self.fallbacks if name == PRODUCTION else NoKills(),
+            partial(self.store_keys.keys, storekeys.ONLINE),
         )  # fmt: skip
         return serving.ServingService(self.door, ports, target)
 
@@ -400,7 +404,7 @@ class ControlPlane:
         for environment in (self.serving, self.staging):
             name, folder = environment.target.environment, Path(environment.target.folder)
             try:
-                if environment.generation() == 0 or not environment.sealed_to(plane_key(folder)):
+                if environment.generation() == 0 or not environment.readable_with(plane_key(folder)):
                     environment.publish(SYSTEM.name)
                 environment.project()
             except (Integrity, Unavailable) as e:  # a signature that is gone, or a signer that is away
@@ -419,9 +423,9 @@ class ControlPlane:
 
     def _steps(self) -> None:
         limits = {"memory_mb": self.settings.step_memory_mb, "seconds": self.settings.step_seconds}
-        shutil.rmtree(self.layout.scratch, ignore_errors=True)  # of a process that was killed: every step begins anew
-        self.steps = ChildRunner(self.layout.scratch, **limits)
+        self.steps = ChildRunner(self.layout.scratch, **limits, keys=partial(encryption.for_step, self))
         self.steps.sweep()
+        scratch.lay_out(self.layout.scratch, self.settings.scratch)  # empty: every step begins anew
 
     def _flows(self) -> None:
         self.workflows = DbosWorkflows(self.layout.flows, self.events, partial(cancelled, self.door))

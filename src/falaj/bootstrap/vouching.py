@@ -16,6 +16,8 @@ from falaj.governance.door import Door
 from falaj.governance.identity.guard import Guard
 from falaj.governance.signing.service import KeyService
 from falaj.governance.signing.signer import EnvelopeSigner
+from falaj.governance.signing.storekeys import Rotated, StoreKeys
+from falaj.kernel.access import Principal
 from falaj.kernel.environments import PRODUCTION, STAGING
 from falaj.lifecycle.data.service import DataService
 from falaj.lifecycle.evidence.service import EvidenceService
@@ -39,6 +41,7 @@ class Open(Protocol):
     door: Door
     signing: KeyService
     log_keys: LogKeyService
+    store_keys: StoreKeys
     signer: EnvelopeSigner
     blobs: LocalBlobs
     registry: RegistryService
@@ -69,15 +72,23 @@ class Vouching:
             revoking.Ports(h.signing, h.registry, h.evidence, h.withdrawing, serving, self._write_trust)
         )
 
+        h.store_keys.on_change(self.revoking.follow_store_keys)
+
     def routers(self, guard: Guard) -> list[APIRouter]:
         """The routes."""
         return [
             dossier_routes.build(self.dossiers, guard),
-            key_routes.build((self._h.signing, self._h.log_keys), self.revoking, guard),
+            key_routes.build(
+                key_routes.Ports(self._h.signing, self._h.log_keys, self.revoking, self._rotate_kek), guard
+            ),
         ]
+
+    def _rotate_kek(self, actor: Principal, reason: str) -> Rotated:
+        return self._h.store_keys.rotate(self._h.door, actor, reason)
 
     def _write_trust(self) -> None:
         """Say to each data plane whom to trust; a running one follows."""
         for serving in (self._h.staging, self._h.serving):
             target = serving.target
-            write_trust(Path(target.folder), trust_file(target.environment, self._h.signing.records()))
+            trust = trust_file(target.environment, self._h.signing.records(), self._h.store_keys.reader())
+            write_trust(Path(target.folder), trust)

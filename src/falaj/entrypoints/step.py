@@ -24,6 +24,8 @@ import msgspec
 from falaj.bootstrap.step import perform
 from falaj.kernel.disk import refusal
 from falaj.kernel.errors import FalajError, Unavailable
+from falaj.storage import keychain
+from falaj.storage.keychain import KEYCHAIN
 from falaj.workflow.steps import StepTask
 
 
@@ -62,6 +64,8 @@ def main() -> None:
     while True:
         task = msgspec.json.decode(tasks.get(), type=StepTask)
         _move_in(task)
+        if KEYCHAIN in task.secrets:
+            keychain.take(task.secrets[KEYCHAIN])
         _do(task, reporter)
         if task.fresh:
             return

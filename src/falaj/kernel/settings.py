@@ -61,6 +61,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Resident memory at which a step process is stopped."""
     step_seconds: int = 3600
     """Seconds after which a step process is stopped."""
+    scratch: str = ""
+    """Where steps keep temporary files, in clear: a folder in memory or on an encrypted disk; empty means /dev/shm."""
     audit_origin: str = ""
     """The name of the home's audit log, in each checkpoint: give each log of yours one of its own, before the home's
     first start. Empty means the one that the home has, `falaj.local/audit` for a new one."""

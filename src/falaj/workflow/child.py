@@ -66,11 +66,20 @@ class _Child:
 class ChildRunner:
     """Runs `python -m falaj.entrypoints.step`, each in a session of its own.
 
-    A process without a task ends after `idle_seconds`.
+    A process without a task ends after `idle_seconds`. `keys` gives what else a kind of step is told in secret.
     """
 
-    def __init__(self, folder: Path, *, memory_mb: int, seconds: int, idle_seconds: float = 30.0) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        memory_mb: int,
+        seconds: int,
+        idle_seconds: float = 30.0,
+        keys: Callable[[str], dict[str, str]] = lambda _kind: {},
+    ) -> None:
         self._folder = folder
+        self._keys = keys
         self._memory_mb = memory_mb
         self._seconds = seconds
         self._idle_seconds = idle_seconds
@@ -130,6 +139,7 @@ class ChildRunner:
         limit.
         """
         started = time.perf_counter()
+        task = msgspec.structs.replace(task, secrets={**task.secrets, **self._keys(task.kind)})
         log = Path(task.workspace) / f"{task.kind}.log"
         child = self._waiting(task) or await self._start(task, log)
         process = child.process

@@ -1,6 +1,6 @@
 """Flows on DBOS (https://docs.dbos.dev). The only file that imports it.
 
-What DBOS stores is JSON: names, ids and digests. The application version is the number of the
+What DBOS stores is sealed JSON: names, ids and digests, and what a step has to tell. The application version is the number of the
 flows' shape, not a hash of the code, so a new release carries on the flows of the one before; raise
 it when the steps of a flow change so that a half-run one could not be carried on.
 """
@@ -23,13 +23,46 @@ from falaj.kernel.clock import iso
 from falaj.kernel.disk import refusal
 from falaj.kernel.errors import FalajError, NotFound, Unavailable, from_dict
 from falaj.kernel.log import logger
+from falaj.storage.keychain import keys_of, not_held
+from falaj.storage.sealed import open_text, seal_text
 from falaj.workflow.events import EventLog
 from falaj.workflow.flow import Cancelled, Flow, FlowState, Payload, Work
+from falaj.workflow.moving import IDENTITY
 
 FLOW_SHAPE = "2"
 _CANCELLED = "flow_cancelled"
+_ERROR = "falaj error"
 _KEPT = 256  # ends of flows that are kept in memory
 _log = logger(__name__)
+
+
+class _Sealing(DBOSPortableJSONSerializer):
+    """JSON, sealed: a flow's result may tell of rows. What 0.1 wrote is plain JSON by name, and DBOS reads it so."""
+
+    def __init__(self, database: Path) -> None:
+        self._database = database
+
+    def name(self) -> str:
+        """See `Serializer`."""
+        return "falaj_sealed_json"
+
+    def serialize(self, value: Any) -> str:
+        """See `Serializer`. Raises `Integrity` without a key."""
+        keys = keys_of(self._database).flows
+        if not keys:
+            raise not_held("the progress of flows")
+        if isinstance(value, BaseException):
+            value = {_ERROR: {"name": type(value).__name__, "message": str(value)}}
+        return seal_text(super().serialize(value), keys[0], IDENTITY)
+
+    def deserialize(self, text: str | None) -> Any:
+        """See `Serializer`. Raises `Integrity`."""
+        if text is None:
+            return None
+        value = super().deserialize(open_text(text, keys_of(self._database).flows, IDENTITY))
+        if isinstance(value, dict) and value.keys() == {_ERROR}:
+            return PortableWorkflowError(value[_ERROR]["message"], value[_ERROR]["name"])
+        return value
 
 
 class DbosWorkflows:
@@ -49,7 +82,7 @@ class DbosWorkflows:
             "system_database_url": _address(database),
             "application_version": FLOW_SHAPE,
             "executor_id": "embedded",  # one process owns the home, so one name is enough
-            "serializer": DBOSPortableJSONSerializer(),
+            "serializer": _Sealing(database),
             "log_level": "WARNING",
         }
         DBOS(config=config)

@@ -15,6 +15,8 @@ from sqlalchemy import Column, Float, Integer, MetaData, String, Table, insert, 
 
 from falaj.kernel.clock import Clock, iso
 from falaj.kernel.errors import Unavailable
+from falaj.storage.keychain import keys_of, not_held
+from falaj.storage.sealed import open_text, seal_text
 from falaj.storage.sql.sqlite import SqliteDatabase
 
 metadata = MetaData()
@@ -35,6 +37,7 @@ metric_points = Table(
     Column("at", String, nullable=False),
 )
 _KEPT = 64  # flows kept in memory
+_IDENTITY = "events"
 
 
 class EventLog:
@@ -60,7 +63,7 @@ class EventLog:
             events = self._load(flow)
             event = {"number": len(events) + 1, "at": iso(self._clock.now()), **event}
             events.append(event)
-            row = {"flow": flow, "number": event["number"], "event": msgspec.json.encode(event).decode()}
+            row = {"flow": flow, "number": event["number"], "event": self._sealed(msgspec.json.encode(event).decode())}
             self._database.submit(lambda tx: tx.execute(insert(flow_events).prefix_with("OR REPLACE"), row))
             self._changed.notify_all()
         if event.get("type") == "metric" and event.get("run") and isinstance(event.get("value"), float | int):
@@ -106,12 +109,20 @@ class EventLog:
             curves.setdefault(key, []).append((step, value))
         return curves
 
+    def _sealed(self, event: str) -> str:
+        keys = keys_of(self._database.path).flows
+        if not keys:
+            raise not_held("the news of flows")
+        return seal_text(event, keys[0], _IDENTITY)
+
     def _load(self, flow: str) -> list[dict[str, Any]]:
         if flow not in self._flows:
             query = select(flow_events.c.event).where(flow_events.c.flow == flow).order_by(flow_events.c.number)
             # Through the writer, after what was appended before: a number is never given twice.
             rows = self._database.change(lambda tx: tx.execute(query).scalars().all())
-            self._flows[flow] = [msgspec.json.decode(r) for r in rows]
+            self._flows[flow] = [
+                msgspec.json.decode(open_text(r, keys_of(self._database.path).flows, _IDENTITY)) for r in rows
+            ]
             while len(self._flows) > _KEPT:
                 self._flows.popitem(last=False)
         return self._flows[flow]

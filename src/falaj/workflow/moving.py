@@ -13,8 +13,12 @@ from typing import Any
 
 import msgspec
 
+from falaj.storage.keychain import keys_of
+from falaj.storage.sealed import open_text, seal_text
 from falaj.storage.sql.snapshot import reading
 
+IDENTITY = "flows"
+"""As what the progress of flows is sealed."""
 _PLACES = (
     (
         "SELECT workflow_uuid, inputs FROM workflow_status WHERE status IN ('PENDING', 'ENQUEUED', 'DELAYED')"
@@ -40,13 +44,14 @@ _UNDER_WAY = (
 
 def move(flows: Path, old: Path, new: Path) -> int:
     """Rewrite paths below `old` in the inputs and step results of flows that have not ended; returns how many rows."""
-    moved = 0
+    moved, keys = 0, keys_of(flows).flows
     with closing(sqlite3.connect(flows)) as database, database:
         for look, write in _PLACES:
             for row, text in database.execute(look).fetchall():
-                told = moved_text(text, str(old), str(new))
-                if told != text:
-                    database.execute(write, (told, row))
+                plain = open_text(text, keys, IDENTITY)
+                told = moved_text(plain, str(old), str(new))
+                if told != plain:
+                    database.execute(write, (seal_text(told, keys[0], IDENTITY) if plain != text else told, row))
                     moved += 1
     return moved
 

@@ -9,6 +9,7 @@ import pytest
 from falaj.kernel.clock import SystemClock
 from falaj.kernel.errors import Integrity
 from falaj.lifecycle.serving import seals
+from falaj.lifecycle.serving.plane.ciphers import HEAD
 from falaj.lifecycle.serving.plane.journal import Journal, Prediction, payloads_from, segment_of
 
 _HEAD = 8
@@ -53,14 +54,14 @@ def test_the_root_stays_when_records_are_erased(segment: Path) -> None:
     whole = seals.check(segment)
     assert (whole.records, whole.erased) == (5, 0)
     payload = erase(segment, 2)
-    assert b"person 2" in payload and b"person 2" not in segment.read_bytes()
+    assert payload not in segment.read_bytes()
     erased = seals.check(segment)
     assert (erased.records, erased.erased, erased.root) == (5, 1, whole.root)
 
 
 def test_a_record_that_was_changed_is_told(segment: Path) -> None:
     payload, behind = next(payloads_from(segment, 0))
-    overwrite(segment, behind - len(payload) + payload.index(b"person 0"), b"person X")
+    overwrite(segment, behind - len(payload) + 20, bytes([payload[20] ^ 1]))
     with pytest.raises(Integrity, match="record 0 is not the one that was sealed"):
         seals.check(segment)
 
@@ -76,11 +77,11 @@ def test_zeros_without_an_erased_salt_are_no_erasure(segment: Path) -> None:
 def test_records_cannot_be_added_taken_away_or_swapped(segment: Path) -> None:
     whole = segment.read_bytes()
     payload, behind = next(payloads_from(segment, 0))
-    first = whole[_HEAD:behind]
+    first = whole[HEAD:behind]
     for changed, why in (
         (whole + first, "after the 5"),
         (whole[: -len(first)], "missing"),
-        (whole[:_HEAD] + whole[behind : behind + len(first)] + first + whole[behind + len(first) :], "not the one"),
+        (whole[:HEAD] + whole[behind : behind + len(first)] + first + whole[behind + len(first) :], "not the one"),
     ):
         segment.chmod(0o600)
         segment.write_bytes(changed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import subprocess
 import sys
@@ -123,6 +124,7 @@ def test_the_trust_root_names_the_keys_that_sign(home: House) -> None:
         "environment": "production",
         "keys": [public_pem(home.plane.keys.of("production"))],
         "model": [public_pem(home.plane.keys.model)],
+        "journal": base64.b64encode(home.plane.store_keys.reader()).decode(),
     }
 
 

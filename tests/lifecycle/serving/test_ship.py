@@ -116,7 +116,7 @@ def test_a_segment_that_is_shipped_again_changes_nothing(home: House, served: ht
 def test_a_damaged_segment_opens_an_incident_and_holds_up_nobody(home: House, served: httpx.Client) -> None:
     broken = written(journal_of(home), "broken", models=("m", "m"))
     data = bytearray(broken.read_bytes())
-    data[40] ^= 1
+    data[140] ^= 1
     broken.write_bytes(data)
     whole = written(journal_of(home), "whole", at=2)
     first, second = shipped(home), shipped(home)
@@ -129,7 +129,7 @@ def test_a_damaged_segment_opens_an_incident_and_holds_up_nobody(home: House, se
     assert home.log(action="serving.seal_journal", resource_id=broken.stem)[0].entry.outcome == "refused"
     assert home.plane.shipper.look() == "", "it is tried again after a pause"
 
-    data[40] ^= 1
+    data[140] ^= 1
     broken.write_bytes(data)
     mended = Shipper(home.plane.journals, home.plane.workflows, home.plane.incidents)
     flow = mended.look()

@@ -21,8 +21,20 @@ DATA = {"falaj.db": b"rows" * 1000, "plane/journal/x.log": b"records", "empty": 
 
 def manifest(*files: FileEntry, identifier: str = BACKUP) -> Manifest:
     return Manifest(
-        FORMAT, identifier, "2026-01-01T00:00:00.000Z", "1", "here", "/home", Standing("1", "1", 0, ""), {}, files
+        FORMAT,
+        identifier,
+        "2026-01-01T00:00:00.000Z",
+        "1",
+        "here",
+        "/home",
+        Standing("1", "1", 0, ""),
+        {},
+        files,
+        ("x",),
     )
+
+
+KEYS = (b"1" * 32, b"2" * 32)
 
 
 def sign(body: bytes) -> dict[str, Any]:
@@ -39,7 +51,7 @@ def silent(_text: str, _done: int, _total: int) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    writer = Writer(tmp_path / "backups")
+    writer = Writer(tmp_path / "backups", KEYS)
     for name, data in DATA.items():
         writer.put(name, data)
     writer.finish(manifest(*sorted(writer.files.values())), sign)
@@ -48,9 +60,9 @@ def folder(tmp_path: Path) -> Path:
 
 def test_what_was_put_in_comes_out(folder: Path, tmp_path: Path) -> None:
     there = read_manifest(folder, "", verify)
-    check(folder, there, silent)
+    check(folder, there, silent, KEYS)
     (tmp_path / "new").mkdir()
-    lay_out(folder, there, tmp_path / "new", silent)
+    lay_out(folder, there, tmp_path / "new", silent, KEYS)
     assert {name: (tmp_path / "new" / name).read_bytes() for name in DATA} == DATA
     assert [p.name for p in folder.iterdir() if p.name.startswith(".")] == []
 
@@ -63,15 +75,15 @@ def test_an_object_is_read_no_further_than_it_was_signed(folder: Path, tmp_path:
         pytest.skip(f"there is no {endless}")
     there = read_manifest(folder, "", verify)
     named = next(f for f in there.files if f.size)
-    path = folder / object_name(named.sha256)
+    path = folder / object_name(named.sha256, KEYS[0])
     path.unlink()
     path.symlink_to(endless)
     with pytest.raises(Integrity, match=named.path) as refused:
-        check(folder, there, silent)
+        check(folder, there, silent, KEYS)
     assert refused.value.code == "backup_damaged"
     (tmp_path / "new").mkdir()
     with pytest.raises(Integrity, match=named.path):
-        lay_out(folder, there, tmp_path / "new", silent)
+        lay_out(folder, there, tmp_path / "new", silent, KEYS)
 
 
 @pytest.mark.parametrize("path", ["", ".", "..", "../x", "/x", "a/../../x", "a\\b"])

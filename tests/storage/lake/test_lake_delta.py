@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pytest
-from deltalake import DeltaTable, write_deltalake
+from deltalake.transaction import AddAction
 
 from falaj.kernel.errors import Conflict, Integrity, Invalid, NotFound
 from falaj.lifecycle.data.model import dataset_digest
@@ -141,11 +140,14 @@ def test_a_writer_that_was_overtaken_does_not_retry_on_top(tmp_path: Path, monke
     table = tmp_path / "t"
     delta.append(table, frame(1), "op1")
 
-    def overtaken(handle: DeltaTable, rows: pl.DataFrame, **options: Any) -> None:
-        write_deltalake(str(table), frame(9), mode="append")  # somebody else, between our look and our commit
-        write_deltalake(handle, rows, **options)
+    written = delta._written
 
-    monkeypatch.setattr(delta, "write_deltalake", overtaken)
+    def overtaken(table: Path, rows: pl.DataFrame) -> AddAction:
+        monkeypatch.undo()
+        delta.append(table, frame(9), "op9")  # somebody else, between our look and our commit
+        return written(table, rows)
+
+    monkeypatch.setattr(delta, "_written", overtaken)
     with pytest.raises(Conflict) as caught:
         delta.append(table, frame(2), "op2")
     assert caught.value.code == "lake_busy"

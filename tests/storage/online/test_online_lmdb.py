@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from falaj.kernel.digests import sha256
 from falaj.kernel.errors import Conflict, Integrity, Invalid, Unavailable
+from falaj.storage import keychain
 from falaj.storage.online.lmdb_store import MAX_KEY_BYTES, OnlineReader, OnlineWriter, Values, ViewMeta
 
 VIEW, OTHER = sha256(b"view"), sha256(b"other")
@@ -108,8 +109,9 @@ def test_nothing_materialised_is_said_and_not_answered_with_nulls(tmp_path: Path
 def test_damaged_bytes_are_an_integrity_error(tmp_path: Path) -> None:
     fill(tmp_path, {"a": (1, (1.0,))}, meta())
     env = lmdb.open(str(tmp_path))
-    with env.begin(write=True) as tx:
-        tx.put(VIEW[7:39].encode() + b"\0a", b"\xff\xff")
+    with env.begin(write=True) as tx, tx.cursor() as cursor:
+        assert cursor.set_range(VIEW[7:39].encode())
+        tx.put(bytes(cursor.key()), b"\xff\xff")
     env.close()
     with pytest.raises(Integrity):
         get(tmp_path, ["a"])
@@ -136,8 +138,10 @@ def test_what_a_view_was_filled_with_can_be_damaged_too_and_filling_anew_mends_i
 WRITER = """
 import sys
 from pathlib import Path
+from falaj.storage import keychain
 from falaj.storage.online.lmdb_store import OnlineWriter, ViewMeta
 folder, digest = Path(sys.argv[1]), sys.argv[2]
+keychain.take(sys.stdin.readline())
 writer = OnlineWriter(folder, map_bytes=1 << 16)
 for generation in range(1, 40):
     rows = [(f"k{i}", (generation, (float(generation), "x" * 50))) for i in range(200 * generation)]
@@ -151,8 +155,12 @@ def test_a_reader_sees_one_filling_at_a_time_while_the_file_grows(tmp_path: Path
     reader = OnlineReader(tmp_path, map_bytes=1 << 16)
     path = os.pathsep.join(p for p in sys.path if p)
     writer = subprocess.Popen(
-        [sys.executable, "-c", WRITER, str(tmp_path), VIEW], env={**os.environ, "PYTHONPATH": path}
-    )
+        [sys.executable, "-c", WRITER, str(tmp_path), VIEW], env={**os.environ, "PYTHONPATH": path},
+        stdin=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert writer.stdin is not None
+    with writer.stdin:
+        writer.stdin.write(keychain.dump(keychain.keys_of(tmp_path), tmp_path))
     seen: set[float] = set()
     running = True
     while running:

@@ -16,6 +16,7 @@ import msgspec
 
 from falaj.bootstrap.doctor.model import NOTE, PROBLEM, WELL, Finding, Patient
 from falaj.bootstrap.keeping.restoring import read_note, twin_of
+from falaj.governance.signing.kek import NEXT
 from falaj.kernel.disk import free_bytes
 
 _LEAST_FREE = 1 << 30
@@ -137,7 +138,10 @@ def left_over(patient: Patient) -> Iterator[Finding]:
     home = patient.home
     found = [p for pattern in ("blobs/*/.*", "lake/**/.*.tmp", "plane/journal/.*.new", "plane/.*.json.*", ".*.db") for p in home.glob(pattern)]  # fmt: skip
     found += [home / "keys.new"] if (home / "keys.new").exists() else []
-    found += list((home / "keys").glob(".*")) + list(home.parent.glob(f".{escape(home.name)}.restoring-*"))
+    found += [
+        p for p in (home / "keys").glob(".*") if p.name != NEXT
+    ]  # it may be the key that holds: opening the home decides
+    found += list(home.parent.glob(f".{escape(home.name)}.restoring-*"))
     found += [] if patient.running else [p for p in (home / "tmp").glob("*") if p.is_dir()]
     for path in found:
         if time.time() - path.stat().st_mtime > _OLD_SECONDS:

@@ -11,8 +11,12 @@ import msgspec
 from sqlalchemy import Connection, create_engine
 from sqlalchemy.pool import StaticPool
 
+from falaj.governance.signing.kek import FileKey
 from falaj.governance.signing.keys import KeyRing
+from falaj.governance.signing.ports import WrappedKey
+from falaj.governance.signing.storekeys import BLOBS, open_keys
 from falaj.kernel import locks
+from falaj.kernel.errors import Integrity
 from falaj.kernel.settings import Settings
 from falaj.storage.sql.snapshot import reading
 
@@ -61,6 +65,16 @@ class Patient:
         if self._keys is None:
             self._keys = KeyRing(self.home / "keys")
         return self._keys
+
+    def blob_keys(self) -> tuple[bytes, ...]:
+        """What wraps the data keys of blobs. Raises like `keys`; where SQL has no such keys that open, the
+        key-encryption key itself, as in 0.1."""
+        ring = self.keys()
+        try:
+            rows = self.rows("SELECT store, number, wrapped, kek FROM store_keys WHERE store = ?", BLOBS)
+            return open_keys([WrappedKey(*row) for row in rows], FileKey(ring.kek), BLOBS) or (ring.kek,)
+        except (sqlite3.Error, Integrity):
+            return (ring.kek,)
 
     def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         """Rows of `falaj.db`. Raises `sqlite3.Error`."""

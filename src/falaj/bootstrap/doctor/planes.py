@@ -64,7 +64,7 @@ def _read(patient: Patient, digest: str) -> Bundle | None:
     if not blob_path(patient.home / "blobs", digest).is_file():
         return None
     try:
-        envelope = msgspec.json.decode(LocalBlobs(patient.home / "blobs", patient.keys().kek).get(digest))
+        envelope = msgspec.json.decode(LocalBlobs(patient.home / "blobs", patient.blob_keys).get(digest))
         return msgspec.json.decode(base64.b64decode(envelope["payload"]), type=Bundle)
     except (FalajError, msgspec.DecodeError, KeyError, ValueError):
         return None

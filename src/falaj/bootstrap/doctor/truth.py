@@ -148,7 +148,7 @@ def _wrong(patient: Patient) -> Iterator[str]:
     sealed = next((home / "blobs").glob("*/[0-9a-f]*"), None)
     if sealed is not None:
         try:
-            unwrap(sealed.read_bytes(), ring.kek)
+            unwrap(sealed.read_bytes(), *patient.blob_keys())
         except Integrity:
             if not _another_opens(patient, sealed.name):
                 yield "kek.bin does not open the blobs"
@@ -166,7 +166,7 @@ def _unsigned(patient: Patient, digest: str, kind: str, keys: list[PublicKey]) -
     if not blob_path(patient.home / "blobs", digest).is_file():
         return False
     try:
-        envelope = msgspec.json.decode(LocalBlobs(patient.home / "blobs", patient.keys().kek).get(digest))
+        envelope = msgspec.json.decode(LocalBlobs(patient.home / "blobs", patient.blob_keys).get(digest))
     except (FalajError, msgspec.DecodeError, UnicodeDecodeError):
         return False
     try:
@@ -180,7 +180,7 @@ def _another_opens(patient: Patient, but: str) -> bool:
     for path in (patient.home / "blobs").glob("*/[0-9a-f]*"):
         if path.name != but:
             try:
-                unwrap(path.read_bytes(), patient.keys().kek)
+                unwrap(path.read_bytes(), *patient.blob_keys())
             except Integrity:
                 continue
             return True
@@ -190,7 +190,7 @@ def _another_opens(patient: Patient, but: str) -> bool:
 def blobs(patient: Patient) -> Iterator[Finding]:
     """Whether what SQL names is there; with `--deep`, whether it is what its name says."""
     there = (patient.home / "blobs").is_dir()  # a store makes its folder
-    store = LocalBlobs(patient.home / "blobs", patient.keys().kek) if patient.deep and there else None
+    store = LocalBlobs(patient.home / "blobs", patient.blob_keys) if patient.deep and there else None
     named = dict(_named(patient))
     bad = 0
     for digest, what in named.items():

@@ -16,6 +16,7 @@ from falaj.governance.signing import recovery
 from falaj.governance.signing.keys import KeyRing
 from falaj.governance.signing.service import KeyService
 from falaj.governance.signing.signer import EnvelopeSigner
+from falaj.governance.signing.storekeys import StoreKeys
 from falaj.kernel.clock import SystemClock
 from falaj.kernel.errors import Integrity
 from falaj.kernel.settings import Settings
@@ -35,6 +36,7 @@ class Open(Protocol):
     keys: KeyRing
     signing: KeyService
     log_keys: LogKeyService
+    store_keys: StoreKeys
     signer: EnvelopeSigner
     features: FeatureService
 
@@ -45,10 +47,10 @@ class Keeping:
     def __init__(self, home: Open) -> None:
         a, clock = home, SystemClock()
         ids = recovery.public_ids(recovery.read_folder(a.keys.folder))
-        copier = HomeCopier(
-            Parts(a.settings.home, a.database, a.publisher, a.signer, ids, a.features.copy_online, clock)
+        self.copier = HomeCopier(
+            Parts(a.settings.home, a.database, a.publisher, a.signer, ids, a.features.copy_online, clock, a.store_keys)
         )
-        self.backups = BackupService(a.door, copier, a.settings.home, clock)
+        self.backups = BackupService(a.door, self.copier, a.settings.home, clock)
         self.keys = KeysService(a.door, ids)
         self.stop = self.backups.stop
 
@@ -57,6 +59,7 @@ class Keeping:
 
         a.signing.on_change(follow)
         a.log_keys.on_change(follow)
+        a.store_keys.on_change(follow)
 
     def routers(self, guard: Guard) -> list[APIRouter]:
         """The routes."""

@@ -23,6 +23,7 @@ from falaj.governance.audit.model import Published
 from falaj.governance.audit.publisher import Publisher
 from falaj.governance.audit.verify import CHECKPOINT, HEAD, VKEY
 from falaj.governance.signing.signer import EnvelopeSigner
+from falaj.governance.signing.storekeys import BACKUPS, StoreKeys
 from falaj.kernel.clock import Clock, iso
 from falaj.kernel.errors import Unavailable
 from falaj.lifecycle.loop.keeping.model import Taken
@@ -46,6 +47,7 @@ class Parts(msgspec.Struct, frozen=True):
     keys: dict[str, str]
     online: Callable[[Path], bool]
     clock: Clock
+    store_keys: StoreKeys
 
 
 class HomeCopier:
@@ -57,7 +59,7 @@ class HomeCopier:
     def take(self, backup: str, folder: Path, tell: Tell) -> Taken:
         """See `Copier.take`."""
         made_at = self._p.clock.now()
-        writer = Writer(folder)
+        writer = Writer(folder, self._p.store_keys.in_order(BACKUPS))
         try:
             tell("taking the databases' moment", 0, 0)
             published, log = self._databases(writer, tell)
@@ -150,6 +152,7 @@ class HomeCopier:
             standing=Standing(revisions()[-1], FLOW_SHAPE, published.size, published.root),
             keys=self._p.keys,
             files=tuple(sorted(writer.files.values())),
+            sealed=self._p.store_keys.wrapped(BACKUPS),
         )
 
 

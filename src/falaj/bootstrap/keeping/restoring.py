@@ -10,11 +10,14 @@ from __future__ import annotations
 import secrets
 import shutil
 import socket
+import sqlite3
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from falaj.bootstrap.encryption import unlock
 from falaj.bootstrap.keeping import layout
 from falaj.bootstrap.witnessed import origin_of
 from falaj.governance.audit.publisher import Publisher
@@ -27,7 +30,9 @@ from falaj.governance.identity.store import SqlIdentityStore
 from falaj.governance.policy.decide import EnvironmentAuthoriser
 from falaj.governance.signing import recovery
 from falaj.governance.signing.dsse import verify_envelope
+from falaj.governance.signing.kek import FILE, FileKey
 from falaj.governance.signing.keys import KeyRing
+from falaj.governance.signing.storekeys import BACKUPS, unwrapped
 from falaj.kernel import locks
 from falaj.kernel.access import SYSTEM, Principal, Resource
 from falaj.kernel.clock import HomeClock, parse_iso
@@ -95,7 +100,7 @@ def restore(asked: Restoring, tell: Tell) -> Restored:
         manifest = _manifest(asked.folder, asked.keys, asked.backup)
         making.mkdir(parents=True, mode=0o700)
         recovery.install(asked.keys, making / "keys")
-        reading.lay_out(asked.folder, manifest, making, tell)
+        reading.lay_out(asked.folder, manifest, making, tell, _object_keys(asked.keys, manifest))
         tell("checking the databases", 0, 0)
         for name in layout.DATABASES:
             if (making / name).exists():
@@ -136,7 +141,7 @@ def check_backup(folder: Path, keys: dict[str, bytes], backup: str, tell: Tell) 
     Nothing is written: a backup may lie on a disk that is read-only, or that must not see a key.
     """
     manifest = _manifest(folder, keys, backup)
-    reading.check(folder, manifest, tell)
+    reading.check(folder, manifest, tell, _object_keys(keys, manifest))
     return manifest
 
 
@@ -197,11 +202,18 @@ def _manifest(folder: Path, keys: dict[str, bytes], backup: str) -> Manifest:
     return manifest
 
 
+def _object_keys(keys: dict[str, bytes], manifest: Manifest) -> tuple[bytes, ...]:
+    """What opens a backup's objects, oldest first; nothing for one of 0.1, whose objects are in clear. Raises `Integrity`."""
+    return unwrapped(FileKey(keys[FILE]), BACKUPS, manifest.sealed) if manifest.sealed else ()
+
+
 def _flows(home: Path, old: Path, new: Path) -> int:
     """Move what flows remember of the old place; returns how many go on."""
     flows = home / "flows.db"
     if not flows.exists():
         return 0
+    with suppress(sqlite3.OperationalError):  # a backup of 0.1 has no such keys, and nothing that needs them
+        unlock(home)
     moving.move(flows, old, new)
     return len(moving.under_way(flows))
 

@@ -1,10 +1,13 @@
-"""Keys that sign no more, in SQL: public halves only."""
+"""Keys that sign no more, public halves only, and the wrapped keys of the stores, in SQL."""
 
 from __future__ import annotations
 
-import msgspec
-from sqlalchemy import Column, String, Table, delete, insert, select
+from collections.abc import Sequence
 
+import msgspec
+from sqlalchemy import Column, Integer, String, Table, delete, insert, select
+
+from falaj.governance.signing.ports import WrappedKey
 from falaj.governance.signing.trust import KeyRecord
 from falaj.storage.sql.database import Tx
 from falaj.storage.sql.schema import metadata
@@ -22,6 +25,15 @@ retired_keys = Table(
 )
 _c = retired_keys.c
 
+store_keys = Table(
+    "store_keys",
+    metadata,
+    Column("store", String, primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("wrapped", String, nullable=False),
+    Column("kek", String, nullable=False),
+)
+
 
 class SqlKeyStore:
     def retired(self, tx: Tx) -> list[KeyRecord]:
@@ -31,3 +43,13 @@ class SqlKeyStore:
     def retire(self, tx: Tx, record: KeyRecord) -> None:
         tx.execute(delete(retired_keys).where(_c.fingerprint == record.fingerprint))
         tx.execute(insert(retired_keys).values(msgspec.structs.asdict(record)))
+
+
+class SqlStoreKeyRows:
+    def all(self, tx: Tx) -> list[WrappedKey]:
+        rows = tx.execute(select(store_keys).order_by(store_keys.c.store, store_keys.c.number))
+        return [WrappedKey(**row._mapping) for row in rows]
+
+    def replace(self, tx: Tx, rows: Sequence[WrappedKey]) -> None:
+        tx.execute(delete(store_keys))
+        tx.execute(insert(store_keys), [msgspec.structs.asdict(r) for r in rows])

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 from fastapi import APIRouter, Request
-from fastapi.responses import FileResponse
+from fastapi.responses import StreamingResponse
 
 from falaj.governance.door import Door, Intent
 from falaj.governance.identity.guard import Guard, actor, flow_id
@@ -56,10 +56,9 @@ def tables(parcels: Parcels, door: Door, guard: Guard) -> APIRouter:
         return told
 
     @routes.get("/{name}", TABLE_FETCH)
-    def fetch(name: str, request: Request) -> FileResponse:
-        return FileResponse(
-            parcels.path(check(request, TABLE_FETCH, name), name), media_type="application/octet-stream"
-        )
+    def fetch(name: str, request: Request) -> StreamingResponse:
+        size, content = parcels.read(check(request, TABLE_FETCH, name), name)
+        return StreamingResponse(content, media_type="application/octet-stream", headers={"content-length": str(size)})
 
     @routes.delete("/{name}", TABLE_FETCH)
     def take_away(name: str, request: Request) -> dict[str, str]:

@@ -60,6 +60,10 @@ class RevokingService:
         self._tell(actor.name)
         return ended
 
+    def follow_store_keys(self) -> None:
+        """The stores have new keys: data planes are told them before anything is written under them."""
+        self._tell(SYSTEM.name)
+
     def revoke(self, actor: Principal, key: str, since: str, reason: str) -> dict[str, Any]:
         """Let nothing count that a key signed at `since` or later, and take out of traffic what rests on it.
 

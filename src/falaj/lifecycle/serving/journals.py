@@ -25,7 +25,7 @@ from falaj.lifecycle.serving.model import (
     ShipOutcome,
     ShipTask,
 )
-from falaj.lifecycle.serving.plane.journal import MAGIC, ROTATE, SUFFIX, is_sealed
+from falaj.lifecycle.serving.plane.journal import ROTATE, SUFFIX, has_records, is_sealed
 from falaj.lifecycle.serving.ports import Alarms, SegmentStore
 from falaj.storage.sql.database import Database, Tx
 from falaj.workflow.flow import FlowState, Workflows
@@ -63,7 +63,7 @@ class JournalService:
             self._shipped = set(self._p.database.read(self._p.store.names))
         paths = sorted(self._p.folder.glob(f"*{SUFFIX}"))
         new = (p for p in paths if p.stem not in self._shipped)
-        return [p.stem for p in new if p.stat().st_size > len(MAGIC) and is_sealed(p)]
+        return [p.stem for p in new if has_records(p) and is_sealed(p)]
 
     def rotate(self, actor: Principal) -> dict[str, Any]:
         """Ask every worker of the data plane to end its segments; they do within a second."""

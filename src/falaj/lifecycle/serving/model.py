@@ -55,6 +55,7 @@ REHEARSE = "rehearse"
 
 BUNDLE_TYPE = "application/vnd.falaj.bundle+json"
 PEPPER = "falaj/pepper"
+ONLINE_KEY = "falaj/online-key"
 BLOB_KEY = "falaj/blob-key/"  # followed by the blob's digest
 LATENCY_SECONDS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 """Upper bounds of the latency histogram's buckets; one more bucket holds what is slower."""
@@ -64,7 +65,8 @@ class TrustFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
     """`trust.json`: which environment a data plane is, and whose signatures count (PEM).
 
     `keys` are the environment's own: they sign its bundles and admissions; `model` signs models. `until` says of those that
-    have come to an end, by fingerprint, up to when; `revoked` which of them somebody else may hold.
+    have come to an end, by fingerprint, up to when; `revoked` which of them somebody else may hold. `journal` is the X25519 key (32 bytes) that what the data plane
+    writes down is sealed to.
     """
 
     environment: str
@@ -72,10 +74,11 @@ class TrustFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
     model: tuple[str, ...]
     until: dict[str, str] = {}
     revoked: tuple[str, ...] = ()
+    journal: bytes = b""
 
 
-def trust_file(environment: str, records: Sequence[KeyRecord]) -> TrustFile:
-    """What a data plane of an environment shall trust, the keys that sign now first."""
+def trust_file(environment: str, records: Sequence[KeyRecord], journal: bytes) -> TrustFile:
+    """What a data plane of an environment shall trust, the keys that sign now first; `journal` as in `TrustFile`."""
     home = home_of(environment)
     own = [r for r in records if r.name in (home, "model")]
     return TrustFile(
@@ -84,6 +87,7 @@ def trust_file(environment: str, records: Sequence[KeyRecord]) -> TrustFile:
         tuple(r.pem for r in own if r.name == "model"),
         {r.fingerprint: r.until for r in own if r.until},
         tuple(r.fingerprint for r in own if r.revoked),
+        journal,
     )
 
 
@@ -119,6 +123,9 @@ class Access(msgspec.Struct, frozen=True):
     policy: str
     pepper: str  # base64, sealed for the purpose PEPPER
     platform: str = ""  # empty in bundles of 0.1: everyone is judged by `policy`
+    online: tuple[
+        str, ...
+    ] = ()  # keys of the online store, each sealed as above for the purpose ONLINE_KEY; none in 0.1
 
 
 class Constant(msgspec.Struct, frozen=True):

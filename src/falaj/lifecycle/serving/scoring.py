@@ -18,6 +18,7 @@ from falaj.kernel.access import Principal, Resource
 from falaj.kernel.clock import iso, written_moment
 from falaj.kernel.environments import ENVIRONMENTS, PRODUCTION
 from falaj.kernel.errors import Conflict, Denied, FalajError, Invalid
+from falaj.kernel.files import flush
 from falaj.lifecycle.data.model import DatasetVersion, SourceSpec
 from falaj.lifecycle.features.model import ViewSpec
 from falaj.lifecycle.registry.model import Admission, ModelVersion
@@ -255,13 +256,18 @@ class ScoreService:
         for segment in segments:
             place = self._p.journal / f"{segment}{SUFFIX}"
             try:
-                waiting = self._p.parcels.path("", f"seg_{segment}")
+                self._p.parcels.path("", f"seg_{segment}")
             except FalajError:
                 continue  # a repeated step: it was moved already
             if place.exists():
                 self._p.parcels.remove("", f"seg_{segment}")
                 continue
-            waiting.replace(place)
+            hidden = place.with_name(f".{place.name}.new")  # no reader takes it for a segment
+            with hidden.open("wb") as f:
+                f.writelines(self._p.parcels.read("", f"seg_{segment}")[1])
+            flush(hidden)
+            hidden.rename(place)
+            self._p.parcels.remove("", f"seg_{segment}")
             new += 1
         return new
 

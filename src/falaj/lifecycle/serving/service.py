@@ -36,6 +36,7 @@ from falaj.lifecycle.serving.model import (
     BUNDLE_PUBLISH,
     BUNDLE_TYPE,
     LOAD_REFUSED,
+    ONLINE_KEY,
     PEPPER,
     Access,
     Bundle,
@@ -67,6 +68,7 @@ class Ports(msgspec.Struct, frozen=True):
     pepper: bytes
     policy: Callable[[], Layers]
     kills: Kills = NoKills()
+    online: Callable[[], tuple[bytes, ...]] = tuple
 
 
 class ServingService:
@@ -146,10 +148,11 @@ class ServingService:
         envelope = msgspec.json.decode(self._p.blobs.get(newest), type=dict[str, Any])
         return msgspec.json.decode(base64.b64decode(envelope["payload"]), type=Bundle)
 
-    def sealed_to(self, reader: X25519PrivateKey) -> bool:
-        """Whether the newest bundle can be read with this key: a data plane whose key is new needs another one."""
+    def readable_with(self, reader: X25519PrivateKey) -> bool:
+        """Whether the newest bundle can be read with this key and opens what is in the online store: a data plane whose
+        key is new needs another one, and so does everyone when the store has a new key."""
         bundle = self.newest()
-        if bundle is None:
+        if bundle is None or len(bundle.access.online) != len(self._p.online()):
             return False
         try:
             unseal(reader, bundle.access.pepper, PEPPER)
@@ -237,7 +240,8 @@ class ServingService:
 
     def _access(self, target: Target, tokens: list[KnownToken]) -> Access:
         policy, pepper = self._p.policy(), seal_to(_reader(target), self._p.pepper, PEPPER)
-        return Access(tuple(tokens), policy.whole, pepper, policy.platform)
+        online = tuple(seal_to(_reader(target), key, ONLINE_KEY) for key in self._p.online())
+        return Access(tuple(tokens), policy.whole, pepper, policy.platform, online)
 
     def _signed(self, bundle: Bundle) -> bytes:
         return canonical_json(self._p.signer.sign(BUNDLE_TYPE, canonical_json(bundle)))

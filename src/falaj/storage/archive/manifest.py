@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from hashlib import blake2b
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -16,8 +17,10 @@ from falaj.kernel.digests import FileEntry, digest_of
 from falaj.kernel.errors import Integrity
 
 BACKUP_TYPE = "application/vnd.falaj.backup+json"
-FORMAT = 1
+FORMAT = 2
 MANIFESTS, OBJECTS = "backups", "objects"
+SEALED, IDENTITY = "sealed", "backup"
+"""Where objects lie that are encrypted, and as what; those of backups of form 1, in clear, lie in `OBJECTS`."""
 _ID = re.compile(r"bak_[0-9a-z]{26}\Z")
 
 
@@ -43,6 +46,7 @@ class Manifest(msgspec.Struct, frozen=True):
     standing: Standing
     keys: dict[str, str]
     files: tuple[FileEntry, ...]
+    sealed: tuple[str, ...] = ()  # the keys of the objects, wrapped by the home's key-encryption key; none in form 1
 
     @property
     def size(self) -> int:
@@ -50,10 +54,14 @@ class Manifest(msgspec.Struct, frozen=True):
         return sum(f.size for f in self.files)
 
 
-def object_name(digest: str) -> str:
-    """Where the bytes of a digest lie below the folder."""
-    name = digest.removeprefix("sha256:")
-    return f"{OBJECTS}/{name[:2]}/{name}"
+def object_name(digest: str, key: bytes = b"") -> str:
+    """Where the bytes of a digest lie below the folder. With the first of a home's keys: under a pseudonym, so that the name
+    tells nobody what they are, and no other home's backup in the folder has it."""
+    if not key:
+        name = digest.removeprefix("sha256:")
+        return f"{OBJECTS}/{name[:2]}/{name}"
+    name = blake2b(digest.encode(), key=key, digest_size=32).hexdigest()
+    return f"{SEALED}/{name[:2]}/{name}"
 
 
 def manifest_name(backup: str) -> str:
@@ -72,7 +80,7 @@ def decoded(payload: bytes, name: str) -> Manifest:
         manifest = msgspec.json.decode(payload, type=Manifest)
     except (msgspec.DecodeError, UnicodeDecodeError) as e:
         raise unreadable(name, str(e)) from e
-    if manifest.format != FORMAT:
+    if manifest.format not in (1, FORMAT) or (manifest.format == FORMAT) != bool(manifest.sealed):
         raise unreadable(name, f"it has form {manifest.format}, this release knows {FORMAT}")
     bad = [f.path for f in manifest.files if not _inside(f.path)]
     if bad or not is_backup_id(manifest.id):

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 
+from falaj.kernel.digests import FileEntry
 from falaj.kernel.disk import refusal
-from falaj.kernel.errors import NotFound
+from falaj.kernel.errors import Integrity, NotFound
 from falaj.kernel.files import flush
 from falaj.storage.archive.manifest import (
+    IDENTITY,
     MANIFESTS,
     Manifest,
     damaged,
@@ -23,6 +25,7 @@ from falaj.storage.archive.manifest import (
     object_name,
     unreadable,
 )
+from falaj.storage.sealed import opening
 
 _BLOCK = 1 << 20
 
@@ -63,17 +66,17 @@ def read_manifest(folder: Path, backup: str, verify: Verify) -> Manifest:
     return manifest
 
 
-def check(folder: Path, manifest: Manifest, report: Report) -> None:
-    """Read every byte. Raises `Integrity` that names the first file that differs."""
+def check(folder: Path, manifest: Manifest, report: Report, keys: Sequence[bytes] = ()) -> None:
+    """Read every byte; `keys` open the objects, oldest first. Raises `Integrity` that names the first file that differs."""
     for number, file in enumerate(manifest.files):
         report(f"checking {file.path}", number, len(manifest.files))
         try:
-            _stream(folder, file.path, file.sha256, file.size, None)
+            _stream(folder, file, keys, None)
         except OSError as e:
             raise damaged(file.path, f"cannot be read ({e.strerror or e})") from e
 
 
-def lay_out(folder: Path, manifest: Manifest, target: Path, report: Report) -> None:
+def lay_out(folder: Path, manifest: Manifest, target: Path, report: Report, keys: Sequence[bytes] = ()) -> None:
     """Write the files below an empty folder, for its owner only, each compared with its digest on the way, flushed.
 
     Raises `Integrity` that names a file which differs, `Unavailable` when the target cannot be written.
@@ -87,36 +90,47 @@ def lay_out(folder: Path, manifest: Manifest, target: Path, report: Report) -> N
             for parent in reversed(missing):
                 parent.mkdir(mode=0o700)
                 folders.add(parent)
-            _stream(folder, file.path, file.sha256, file.size, path)
+            _stream(folder, file, keys, path)
         except OSError as e:
             raise refusal(e, target) or damaged(file.path, f"cannot be laid out ({e.strerror or e})") from e
     for made in sorted(folders):
         flush(made)
 
 
-def _stream(folder: Path, name: str, digest: str, size: int, target: Path | None) -> None:
+def _stream(folder: Path, file: FileEntry, keys: Sequence[bytes], target: Path | None) -> None:
     """Read an object, no further than it was signed, and copy it when there is a target."""
-    source = folder / object_name(digest)
+    name, lies = file.path, object_name(file.sha256, keys[0] if keys else b"")
     hashed, seen = hashlib.sha256(), 0
     try:
-        f = source.open("rb")
+        f = (folder / lies).open("rb")
     except OSError as e:
-        raise damaged(name, f"is missing ({object_name(digest)})", object=object_name(digest)) from e
+        raise damaged(name, f"is missing ({lies})", object=lies) from e
     out = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600) if target is not None else -1
     try:
         with f:
-            while seen <= size and (block := f.read(min(_BLOCK, size + 1 - seen))):
+            for block in opening(f.read, keys[::-1], IDENTITY) if keys else _in_clear(f, file.size):
                 hashed.update(block)
                 seen += len(block)
                 if out >= 0:
                     _write_all(out, block)
+                if seen > file.size:
+                    break
         if out >= 0:
             os.fsync(out)
+    except Integrity as e:
+        raise damaged(name, f"is not what was signed ({lies})", object=lies) from e
     finally:
         if out >= 0:
             os.close(out)
-    if seen != size or f"sha256:{hashed.hexdigest()}" != digest:
-        raise damaged(name, f"is not what was signed ({object_name(digest)})", object=object_name(digest))
+    if seen != file.size or f"sha256:{hashed.hexdigest()}" != file.sha256:
+        raise damaged(name, f"is not what was signed ({lies})", object=lies)
+
+
+def _in_clear(f: BinaryIO, size: int) -> Iterator[bytes]:
+    seen = 0
+    while seen <= size and (block := f.read(min(_BLOCK, size + 1 - seen))):
+        seen += len(block)
+        yield block
 
 
 def _write_all(descriptor: int, block: bytes) -> None:

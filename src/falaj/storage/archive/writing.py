@@ -9,17 +9,18 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from falaj.kernel.digests import FileEntry, sha256, sha256_file
+from falaj.kernel.digests import FileEntry, sha256
 from falaj.kernel.disk import refusal
-from falaj.kernel.errors import Conflict, FalajError, Unavailable
+from falaj.kernel.errors import Conflict, FalajError, Integrity, Unavailable
 from falaj.kernel.files import flush, write_private
-from falaj.storage.archive.manifest import MANIFESTS, OBJECTS, Manifest, manifest_name, object_name
+from falaj.storage.archive.manifest import IDENTITY, MANIFESTS, OBJECTS, SEALED, Manifest, manifest_name, object_name
+from falaj.storage.sealed import Sealer, opening
 
 _BLOCK = 1 << 20
 _PARTIAL = ".partial-"
@@ -31,15 +32,17 @@ Sign = Callable[[bytes], dict[str, Any]]
 class Writer:
     """Collects the files of one backup. `abandon` removes what only an unfinished one needed."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, keys: Sequence[bytes]) -> None:
+        """`keys` are all that objects of this home were ever sealed under, oldest first; new ones are under the last."""
         self.folder = folder
+        self._keys = keys
         self.files: dict[str, FileEntry] = {}
         self.written = 0  # bytes that were not there before
         self._partial = folder / f"{_PARTIAL}{secrets.token_hex(6)}"
         self._checked: set[str] = set()
         try:
             _own(folder)
-            for path in (folder / MANIFESTS, folder / OBJECTS, self._partial):
+            for path in (folder / MANIFESTS, folder / SEALED, self._partial):
                 path.mkdir(exist_ok=True, mode=0o700)
         except OSError as e:
             raise _failed(e, folder) from e
@@ -73,9 +76,9 @@ class Writer:
         raw = msgspec.json.encode(sign(msgspec.json.encode(manifest)))
         path = self.folder / manifest_name(manifest.id)
         try:
-            for folder in sorted({(self.folder / object_name(f.sha256)).parent for f in self.files.values()}):
+            for folder in sorted({self._place(f.sha256).parent for f in self.files.values()}):
                 flush(folder)
-            flush(self.folder / OBJECTS)
+            flush(self.folder / SEALED)
             temporary = self._partial / path.name
             write_private(temporary, raw)
             temporary.replace(path)
@@ -92,20 +95,22 @@ class Writer:
 
     def _take(self, name: str, read: Callable[[int], bytes], size: int) -> FileEntry:
         temporary = self._partial / "object"
-        hashed, left = hashlib.sha256(), size
+        hashed, left, sealer = hashlib.sha256(), size, Sealer(self._keys[-1], IDENTITY)
         try:
             with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as f:
+                f.write(sealer.head)
                 while left and (block := read(min(_BLOCK, left))):
                     hashed.update(block)
-                    f.write(block)
+                    f.write(sealer.feed(block))
                     left -= len(block)
+                f.write(sealer.end())
                 digest = f"sha256:{hashed.hexdigest()}"
-                known = self._holds(digest, size - left)
+                known = self._holds(digest)
                 if not known:
                     f.flush()
                     os.fsync(f.fileno())
             if not known:
-                path = self.folder / object_name(digest)
+                path = self._place(digest)
                 path.parent.mkdir(exist_ok=True, mode=0o700)
                 temporary.replace(path)
                 self.written += size - left
@@ -116,24 +121,34 @@ class Writer:
         self.files[name] = entry
         return entry
 
-    def _holds(self, digest: str, size: int) -> bool:
+    def _holds(self, digest: str) -> bool:
         """Whether an earlier backup left these bytes, whole: they are read, for disks forget."""
-        path = self.folder / object_name(digest)
+        path = self._place(digest)
         if digest in self._checked:
             return True
-        if not path.is_file() or path.stat().st_size != size or sha256_file(path) != digest:
+        try:
+            with path.open("rb") as f:
+                hashed = hashlib.sha256()
+                for block in opening(f.read, self._keys[::-1], IDENTITY):
+                    hashed.update(block)
+        except (FileNotFoundError, Integrity):
+            return False
+        if f"sha256:{hashed.hexdigest()}" != digest:
             return False
         self._checked.add(digest)
         return True
+
+    def _place(self, digest: str) -> Path:
+        return self.folder / object_name(digest, self._keys[0])
 
 
 def _own(folder: Path) -> None:
     """Make the folder, or take it when it is empty or holds backups. Raises `Conflict` for anything else in it."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     names = {p.name for p in folder.iterdir() if not p.name.startswith(_PARTIAL)}
-    if names - {MANIFESTS, OBJECTS}:
+    if names - {MANIFESTS, OBJECTS, SEALED}:
         raise Conflict(
-            f"{folder} holds something else than backups ({min(names - {MANIFESTS, OBJECTS})})",
+            f"{folder} holds something else than backups ({min(names - {MANIFESTS, OBJECTS, SEALED})})",
             hint="name a folder that is empty, missing, or holds earlier backups",
             code="folder_not_empty",
         )

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -35,12 +36,13 @@ def seal(plain: bytes, data_key: bytes, kek: bytes) -> bytes:
     return b"".join(parts)
 
 
-def unwrap(sealed: bytes, kek: bytes) -> bytes:
-    """The data key of a blob. Raises `Integrity`."""
-    try:
-        return aes_key_unwrap(kek, _wrapped_key(sealed))
-    except InvalidUnwrap as e:
-        raise _broken("its data key does not open with this home's key") from e
+def unwrap(sealed: bytes, *keks: bytes) -> bytes:
+    """The data key of a blob, wrapped by one of these. Raises `Integrity`."""
+    wrapped = _wrapped_key(sealed)
+    for kek in keks:
+        with suppress(InvalidUnwrap):
+            return aes_key_unwrap(kek, wrapped)
+    raise _broken("its data key does not open with this home's key")
 
 
 def open_sealed(sealed: bytes, data_key: bytes) -> bytes:

@@ -45,9 +45,10 @@ def _naming(get: Get) -> Get:
 class LocalBlobs:
     """An encrypted, content-addressed store. Nothing overwrites a blob that holds what its name says."""
 
-    def __init__(self, root: Path, kek: bytes) -> None:
+    def __init__(self, root: Path, keys: bytes | Callable[[], tuple[bytes, ...]]) -> None:
+        """`keys` wrap data keys, the first those of new blobs; one key alone never changes."""
         self.root = root
-        self._kek = kek
+        self._keys = keys if callable(keys) else lambda: (keys,)
         self._placing = threading.Lock()
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
 
@@ -63,7 +64,7 @@ class LocalBlobs:
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
         try:
             with temporary.open("xb") as f:
-                f.write(seal(plain, secrets.token_bytes(32), self._kek))
+                f.write(seal(plain, secrets.token_bytes(32), self._keys()[0]))
                 f.flush()
                 os.fsync(f.fileno())
             with self._placing:  # the first stays: its data key may be sealed to a data plane already
@@ -85,7 +86,7 @@ class LocalBlobs:
     def get(self, digest: str) -> bytes:
         """The plain bytes, compared with their name. Raises `NotFound`, `Integrity`."""
         sealed = self._sealed(digest)
-        plain = open_sealed(sealed, unwrap(sealed, self._kek))
+        plain = open_sealed(sealed, unwrap(sealed, *self._keys()))
         if sha256(plain) != digest:
             raise Integrity(
                 f"the blob {digest} holds other bytes",
@@ -97,7 +98,7 @@ class LocalBlobs:
     @_naming
     def data_key(self, digest: str) -> bytes:
         """The key of one blob, to be sealed to a data plane."""
-        return unwrap(self._sealed(digest), self._kek)
+        return unwrap(self._sealed(digest), *self._keys())
 
     def exists(self, digest: str) -> bool:
         """Whether a blob is there; its bytes are not looked at."""

@@ -4,12 +4,22 @@ A version becomes visible when a SQL row names it. What an operation appended an
 in SQL is an orphan: the next operation restores the named version before it appends, so an orphan's
 rows never reach a version that is read.
 
+Data files are Parquet, sealed as a whole (`storage.sealed`) under the lake's key for their table and name, and opened in
+memory by whoever reads. The log is not sealed: names of columns, numbers of rows and sizes stand in it, no values, so it has
+no statistics of columns. Files of 0.1 are plain Parquet with statistics; they are read as they are.
+
+Data files are Parquet, sealed as a whole (`storage.sealed`) under the lake's key for their table and name, and opened in
+memory by whoever reads. The log is not sealed: names of columns, numbers of rows and sizes stand in it, no values, so there
+are no statistics of columns. Files of 0.1 are plain Parquet with statistics, and are read as they are.
+
 Survives a process crash at any point; `append` returns after the new files, the commit and their
 folders were flushed, so a version that it returned survives a power cut as well.
 """
 
 from __future__ import annotations
 
+import io
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,12 +27,15 @@ from typing import Any
 
 import msgspec
 import polars as pl
-from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake import CommitProperties, DeltaTable, Schema, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.transaction import AddAction, create_table_with_add_actions
 
 from falaj.kernel.disk import refusal
 from falaj.kernel.errors import Conflict, Integrity, Invalid, NotFound, Unavailable
-from falaj.kernel.files import flush
+from falaj.kernel.files import flush, write_private
+from falaj.storage.keychain import keys_of, not_held
+from falaj.storage.sealed import is_sealed, seal, unseal
 
 _SETTINGS = {
     "delta.checkpointInterval": "20",  # commits after which the log is summed up: opening a table reads no more entries
@@ -31,6 +44,8 @@ _SETTINGS = {
 _OPERATION = "falaj.operation"
 _NOTE = "falaj.note"
 _LAST = "_last_checkpoint"
+SEALED = ".sealed"
+"""How the names of data files end that are sealed."""
 _SIGNED: dict[type[pl.DataType], pl.DataType] = {
     pl.UInt8: pl.Int16(),
     pl.UInt16: pl.Int32(),
@@ -80,18 +95,20 @@ def append(table: Path, frame: pl.DataFrame, operation_id: str, *, base: int | N
     if current >= 0 and not fresh:
         frame = _fitting(frame, table, current)
     with _told(table):
-        write_deltalake(
-            _open(table) if current >= 0 else str(_created(table)),
-            frame,
-            mode="overwrite" if fresh else "append",
-            schema_mode="overwrite" if fresh else None,
-            configuration=_SETTINGS if current < 0 else None,
-            commit_properties=CommitProperties(
-                custom_metadata={_OPERATION: operation_id, _NOTE: note},
-                max_commit_retries=0,
-                app_transactions=[Transaction(operation_id, current + 1)],
-            ),
+        properties = CommitProperties(
+            custom_metadata={_OPERATION: operation_id, _NOTE: note},
+            max_commit_retries=0,
+            app_transactions=[Transaction(operation_id, current + 1)],
         )
+        schema = Schema.from_arrow(frame.schema)
+        if current < 0:
+            files = [_written(_created(table), frame)]
+            create_table_with_add_actions(
+                str(table), schema, files, mode="error", configuration=_SETTINGS, commit_properties=properties
+            )
+        else:
+            opened, mode = _open(table), "overwrite" if fresh else "append"
+            opened.create_write_transaction([_written(table, frame)], mode, schema, commit_properties=properties)
         _flush(table, current + 1)
     return current + 1
 
@@ -120,7 +137,11 @@ def scan(table: Path, version: int) -> pl.LazyFrame:
     opened = _open(table, version)
     # The files by their names below the table, in the log's order: as addresses, a space in the path is lost.
     files = [table / uri.rpartition("/")[2] for uri in opened.file_uris()]
-    return pl.scan_parquet(files, glob=False) if files else pl.scan_delta(opened)
+    if not files:
+        return pl.scan_delta(opened)
+    if not any(_is_sealed(file) for file in files):
+        return pl.scan_parquet(files, glob=False)
+    return pl.scan_parquet([_plain(file) for file in files])
 
 
 def manifest(table: Path, version: int) -> list[tuple[str, int]]:
@@ -172,6 +193,42 @@ def storable(frame: pl.DataFrame) -> pl.DataFrame:
         elif isinstance(dtype, (pl.Categorical, pl.Enum, pl.Null)):
             casts.append(column.cast(pl.String))
     return frame.with_columns(casts) if casts else frame
+
+
+def _written(table: Path, frame: pl.DataFrame) -> AddAction:
+    """Put the rows into a new file that no version names yet. Raises `Integrity` without a key, `OSError`."""
+    keys = keys_of(table).lake
+    if not keys:
+        raise not_held(f"the table {table.name}")
+    name = f"part-{uuid.uuid4()}.parquet{SEALED}"
+    rows = io.BytesIO()
+    frame.write_parquet(rows, statistics=False)
+    sealed = seal(rows.getvalue(), keys[0], _identity(table / name))
+    write_private(table / name, sealed)
+    stats = msgspec.json.encode({"numRecords": frame.height}).decode()
+    return AddAction(name, len(sealed), {}, (table / name).stat().st_mtime_ns // 1_000_000, True, stats)
+
+
+def _plain(file: Path) -> bytes:
+    """The Parquet bytes of a data file. Raises `Integrity`."""
+    try:
+        data = file.read_bytes()
+    except OSError as e:
+        raise Integrity(
+            f"a data file of {file.parent.name} cannot be read: {e}",
+            hint="restore the lake folder from a backup of the same moment as the database",
+            code="lake_version_missing",
+        ) from e
+    return unseal(data, keys_of(file).lake, _identity(file)) if is_sealed(data) else data
+
+
+def _is_sealed(file: Path) -> bool:
+    return file.name.endswith(SEALED)
+
+
+def _identity(file: Path) -> str:
+    """What a data file is, wherever the lake lies."""
+    return "/".join(file.parts[-3:])
 
 
 def _open(table: Path, version: int | None = None) -> DeltaTable:

@@ -1,12 +1,14 @@
 """Feature values by view and entity key, in LMDB.
 
-    key    first 32 hex digits of the view's digest, 0x00, the entity key in UTF-8
-    value  MessagePack [event time in µs since 1970, [value, …]] in the order of the view's columns
+    key    first 32 hex digits of the view's digest, 0x00, the entity key as a pseudonym (`fillings`)
+    value  MessagePack [event time in µs since 1970, [value, …]] in the order of the view's columns, encrypted
     meta   "view" 0x00 and the whole digest → what the view was filled with
+    "key" 0x00 and the prefix of the view's keys → the data key of what it was filled with, wrapped
 
 A filling is one transaction: a reader sees all of the old values or all of the new ones. A commit is
 flushed, so it survives a power cut. LMDB needs a local file system of one host. Freed pages keep old
-values until they are used again.
+values until they are used again. What 0.1 has filled has no data key: entity keys and values stand in clear, and are read
+so until the view is filled again.
 
 Readers lock: the lock table is what stops the writer from reusing pages that a reader still looks
 at. So a reading process needs write access to `lock.mdb`, and nothing else here is written by it.
@@ -26,6 +28,9 @@ import msgspec
 from falaj.kernel.clock import parse_iso
 from falaj.kernel.digests import parse_digest
 from falaj.kernel.errors import Conflict, Integrity, Invalid, Unavailable
+from falaj.storage import keychain
+from falaj.storage.keychain import Keys, keys_of
+from falaj.storage.online.fillings import Filling, new_filling, opened_filling
 
 Values = tuple[int, tuple[float | str | None, ...]]
 """Event time in µs since 1970 (UTC), and the values in the order of the view's columns.
@@ -37,6 +42,8 @@ T = TypeVar("T")
 MAX_KEY_BYTES = 478  # LMDB's limit of 511, less the prefix
 _MAP_BYTES = 1 << 30  # address space, not disk; grows when it is full
 _PREFIX_HEX = 32
+_KEY = b"key\0"
+_FILLINGS = 256  # data keys that a reader remembers
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Values] = msgspec.msgpack.Decoder(Values)
 
@@ -59,6 +66,7 @@ class OnlineWriter:
 
     def __init__(self, folder: Path, *, map_bytes: int = _MAP_BYTES) -> None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._folder = folder
         self._env = _open(folder, map_bytes=map_bytes, readonly=False)
         self._env.reader_check()  # slots of readers that died would keep old pages for ever
 
@@ -69,19 +77,20 @@ class OnlineWriter:
         is there is newer, `Invalid` for a key that is empty, too long or there twice.
         """
         prefix = _prefix(parse_digest(meta.digest))
-        items = [(_key(prefix, key), _encoder.encode(values)) for key, values in rows]
-        items.sort()
-        for (left, _), (right, _) in pairwise(items):
+        plain = sorted((_checked(key), _encoder.encode(values)) for key, values in rows)
+        for (left, _), (right, _) in pairwise(plain):
             if left == right:
                 raise Invalid(
-                    f"key {left[len(prefix) :].decode()!r} comes twice",
+                    f"key {left.decode()!r} comes twice",
                     hint="one row for each key: take the latest",
                     code="duplicate_key",
                 )
+        wrapped, filling = new_filling(meta.digest, keys_of(self._folder).online)
+        items = sorted(filling.seal(prefix, number, key, values) for number, (key, values) in enumerate(plain))
         meta = msgspec.structs.replace(meta, keys=len(items))
         while True:
             try:
-                return self._replace(prefix, meta, items)
+                return self._replace(prefix, meta, [(_KEY + prefix, wrapped), *items])
             except lmdb.MapFullError:
                 self._env.set_mapsize(self._env.info()["map_size"] * 2)
             except lmdb.MapResizedError:
@@ -91,6 +100,7 @@ class OnlineWriter:
         """Remove a view that no model reads any more; False when it was not there."""
         with self._env.begin(write=True) as tx:
             _clear(tx, _prefix(parse_digest(view_digest)))
+            tx.delete(_KEY + _prefix(view_digest))
             return bool(tx.delete(_meta_key(view_digest)))
 
     def close(self) -> None:
@@ -130,6 +140,11 @@ class OnlineReader:
         self._env: lmdb.Environment | None = None
         self._pid = 0
         self._prefixes: dict[str, bytes] = {}
+        self._fillings: dict[bytes, Filling] = {}  # by their wrapped data keys
+
+    def hold(self, keys: tuple[bytes, ...]) -> None:
+        """Open values with these keys from now on, in this process."""
+        keychain.hold(self._folder, Keys(online=keys))
 
     def get_many(self, view_digest: str, keys: Sequence[str]) -> list[Values | None]:
         """The values of some keys of one view; None where there are none. One snapshot for all.
@@ -141,13 +156,21 @@ class OnlineReader:
     def get_each(self, wanted: Sequence[tuple[str, str]]) -> list[Values | None]:
         """The values for pairs of (view digest, key), all from one snapshot; None where there are none."""
         prefixes = self._prefixes
+        fillings: dict[str, Filling | None] = {}
         answers: list[Values | None] = []
         with self._begin() as tx:
             for digest, key in wanted:
                 prefix = prefixes.get(digest) or self._remember(digest)
-                name = prefix + key.encode("utf-8", "surrogatepass")
-                # LMDB refuses a name over its limit; a longer key was never written.
-                found = tx.get(name) if len(name) <= len(prefix) + MAX_KEY_BYTES else None
+                if digest not in fillings:
+                    fillings[digest] = self._filling(tx, digest, prefix)
+                filling, plain = fillings[digest], key.encode("utf-8", "surrogatepass")
+                if len(plain) > MAX_KEY_BYTES:  # LMDB refuses a name over its limit; such a key was never written
+                    answers.append(None)
+                    continue
+                name = prefix + plain if filling is None else filling.name(prefix, plain)
+                found = tx.get(name)
+                if found is not None and filling is not None:
+                    found = filling.open(name, found)
                 answers.append(None if found is None else _decoded(_decoder, found))
         return answers
 
@@ -171,6 +194,18 @@ class OnlineReader:
         if self._env is not None and self._pid == os.getpid():
             self._env.close()
         self._env = None
+
+    def _filling(self, tx: lmdb.Transaction, digest: str, prefix: bytes) -> Filling | None:
+        """How a view's values are encrypted as the transaction sees them; None for those of 0.1, which are not."""
+        found = tx.get(_KEY + prefix)
+        if found is None:
+            return None
+        wrapped = bytes(found)
+        filling = self._fillings.get(wrapped)
+        if filling is None:
+            filling = opened_filling(digest, wrapped, keys_of(self._folder).online)
+            self._fillings = {**dict(list(self._fillings.items())[-_FILLINGS:]), wrapped: filling}
+        return filling
 
     def _begin(self) -> lmdb.Transaction:
         if self._env is None or self._pid != os.getpid():
@@ -223,7 +258,7 @@ def _meta_key(digest: str) -> bytes:
     return b"view\0" + digest.encode()
 
 
-def _key(prefix: bytes, key: str) -> bytes:
+def _checked(key: str) -> bytes:
     encoded = key.encode()
     if not 0 < len(encoded) <= MAX_KEY_BYTES:
         raise Invalid(
@@ -231,7 +266,7 @@ def _key(prefix: bytes, key: str) -> bytes:
             hint=f"keys have 1 to {MAX_KEY_BYTES} bytes; use a shorter identifier",
             code="bad_entity_key",
         )
-    return prefix + encoded
+    return encoded
 
 
 def _clear(tx: lmdb.Transaction, prefix: bytes) -> None:

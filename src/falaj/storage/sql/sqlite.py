@@ -40,7 +40,7 @@ class SqliteDatabase:
 
     def __init__(self, path: Path, *, durable: bool = True, readers: int = 4) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._path = path
+        self._path = self.path = path
         self._writer_engine = _engine(path, durable=durable, pool=StaticPool)
         self._reader_engine = _engine(path, durable=durable, pool=QueuePool, size=readers)
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()

@@ -33,7 +33,16 @@ from falaj.lifecycle.registry import steps
 from falaj.lifecycle.registry.model import Admission, PackageOutcome, PackageTask
 from falaj.lifecycle.registry.statements import admission_statement
 from falaj.lifecycle.rollout.model import TrafficPlan, all_to
-from falaj.lifecycle.serving.model import BLOB_KEY, BUNDLE_TYPE, PEPPER, Access, Bundle, Release, SealedBlob
+from falaj.lifecycle.serving.model import (
+    BLOB_KEY,
+    BUNDLE_TYPE,
+    ONLINE_KEY,
+    PEPPER,
+    Access,
+    Bundle,
+    Release,
+    SealedBlob,
+)
 from falaj.lifecycle.training.model import (
     PROFILE_FILE,
     QUANTILES,
@@ -46,7 +55,9 @@ from falaj.lifecycle.training.model import (
     Profile,
     ViewUse,
 )
+from falaj.storage import keychain
 from falaj.storage.blobs.local import LocalBlobs
+from falaj.storage.keychain import keys_of
 from falaj.storage.online.lmdb_store import OnlineWriter, ViewMeta
 
 SOURCE = Path(__file__).parents[4] / "src"
@@ -167,9 +178,17 @@ class Home:
             "environment": environment,
             "keys": [public_pem(self.ring.of(environment))],
             "model": [public_pem(self.ring.model)],
+            "journal": self._held(root),
         }
         (self.plane / "trust.json").write_bytes(msgspec.json.encode(trust))
         (root / "online").mkdir()
+
+    @staticmethod
+    def _held(root: Path) -> bytes:
+        """The stores below the root get keys; returns what segments are sealed to."""
+        keys = keychain.fresh()
+        keychain.hold(root, keys)
+        return keys.reader
 
     def token(self, principal: str, roles: tuple[str, ...], lasts: timedelta = timedelta(days=1)) -> str:
         """A token that the bundles from now on know."""
@@ -222,10 +241,14 @@ class Home:
         releases = tuple(releases)
         if plans is None:
             plans = (all_to(r.model, r.digest) for r in {r.model: r for r in releases}.values())
-        pepper = seal_to(self.plane_key.public_key(), self.ring.pepper, PEPPER)
+        reader = self.plane_key.public_key()
+        pepper, online = seal_to(reader, self.ring.pepper, PEPPER), keys_of(self.root).online
         return Bundle(
             generation, self.environment, iso(datetime.now(UTC)), tuple(plans), releases,
-            Access(tuple(self.tokens), self.policy, pepper, platform_policy(self.environment)),
+            Access(
+                tuple(self.tokens), self.policy, pepper, platform_policy(self.environment),
+                tuple(seal_to(reader, key, ONLINE_KEY) for key in online),
+            ),
         )  # fmt: skip
 
     def publish(self, bundle: Bundle, signer: EnvelopeSigner | None = None) -> None:

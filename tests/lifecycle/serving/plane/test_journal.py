@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from falaj.kernel.clock import SystemClock
 from falaj.kernel.errors import Integrity, Invalid, NotFound, Unavailable
+from falaj.lifecycle.serving.plane.ciphers import HEAD
 from falaj.lifecycle.serving.plane.journal import Journal, Prediction, is_sealed, iter_records, read_record
 from tests.lifecycle.serving.plane.fleet import eventually
 
@@ -97,7 +98,7 @@ def test_an_id_that_points_into_a_record_finds_nothing(tmp_path: Path) -> None:
     journal.append(forged)
     prefix = inner.id.rpartition("_")[0]
     journal.close()
-    for offset in range(9, int(forged.id.rpartition("_")[2], 16)):
+    for offset in range(HEAD + 1, int(forged.id.rpartition("_")[2], 16)):
         with pytest.raises((Integrity, NotFound)):
             read_record(tmp_path, f"{prefix}_{offset:x}")
 

@@ -15,6 +15,7 @@ __all__ = ["keys_app"]
 
 _NEVER = "0001"
 _KEEP = "next: falaj keys backup FILE: an earlier one holds the old key, which opens backups from before"
+_KEEP_KEK = "next: falaj keys backup FILE: an earlier one opens backups from before, and this home no more"
 
 
 @keys_app.command(name="history")
@@ -42,17 +43,25 @@ def keys_history(*, common: Common = DEFAULT) -> None:
 
 @keys_app.command(name="rotate")
 def keys_rotate(
-    name: Annotated[str, Parameter(help="attestation, dev, staging, production, model or log.")],
+    name: Annotated[str, Parameter(help="attestation, dev, staging, production, model, log or kek.")],
     /,
     *,
     reason: Annotated[str, Parameter(help="Why.")],
     common: Common = DEFAULT,
 ) -> None:
-    """Let a new key take a signing key's place. What the old one signed goes on to count; its private half is destroyed."""
+    """Let a new key take a key's place. What a signing key signed goes on to count; its private half is destroyed.
+
+    `kek` wraps the keys of all stores: they are wrapped anew, and no data is written again.
+    """
     with connect(common.settings()) as client:
         done = client.post("/api/v1/keys/rotations", {"name": name, "reason": reason})
     if common.json:
         render.show_json(done)
+        return
+    if name == "kek":
+        render.line(f"{done['new']} wraps the keys of the stores: {done['wrapped']} anew, and a new one for each store")
+        render.line("nothing else was written again, and nothing stopped")
+        render.line(_KEEP_KEK)
         return
     render.line(f"{name} signs with {done['new']} from now on")
     render.line(f"what {done['old']} signed before {done['until']} counts on")

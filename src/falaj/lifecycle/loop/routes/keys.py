@@ -1,7 +1,8 @@
-"""Signing keys: which sign and which did, replaced and revoked over HTTP. No private key passes here."""
+"""Signing keys: which sign and which did, replaced and revoked over HTTP; and the key-encryption key. No private key passes here."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -13,7 +14,9 @@ from falaj.governance.audit.rotation import KEY as LOG
 from falaj.governance.identity.guard import Guard, actor
 from falaj.governance.signing.model import KEY_REVOKE, KEY_ROTATE
 from falaj.governance.signing.service import KeyService
+from falaj.governance.signing.storekeys import KEK, Rotated
 from falaj.governance.signing.trust import KeyRecord
+from falaj.kernel.access import Principal
 from falaj.lifecycle.loop.keeping.model import KEYS_READ
 from falaj.lifecycle.loop.revoking import RevokingService
 
@@ -33,9 +36,18 @@ class Revocation(BaseModel):
     reason: str = Field(max_length=2000)
 
 
-def build(known: tuple[KeyService, LogKeyService], service: RevokingService, guard: Guard) -> APIRouter:
+class Ports(msgspec.Struct, frozen=True):
+    """What the routes are about; `rotate_kek` replaces the key-encryption key."""
+
+    keys: KeyService
+    log: LogKeyService
+    service: RevokingService
+    rotate_kek: Callable[[Principal, str], Rotated]
+
+
+def build(ports: Ports, guard: Guard) -> APIRouter:
     """The routes. The log's key is not revoked: who holds its vkey decides whom to believe."""
-    keys, log = known
+    keys, log, service = ports.keys, ports.log, ports.service
     routes = guard.router("/api/v1/keys", "keys")
 
     @routes.get("/signing", KEYS_READ)
@@ -45,8 +57,9 @@ def build(known: tuple[KeyService, LogKeyService], service: RevokingService, gua
     @routes.post("/rotations", KEY_ROTATE)
     def rotate(body: Rotation, request: Request) -> dict[str, Any]:
         who = actor(request)
-        if body.name == LOG:
-            replaced: dict[str, Any] = msgspec.to_builtins(log.rotate(who, body.reason))
+        if body.name in (LOG, KEK):
+            done = log.rotate(who, body.reason) if body.name == LOG else ports.rotate_kek(who, body.reason)
+            replaced: dict[str, Any] = msgspec.to_builtins(done)
             return replaced
         ended: dict[str, Any] = msgspec.to_builtins(service.rotate(who, body.name, body.reason))
         return ended

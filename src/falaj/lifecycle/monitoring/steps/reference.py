@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
@@ -25,6 +26,7 @@ from falaj.lifecycle.training.steps.profile import feature_profile, numbers, par
 from falaj.lifecycle.training.steps.split import MOST_CATEGORIES
 from falaj.lifecycle.training.steps.values import values_of
 from falaj.statistics.distances import PARTS_A_DAY
+from falaj.storage.parcels import unpack
 from falaj.workflow.reporting import Reporter
 
 _POLARS = {"float": pl.Float64(), "integer": pl.Int64(), "boolean": pl.Boolean(), "category": pl.String()}
@@ -39,6 +41,7 @@ def run(task: ReferenceTask, report: Reporter) -> ReferenceOutcome:
     report.progress("reading the reference")
     frame = _read(task)
     report.progress("freezing the profile")
+    task = msgspec.structs.replace(task, table=str(unpack(Path(task.table), Path(task.workspace))))
     model = task.model
     inputs = tuple(_input(name, kind, frame[name]) for name, kind in model.inputs.items())
     contract = ModelContract(

@@ -20,6 +20,10 @@ class OnlineValues(Protocol):
         """For each (view digest, key): (event time in µs since 1970, values), or None."""
         ...
 
+    def hold(self, keys: tuple[bytes, ...]) -> None:
+        """Open values with these keys from now on."""
+        ...
+
 
 class Features(msgspec.Struct, frozen=True):
     """What was looked up: by feature one value a row (None where nothing could be used), by view one

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import fcntl
 import time
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from falaj.lifecycle.rollout.model import Route, TrafficPlan, check_plan, split
 from falaj.lifecycle.serving.model import Bundle, LoadReport, Release
 from falaj.lifecycle.serving.plane.files import replace_file
 from falaj.lifecycle.serving.plane.loading import Loader, Version
-from falaj.lifecycle.serving.plane.state import Model, Served, State, empty, permits_of
+from falaj.lifecycle.serving.plane.state import Model, Served, State, empty, online_keys, permits_of
 from falaj.lifecycle.serving.plane.trips import Trips
 from falaj.lifecycle.serving.plane.verify import Trust, check_admission, expiry, open_bundle, read_trust
 from falaj.lifecycle.serving.plane.watching import Challenger, Latest, Watch
@@ -75,6 +76,7 @@ class Generations:
         self.trips = Trips(folder, clock)
         self.state: State = empty()
         self.refused_bundle = ""
+        self.on_online_keys: Callable[[tuple[bytes, ...]], None] = lambda _keys: None
 
     def start(self) -> None:
         """Take the last good bundles, then the one that lies there. Never raises: what is wrong is reported."""
@@ -217,10 +219,12 @@ class Generations:
     def _build(self, bundle: Bundle, digest: str, envelope: dict[str, Any]) -> State:
         """The state that a bundle asks for, as far as its releases hold."""
         permits = permits_of(bundle.access, self._key, self._actions, bundle.environment)
+        online = online_keys(bundle.access, self._key)
         for plan in bundle.plans:
             check_plan(plan)
         if len({p.model for p in bundle.plans}) != len(bundle.plans):
             raise Invalid("a model has two traffic plans", hint="publish one plan for each model", code="bad_plan")
+        self.on_online_keys(online)
         now = self._clock.now()
         loaded: dict[str, tuple[Version, Admission]] = {}
         reports = [self._load(release, loaded, now) for release in bundle.releases]

@@ -1,8 +1,8 @@
 """The prediction journal: every answer is written down before it is sent.
 
-    segment  <journal>/<26 characters>.seg = "FALAJJ1\\n" record*
+    segment  <journal>/<26 characters>.seg = head record*
     record   = length of the payload (u32, little endian)  CRC-32 of the payload (u32, little endian)  payload
-    payload  = a `Prediction` as MessagePack map
+    payload  = a `Prediction` as MessagePack map, encrypted (`ciphers`, which says what a head is)
     prediction id = "p_" <the segment's 26 characters> "_" <offset of the record, hexadecimal>
 
 So a prediction is found with one seek, and the name of a row in it is `<prediction id>/<row>`.
@@ -16,8 +16,9 @@ clock shows another day (replayed days pass quickly: a minute at least lies betw
 What is written survives the death of the process at once (it is in the kernel before the answer
 leaves) and a power cut after at most one second (a thread calls fdatasync; if that fails the process
 ends, because what was not flushed can no longer be told from what was). A cut may tear the last
-record: readers stop before it (and cannot tell a length that was damaged from a cut). Segments hold what callers sent, in clear: they are as confidential
-as the requests.
+record: readers stop before it (and cannot tell a length that was damaged from a cut).
+
+Segments of 0.1 begin with "FALAJJ1\\n" and hold their payloads in clear; they are read and never written.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 
@@ -42,8 +43,10 @@ from falaj.kernel.errors import Integrity, Invalid, NotFound, Unavailable
 from falaj.kernel.files import flush
 from falaj.kernel.ids import new_id
 from falaj.kernel.log import logger
+from falaj.lifecycle.serving.plane.ciphers import HEAD, SEALED, Opener, Sealer
+from falaj.storage.keychain import keys_of
 
-MAGIC = b"FALAJJ1\n"
+_CLEAR = b"FALAJJ1\n"
 SUFFIX = ".seg"
 ROTATE = "rotate"
 """The file in a journal's folder that asks for new segments when it is touched."""
@@ -115,7 +118,6 @@ class Journal:
         self._segment_seconds = segment_seconds
         self._day_seconds = day_seconds
         self._encoder = msgspec.msgpack.Encoder()
-        self._buffer = bytearray(4096)
         self._retired: list[int] = []
         self._dirty = False
         self._began: float | None = None  # when the segment's first record came
@@ -134,11 +136,7 @@ class Journal:
         answer may be given."""
         if record.id != self.next_id:
             raise ValueError("a record carries the id of its place")
-        buffer = self._buffer
-        self._encoder.encode_into(record, buffer, _FRAME.size)
-        payload = memoryview(buffer)[_FRAME.size :]
-        _FRAME.pack_into(buffer, 0, len(payload), zlib.crc32(payload))
-        payload.release()
+        buffer = framed(self._sealer.seal(self._encoder.encode(record), self._offset))
         try:
             written = os.write(self._fd, buffer)
             if written != len(buffer):
@@ -182,9 +180,12 @@ class Journal:
 
     def _open(self) -> None:
         name = new_id("p", self._clock.now())
-        self._fd = _created(self._folder, name.removeprefix("p_") + SUFFIX)
+        segment = name.removeprefix("p_")
+        sealer = Sealer(segment, keys_of(self._folder).reader)
+        self._fd = _created(self._folder, segment + SUFFIX, sealer.head)
+        self._sealer = sealer
         self._prefix = f"{name}_"
-        self._offset = len(MAGIC)
+        self._offset = HEAD
         self._began = None
         self._day = 0
         flush(self._folder)
@@ -207,13 +208,13 @@ class Journal:
             os.fdatasync(self._fd)
 
 
-def _created(folder: Path, name: str) -> int:
+def _created(folder: Path, name: str, head: bytes) -> int:
     """A new segment, locked before anybody can see it."""
     hidden = folder / f".{name}.new"  # no reader takes it for a segment
     descriptor = os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.write(descriptor, MAGIC) != len(MAGIC):
+        if os.write(descriptor, head) != len(head):
             raise OSError("no room for a segment")
         hidden.rename(folder / name)
     except OSError:
@@ -258,6 +259,7 @@ def read_record(folder: Path, prediction_id: str) -> Prediction:
     name, offset = segment_of(prediction_id)
     try:
         with (folder / name).open("rb") as f:
+            beginning = _head(f)
             f.seek(offset)
             payload = _read(f.read(_FRAME.size), f.read)
     except (FileNotFoundError, EOFError) as e:
@@ -268,7 +270,7 @@ def read_record(folder: Path, prediction_id: str) -> Prediction:
         ) from e
     if payload is None:
         raise _damaged(name, offset)
-    record = _decoded(payload, name, offset)
+    record = _Decoder(folder / name, beginning).decode(payload, offset)
     if record.id != prediction_id.partition("/")[0]:
         raise _damaged(name, offset)
     return record
@@ -284,19 +286,24 @@ def iter_records(path: Path) -> Iterator[Prediction]:
 
 def records_from(path: Path, offset: int) -> Iterator[tuple[Prediction, int]]:
     """The records at and after `offset` (0: from the start), each with the offset behind it, to go on from later."""
+    decoder: _Decoder | None = None
     for payload, behind in payloads_from(path, offset):
-        yield _decoded(payload, path.name, behind - len(payload) - _FRAME.size), behind
+        if decoder is None:  # not before there is a record: a segment without any needs no key
+            with path.open("rb") as f:
+                decoder = _Decoder(path, _head(f))
+        yield decoder.decode(payload, behind - len(payload) - _FRAME.size), behind
 
 
 def payloads_from(path: Path, offset: int) -> Iterator[tuple[bytes, int]]:
-    """As `records_from`, but the bytes of each record."""
+    """As `records_from`, but the bytes of each record as they stand there: no key is needed."""
     size = path.stat().st_size
     with path.open("rb") as f:
-        if f.read(len(MAGIC)) != MAGIC:
-            if size <= len(MAGIC):
+        head = _head(f)
+        if not head:
+            if size < HEAD:
                 return
             raise _damaged(path.name, 0)
-        offset = max(offset, len(MAGIC))
+        offset = max(offset, len(head))
         f.seek(offset)
         while offset < size:
             frame = f.read(_FRAME.size)
@@ -318,7 +325,7 @@ def frames_of(path: Path) -> Iterator[tuple[bytes, int]]:
     Raises `Integrity` for a file that is no segment, and for a length that cannot be one.
     """
     with path.open("rb") as f:
-        if f.read(len(MAGIC)) != MAGIC:
+        if not _head(f):
             raise _damaged(path.name, 0)
         while len(frame := f.read(_FRAME.size)) == _FRAME.size and any(frame):
             length, _ = _FRAME.unpack(frame)
@@ -328,6 +335,21 @@ def frames_of(path: Path) -> Iterator[tuple[bytes, int]]:
             if len(payload) < length:
                 return
             yield payload, f.tell()
+
+
+def has_records(path: Path) -> bool:
+    """Whether anything stands in a segment behind its head."""
+    with path.open("rb") as f:
+        return path.stat().st_size > max(len(_head(f)), len(_CLEAR))
+
+
+def _head(f: BinaryIO) -> bytes:
+    """What a segment begins with, read up to its first record; empty when it is not whole, or no segment's."""
+    head = f.read(len(_CLEAR))
+    if head == SEALED:
+        head += f.read(HEAD - len(SEALED))
+        return head if len(head) == HEAD else b""
+    return head if head == _CLEAR else b""
 
 
 def _read(frame: bytes, read: Any) -> bytes | None:
@@ -343,11 +365,22 @@ def _read(frame: bytes, read: Any) -> bytes | None:
     return payload if zlib.crc32(payload) == crc else None
 
 
-def _decoded(payload: bytes, name: str, offset: int) -> Prediction:
-    try:
-        return _decoder.decode(payload)
-    except (msgspec.DecodeError, UnicodeDecodeError) as e:
-        raise _damaged(name, offset) from e
+class _Decoder:
+    """Reads the payloads of one segment. Raises `Integrity` when no key that is held opens it."""
+
+    def __init__(self, path: Path, head: bytes) -> None:
+        self._name = path.name
+        self._opener = Opener(path.stem, head, keys_of(path).journal) if head.startswith(SEALED) else None
+
+    def decode(self, payload: bytes, offset: int) -> Prediction:
+        """The record whose payload stands at an offset. Raises `Integrity`."""
+        plain = payload if self._opener is None else self._opener.open(payload, offset)
+        if plain is None:
+            raise _damaged(self._name, offset)
+        try:
+            return _decoder.decode(plain)
+        except (msgspec.DecodeError, UnicodeDecodeError) as e:
+            raise _damaged(self._name, offset) from e
 
 
 def _damaged(name: str, offset: int) -> Integrity:

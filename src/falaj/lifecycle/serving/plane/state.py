@@ -18,7 +18,7 @@ from falaj.kernel.access import Action, Principal, Question, Resource
 from falaj.kernel.clock import parse_iso
 from falaj.kernel.errors import Denied, Integrity, NotFound, Unavailable
 from falaj.lifecycle.rollout.model import place, share
-from falaj.lifecycle.serving.model import PEPPER, Access, Killed, LoadReport
+from falaj.lifecycle.serving.model import ONLINE_KEY, PEPPER, Access, Killed, LoadReport
 from falaj.lifecycle.serving.plane.loading import Version
 from falaj.lifecycle.serving.plane.watching import Latest, Watch
 
@@ -75,6 +75,11 @@ def permits_of(access: Access, key: X25519PrivateKey, actions: Iterable[Action],
             hint="publish the bundle again",
             code="unreadable_payload",
         ) from e
+
+
+def online_keys(access: Access, key: X25519PrivateKey) -> tuple[bytes, ...]:
+    """The keys of the online store in a bundle. Raises `Integrity`."""
+    return tuple(unseal(key, sealed, ONLINE_KEY) for sealed in access.online)
 
 
 def _policy(access: Access, actions: tuple[Action, ...]) -> Decider:

@@ -28,6 +28,7 @@ class Trust(msgspec.Struct, frozen=True):
     environment: str
     keys: Keys
     model: Keys
+    journal: bytes = b""
 
 
 def read_trust(path: Path) -> Trust:
@@ -51,7 +52,7 @@ def trust_of(file: TrustFile) -> Trust:
         name = sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
         return Trusted(key, file.until.get(name, ""), name in file.revoked)
 
-    return Trust(file.environment, tuple(map(parsed, file.keys)), tuple(map(parsed, file.model)))
+    return Trust(file.environment, tuple(map(parsed, file.keys)), tuple(map(parsed, file.model)), file.journal)
 
 
 def open_bundle(envelope: dict[str, Any], trust: Trust) -> tuple[Bundle, str]:

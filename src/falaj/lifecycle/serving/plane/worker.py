@@ -29,6 +29,7 @@ from falaj.lifecycle.serving.plane.journal import ROTATE, Journal
 from falaj.lifecycle.serving.plane.loading import Loader
 from falaj.lifecycle.serving.plane.shadows import Shadows
 from falaj.lifecycle.serving.plane.verify import read_trust
+from falaj.storage.keychain import Keys, hold
 
 WATCH_SECONDS = 0.1
 STATUS_SECONDS = 1.0
@@ -58,8 +59,11 @@ class Worker:
         trust = read_trust(folder / "trust.json")
         key = plane_key(folder)
         self._environment = trust.environment
+        self._reader = b""
+        self._hold(trust.journal)
         self._journal = Journal(folder / "journal", clock)
         self._generations = Generations(folder, trust, key, Loader(trust, key, blobs), clock, PLANE_ACTIONS)
+        self._generations.on_online_keys = online.hold
         self._shadows = Shadows(folder / "journal", clock, self.name)
         self._inference = Inference(online, self._journal, clock, self.name, self._shadows)
         self._asked = self._rotation()
@@ -140,6 +144,7 @@ class Worker:
         while not self._stop.wait(WATCH_SECONDS):
             try:
                 changed = self._generations.poll() or self._news
+                self._hold(self._generations.trust.journal)
                 if changed or time.monotonic() - said >= STATUS_SECONDS:
                     said = time.monotonic()
                     self._news = False
@@ -151,6 +156,12 @@ class Worker:
             if os.getppid() != parent:
                 self._log.error("the supervisor is gone, ending")
                 os.kill(os.getpid(), signal.SIGTERM)  # again until it is heard: a worker that starts may lose one
+
+    def _hold(self, reader: bytes) -> None:
+        """Seal new segments to this key."""
+        if reader != self._reader:
+            self._reader = reader
+            hold(self._folder / "journal", Keys(reader=reader))
 
     def _turn_journals(self) -> None:
         """End segments that have had their time or that somebody asks to end, in the threads that write them."""

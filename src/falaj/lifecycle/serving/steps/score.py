@@ -30,12 +30,15 @@ from falaj.lifecycle.data.steps.tables import Piece, Reject, columns_of, moments
 from falaj.lifecycle.features.steps.join import ViewFrame, enriched, timeline
 from falaj.lifecycle.features.steps.views import KNOWN, Transform, view_rows
 from falaj.lifecycle.serving.model import REJECTS, SCORES, ScoreOutcome, ScoreTask
-from falaj.lifecycle.serving.plane.journal import BATCH_ROLE, MAGIC, SUFFIX, Prediction, framed
+from falaj.lifecycle.serving.plane.ciphers import Sealer
+from falaj.lifecycle.serving.plane.journal import BATCH_ROLE, SUFFIX, Prediction, framed
 from falaj.lifecycle.serving.plane.loading import Loader, Version
 from falaj.lifecycle.serving.plane.verify import check_admission, trust_of
 from falaj.lifecycle.training.encoding import Encoder, Values
 from falaj.lifecycle.training.steps.values import Flags, values_of
+from falaj.storage.keychain import keys_of
 from falaj.storage.lake import delta
+from falaj.storage.parcels import unpack
 from falaj.workflow.reporting import Reporter
 
 RECORD_ROWS = 100
@@ -62,6 +65,7 @@ def run(task: ScoreTask, code: Callable[[], Code], report: Reporter, key: str) -
     rows can be scored.
     """
     report.progress("verifying the version")
+    task = msgspec.structs.replace(task, table=str(unpack(Path(task.table), Path(task.workspace))))
     version = load(task, key)
     live = code() if task.views or task.source else Code({})
     scoring = Scoring(task, version, live)
@@ -86,10 +90,10 @@ class Segment:
     """A segment of the prediction journal that is written at once and then only read."""
 
     def __init__(self, path: Path) -> None:
+        self._sealer = Sealer(path.stem, keys_of(path).reader)
         self._file = path.open("wb")
-        self._file.write(MAGIC)
         self._prefix = f"p_{path.stem}_"
-        self._offset = len(MAGIC)
+        self._offset = self._file.write(self._sealer.head)
 
     @property
     def next_id(self) -> str:
@@ -98,7 +102,7 @@ class Segment:
 
     def append(self, record: Prediction) -> None:
         """Write a record whose id is `next_id`."""
-        self._offset += self._file.write(framed(msgspec.msgpack.encode(record)))
+        self._offset += self._file.write(framed(self._sealer.seal(msgspec.msgpack.encode(record), self._offset)))
 
     def close(self) -> None:
         """Survives a power cut from here on."""
