@@ -20,9 +20,11 @@ from falaj.governance.changes.store import SqlApprovalStore
 from falaj.governance.door import Auditor, Authoriser, Door, operations
 from falaj.governance.identity.service import IdentityService
 from falaj.governance.identity.store import SqlIdentityStore
+from falaj.governance.policy.informed import InformedDecider
+from falaj.governance.policy.schema import FACTS
 from falaj.governance.policy.service import PolicyInForce, PolicyService
 from falaj.governance.policy.store import SqlPolicyStore
-from falaj.kernel.access import Principal
+from falaj.kernel.access import Principal, Question
 from falaj.storage.sql.schema import metadata
 from falaj.storage.sql.sqlite import SqliteDatabase
 
@@ -46,6 +48,12 @@ class StillClock:
         self.shows += timedelta(**much)
 
 
+def usable(question: Question) -> dict[str, Any]:
+    """What the loop knows of a thing that rests on no data of the home."""
+    known = {"quarantined": False, "region": "", "regions": []}
+    return {name: value for name, value in known.items() if name in FACTS.get(question.resource.type, {})}
+
+
 class Desk:
     """What governance is made of, put together as the control plane does it."""
 
@@ -59,6 +67,8 @@ class Desk:
         )
         self.audit = AuditService(self.database, store, publisher)
         self.in_force = PolicyInForce(actions())
+        self.informed = InformedDecider(self.in_force)
+        self.informed.learn_from(usable)  # there is no data here
         self.door = self.make_door()
         self.identity = IdentityService(self.database, SqlIdentityStore(), self.door, PEPPER, actions())
         self.policy = PolicyService(self.database, SqlPolicyStore(), self.door, self.in_force, self.identity.holders)
@@ -66,7 +76,7 @@ class Desk:
 
     def make_door(self, authoriser: Authoriser | None = None, auditor: Auditor | None = None) -> Door:
         """A door that differs in one part."""
-        return Door(self.database, authoriser or self.in_force, auditor or self.audit, self.clock)
+        return Door(self.database, authoriser or self.informed, auditor or self.audit, self.clock)
 
     def entries(self, **conditions: Any) -> list[Entry]:
         """What is in the log, oldest first."""

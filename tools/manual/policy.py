@@ -18,7 +18,10 @@ from tools.manual.http import routes
 from tools.manual.tables import table
 
 _SOMEBODY = {"__entity": {"type": "Principal", "id": "somebody-else"}}
-_FAVOURABLE = {"author": _SOMEBODY, "purpose": "asked", "purposes": ["asked"]}
+_FAVOURABLE = {
+    "author": _SOMEBODY, "proposed_by": _SOMEBODY, "purpose": "asked", "purposes": ["asked"], "quarantined": False, "region": "",
+    "regions": [],
+}  # fmt: skip
 """Facts under which no rule of the default policy forbids: another author, a purpose that the data allows."""
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)

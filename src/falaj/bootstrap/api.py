@@ -78,6 +78,7 @@ def _loop_routes(plane: ControlPlane, guard: Guard) -> list[APIRouter]:
         monitoring=plane.monitoring,
         audit=plane.audit,
         overview=OverviewService(_known_of_the_loop(plane)),
+        glass=plane.oversight.glass,
         set_clock=plane.set_clock,
         home=str(plane.layout.home),
         clock=plane.clock,
@@ -129,14 +130,16 @@ def _known_of_the_loop(plane: ControlPlane) -> overview.Ports:
 
 
 def _facts(plane: ControlPlane, kind: str, name: str) -> dict[str, Any]:
-    """What the registry knows of a resource that rules look at."""
+    """What the home knows of a resource that rules look at."""
+    project = plane.oversight.tenants.of(kind, name)
+    of_data = {**plane.oversight.restrictions.of(kind, name), **({"project": project} if project else {})}
     model, at, number = name.partition("@")
     if kind != "ModelVersion" or not at or not number.isdecimal():
-        return {}
+        return of_data
     try:
-        return {"author": plane.registry.version(model, int(number)).author}
+        return {**of_data, "author": plane.registry.version(model, int(number)).author}
     except NotFound:
-        return {}
+        return of_data
 
 
 def _record(journal: Path, prediction: str) -> loop_past.Record | None:

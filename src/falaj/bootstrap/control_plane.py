@@ -43,6 +43,7 @@ from falaj.governance.lineage import model as lineage_model
 from falaj.governance.lineage.service import LineageService
 from falaj.governance.lineage.store import SqlLineageStore
 from falaj.governance.policy import model as policy_model
+from falaj.governance.policy.informed import InformedDecider
 from falaj.governance.policy.service import PolicyInForce, PolicyService
 from falaj.governance.policy.store import SqlPolicyStore
 from falaj.governance.signing import model as signing_model
@@ -244,7 +245,8 @@ class ControlPlane:
         )
         self.audit = AuditService(self.database, SqlAuditStore(), self.publisher)
         in_force = PolicyInForce(actions())
-        self.door = Door(self.database, in_force, self.audit, self.clock)
+        self.informed = InformedDecider(in_force)
+        self.door = Door(self.database, self.informed, self.audit, self.clock)
         self.identity = IdentityService(self.database, SqlIdentityStore(), self.door, self.keys.pepper, actions())
         self.policy = PolicyService(self.database, SqlPolicyStore(), self.door, in_force, self.identity.holders)
         self.sessions = SessionService(self.identity, SystemClock())
@@ -345,6 +347,7 @@ class ControlPlane:
             self.database, SqlBundleStore(), self.rollouts[name], self.registry, self.blobs, tokens, self.signers[name],
             self.keys.pepper, partial(self.policy.layers, name), self.fallbacks if name == PRODUCTION else NoKills(),
             partial(self.store_keys.keys, storekeys.ONLINE),
+            partial(self.definitions.owners, "models"),
         )  # fmt: skip
         return serving.ServingService(self.door, ports, target)
 
@@ -516,7 +519,8 @@ class ControlPlane:
             OversightAround(
                 self.database, self.door, self.audit, self.inventory, self.kills, self.fallbacks, self.changes,
                 self.waivers, self.definitions, self.registry, self.training, self.rollouts, planes, self.quality,
-                self.incidents, self.withdrawing, self.clock,
+                self.incidents, self.withdrawing, self.clock, self.data, self.informed, self.settings.region,
+                self.layout.plane / "journal",
             )
         )  # fmt: skip
 
@@ -525,7 +529,7 @@ class ControlPlane:
             IntakeAround(
                 self.settings, self.database, self.door, self.blobs, self.identity, self.lineage, self.defined,
                 self.measuring, self.evidence, self.registry, self.waivers, self.rollouts,
-                self.withdrawing, self.incidents, self.steps, self.workflows, self.clock, self.oversight.overseeing.look,
+                self.withdrawing, self.incidents, self.steps, self.workflows, self.clock, self.oversight.look,
             )
         )  # fmt: skip
 

@@ -23,6 +23,8 @@ from falaj.storage.sql.database import Database, Tx
 from falaj.storage.sql.schema import metadata
 
 T = TypeVar("T")
+WITHIN = "within-the-project"
+"""The platform's rule about tokens that are bound to a project."""
 
 operations = Table(
     "operations",
@@ -96,7 +98,7 @@ class Door:
 
     def check(self, intent: Intent) -> Decision:
         """Authorise without changing; a denial is audited and raised."""
-        decision = self._authoriser.decide(Question(intent.actor, intent.action.name, intent.resource, intent.context))
+        decision = self._decided(intent)
         if not decision.allowed:
             self._record(
                 intent, "denied", {"rules": list(decision.rules), "reason": decision.reason, "hint": decision.hint}
@@ -109,16 +111,22 @@ class Door:
             )
         return decision
 
+    def check_within(self, intent: Intent) -> None:
+        """Deny what is not known to belong to the project that a token is bound to, before anything is looked at: who may
+        not see a thing is not told whether it is there. Other rules wait until all the facts are known."""
+        if intent.actor.project and WITHIN in self._decided(intent).rules:
+            self.check(intent)
+
     def allows(self, intent: Intent) -> bool:
         """Whether `check` would pass, to decide what to offer or to leave out. Nothing is recorded."""
-        return self._authoriser.decide(
-            Question(intent.actor, intent.action.name, intent.resource, intent.context)
-        ).allowed
+        return self._decided(intent).allowed
+
+    def _decided(self, intent: Intent) -> Decision:
+        return self._authoriser.decide(Question(intent.actor, intent.action.name, intent.resource, intent.context))
 
     def read(self, intent: Intent) -> None:
         """Authorise and audit the reading of something sensitive, before it is read."""
-        self.check(intent)
-        self._record(intent, "done", {})
+        self._record(intent, "done", _under(self.check(intent)))
 
     def refuse(self, intent: Intent, error: FalajError) -> None:
         """Audit that something was refused before it came to a change, with the reason."""
@@ -135,7 +143,7 @@ class Door:
             if intent.operation_id
             else msgspec.structs.replace(intent, operation_id=new_id("op", self.clock.now()))
         )
-        self.check(intent)
+        under = _under(self.check(intent))
 
         def work(tx: Tx) -> Any:
             earlier = tx.execute(select(operations).where(operations.c.operation_id == intent.operation_id)).first()
@@ -152,7 +160,7 @@ class Door:
                     at=iso(self.clock.now()),
                 )
             )
-            self._auditor.record(tx, self._event(intent, "done", done.detail))
+            self._auditor.record(tx, self._event(intent, "done", {**done.detail, **under}))
             return msgspec.json.decode(text)  # what a repeated operation would get
 
         try:
@@ -183,6 +191,11 @@ class Door:
             operation_id=intent.operation_id,
             detail={**context, **intent.detail, **detail},
         )
+
+
+def _under(decision: Decision) -> dict[str, Any]:
+    """What the entry of something says that only break-glass allowed."""
+    return {"break_glass": decision.under} if decision.under else {}
 
 
 def _same(earlier: Any, intent: Intent) -> Any:

@@ -10,13 +10,17 @@ import msgspec
 class Principal(msgspec.Struct, frozen=True):
     """Someone who acts: a person or a service, with the roles that hold now.
 
-    `scope` are the actions and groups that the token at hand is good for; None is all that the roles give.
+    `scope` are the actions and groups that the token at hand is good for; None is all that the roles give. `glass` are
+    actions beyond the roles, by break-glass; only what decides fills it in, and whatever stood there before is forgotten.
+    `project` is the one that the token at hand is bound to; empty: none.
     """
 
     name: str
     kind: str = "person"  # person | service
     roles: tuple[str, ...] = ()
     scope: tuple[str, ...] | None = None
+    glass: tuple[str, ...] = ()
+    project: str = ""
 
 
 class Action(msgspec.Struct, frozen=True):
@@ -50,13 +54,17 @@ class Question(msgspec.Struct, frozen=True):
 
 
 class Decision(msgspec.Struct, frozen=True):
-    """The answer, with the rules that decided it. `errors` not empty means denied; `hint` is the rules' own advice."""
+    """The answer, with the rules that decided it. `errors` not empty means denied; `hint` is the rules' own advice.
+
+    `under` names the break-glass without which it would not be allowed; the audit entry has it.
+    """
 
     allowed: bool
     rules: tuple[str, ...] = ()
     errors: tuple[str, ...] = ()
     reason: str = ""
     hint: str = ""
+    under: str = ""
 
 
 SYSTEM = Principal(name="falaj", kind="service", roles=("system",))

@@ -45,6 +45,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The SPIFFE trust domain that identities in certificates must be of."""
     plane_workers: int = msgspec.field(default=1)
     """Data plane processes; one a core serves most."""
+    region: str = ""
+    """Where this home keeps and works on data, as sources name it; data of another region is refused, and with no region
+    here data of any."""
     environment: str = "production"
     """The environment that `falaj predict` asks when it is not told: staging or production."""
     approvals: int = 1

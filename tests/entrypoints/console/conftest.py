@@ -346,6 +346,7 @@ class Home:
     """A `ConsoleReader` with one home in it. `reads` remembers what was asked for."""
 
     def __init__(self) -> None:
+        self.glass: tuple[str, ...] = ()
         self.replay: v.Replay | None = v.Replay("2013-11-04T08:00:00.000Z", 60.0)
         self.shown = overview()
         self.model_page = model()
@@ -359,7 +360,7 @@ class Home:
         self.reads: list[str] = []
 
     def frame(self) -> v.Frame:
-        return v.Frame("flights", "production", NOW, self.replay)
+        return v.Frame("flights", "production", NOW, self.replay, self.glass)
 
     def overview(self, viewer: Principal) -> v.Overview:
         self.reads.append("overview")

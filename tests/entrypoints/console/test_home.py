@@ -120,7 +120,7 @@ class Browser:
 @pytest.fixture(scope="class")
 def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     folder = tmp_path_factory.mktemp("console")
-    opened = ControlPlane(Settings(home=folder / "home", project=folder))
+    opened = ControlPlane(Settings(home=folder / "home", project=folder, region="us"))
     try:
         opened.start()
         yield opened

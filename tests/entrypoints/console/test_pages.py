@@ -178,6 +178,14 @@ def test_empty_homes_say_what_to_do_next(console: Any) -> None:
     assert "Nothing is open" in get(console, "/incidents").text
 
 
+def test_every_page_says_that_the_glass_is_broken(console: Any) -> None:
+    assert "Break-glass." not in get(console, "/").text
+    console.home.glass = ("ann may rollout.steer until 2013-11-04T12:00, let by <b>bob</b>",)
+    for path in ("/", "/models/flight-delay", "/audit", "/incidents"):
+        text = get(console, path).text
+        assert "Break-glass." in text and "let by &lt;b&gt;bob&lt;/b&gt; UTC" in text
+
+
 def test_the_overview_tells_how_things_are(console: Any) -> None:
     text = get(console, "/").text
     for fact in (

@@ -10,6 +10,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
+
 from falaj.governance.policy.decide import Decider, Layers, layered
 from falaj.governance.policy.schema import FACTS, principal_fact
 from falaj.governance.policy.statements import invalid, statements, unnamed
@@ -28,21 +30,49 @@ PURPOSES: dict[str, dict[str, Any]] = {
     "unlisted": {"purpose": "operations"},
     "undeclared": {"purposes": ["operations"]},
 }
+_USABLE: dict[str, Any] = {"quarantined": False, "region": "ae", "regions": ["ae"]}
+_OF_DATA: dict[str, dict[str, Any]] = {
+    "nothing": {},
+    "usable": _USABLE,
+    "anywhere": {**_USABLE, "region": "", "regions": []},
+    "quarantined": {**_USABLE, "quarantined": True},
+    "elsewhere": {**_USABLE, "regions": ["ae", "eu"]},
+    "nowhere": {"quarantined": False, "regions": []},
+}
 ALSO: dict[str, dict[str, dict[str, Any]]] = {
     "ModelVersion": {
-        "nothing": {},
-        "one-person": {"tier": "one-person", "regulated": False},
-        "regulated": {"tier": "one-person", "regulated": True},
-        "untold": {"tier": "one-person"},
-        "limited": {"tier": "limited", "regulated": False},
+        **_OF_DATA,
+        "one-person": {"tier": "one-person", "regulated": False, **_USABLE},
+        "regulated": {"tier": "one-person", "regulated": True, **_USABLE},
+        "untold": {"tier": "one-person", **_USABLE},
+        "limited": {"tier": "limited", "regulated": False, **_USABLE},
+        "one-held": {"tier": "one-person", "regulated": False, **_USABLE, "quarantined": True},
     },
-    "Model": {"nothing": {}, "proposed-by-self": {}, "proposed-by-other": {}},
+    "Model": {**_OF_DATA, "proposed-by-self": {}, "proposed-by-other": {}},
+    "Glass": {"nothing": {}, "proposed-by-self": {}, "proposed-by-other": {}},
+    "FeatureView": _OF_DATA,
+    "Dataset": {
+        "nothing": {},
+        "usable": {"region": "ae", "regions": ["ae"]},
+        "anywhere": {"region": "", "regions": []},
+        "elsewhere": {"region": "", "regions": ["ae"]},
+        "nowhere": {"regions": []},
+    },
 }
 """What else may be known of a resource of this type; who proposed is filled in for each question."""
 FOLDER = resources.files("falaj.governance.policy")
 FILES = ("platform.cedar", "default.cedar", *(f"environments/{name}.cedar" for name in HOSTED))
 PLATFORM, NOBODY = "platform", "nobody"
 SCOPE = "within-the-tokens-scope"
+BREAK_GLASS = frozenset({
+    "changes.approve", "changes.reject", "changes.revoke_approval", "changes.kill", "rollout.start", "rollout.steer",
+    "loop.cancel_flow", "monitoring.resolve_incident",
+})  # fmt: skip
+"""What break-glass can give, to whoever has it and whatever their roles; no more than that, and over no forbid."""
+WITHIN = (
+    "within-the-project"  # for whoever has a token that is bound to a project, of all that is not known to be in it
+)
+OTHERS = "only-the-platform"  # where a line names another rule too, it is that one alone that forbids the platform
 _ALSO = tuple({name for states in ALSO.values() for name in states})
 _VERDICTS = ("yes", "-", "NO")
 
@@ -89,22 +119,31 @@ class Oracle:
     def actions(self) -> set[str]:
         return set(self._lines)
 
-    def tells_apart(self, action: Action) -> bool:
-        """Whether some line of an action looks at what else is known."""
-        return any(line.states.also != "*" for line in self._lines.get(action.name, ()))
+    def tells_apart(self, action: Action) -> frozenset[str]:
+        """What some line of an action looks at, by the table's columns."""
+        lines = self._lines.get(action.name, ())
+        return frozenset(name for name in State._fields if any(getattr(line.states, name) != "*" for line in lines))
 
     def expected(
-        self, action: Action, state: State, roles: Iterable[str], scope: Iterable[str] | None = None
+        self,
+        action: Action,
+        state: State,
+        roles: Iterable[str],
+        scope: Iterable[str] | None = None,
+        glass: Iterable[str] = (),
     ) -> Answer:
-        """The answer to whoever has these roles and a token of this scope."""
+        """The answer to whoever has these roles, a token of this scope, and these actions by break-glass."""
         found = [line for line in self._lines.get(action.name, ()) if line.matches(state)]
         assert len(found) == 1, f"{len(found)} lines speak of {action.name} in {state}"
         (line,) = found
         verdicts = {line.verdicts[role] for role in tuple(roles) or (NOBODY,)}
         forbids = line.forbids if "NO" in verdicts else frozenset()
+        if tuple(roles) == (PLATFORM,):
+            forbids -= {OTHERS}
         if scope is not None and not {action.name, action.group} & set(scope):
             forbids |= {SCOPE}
-        return Answer("yes" in verdicts and not forbids, forbids)
+        more = tuple(roles) != (PLATFORM,) and action.name in BREAK_GLASS and action.name in glass
+        return Answer(("yes" in verdicts or more) and not forbids, forbids)
 
 
 class Answer(NamedTuple):
@@ -127,11 +166,18 @@ class Cell(NamedTuple):
     role: str
     answer: Answer
     scope: tuple[str, ...] | None = None
+    glass: tuple[str, ...] = ()
+    projects: tuple[str, str | None] = ("", None)  # of the token, and of the resource
 
     def question(self) -> Question:
         roles = () if self.role == NOBODY else (self.role,)
-        who = SYSTEM if self.role == PLATFORM else Principal("asker", roles=roles, scope=self.scope)
-        return question(who, self.action, self.state)
+        who = SYSTEM if self.role == PLATFORM else Principal("asker", roles=roles, scope=self.scope, glass=self.glass)
+        of, belongs = self.projects
+        asked = question(msgspec.structs.replace(who, project=of), self.action, self.state)
+        if belongs is None:
+            return asked
+        attributes = {**asked.resource.attributes, "project": belongs}
+        return msgspec.structs.replace(asked, resource=msgspec.structs.replace(asked.resource, attributes=attributes))
 
 
 def question(who: Principal, action: Action, state: State, name: str = "it", other: str = "somebody-else") -> Question:
@@ -147,19 +193,25 @@ def question(who: Principal, action: Action, state: State, name: str = "it", oth
     return Question(who, action.name, Resource(action.resource, name, facts))
 
 
-def states(action: Action, told_apart: bool = True) -> Iterator[State]:
-    """Every state that the resource of an action can be in; where the table does not tell apart what else is known,
-    that goes round instead of being combined with everything."""
+def states(action: Action, told_apart: frozenset[str] = frozenset(State._fields)) -> Iterator[State]:
+    """Every state that the resource of an action can be in.
+
+    Where the table does not tell apart what else is known, that goes round instead of being combined with everything;
+    where it does, what it does not tell apart goes round.
+    """
     facts = FACTS.get(action.resource, {})
     also = tuple(ALSO.get(action.resource, ("nothing",)))
-    known = itertools.product(
-        ENVIRONMENTS if "environment" in facts else ENVIRONMENTS[:1],
-        AUTHORS if "author" in facts else AUTHORS[:1],
-        PURPOSES if "purpose" in facts else ("unknown",),
-    )
-    for n, (environment, author, purpose) in enumerate(known):
-        for more in also if told_apart else (also[n % len(also)],):
-            yield State(environment, author, purpose, more)
+    known: dict[str, tuple[str, ...]] = {
+        "environment": ENVIRONMENTS if "environment" in facts else ENVIRONMENTS[:1],
+        "author": AUTHORS if "author" in facts else AUTHORS[:1],
+        "purpose": tuple(PURPOSES) if "purpose" in facts else ("unknown",),
+        "also": also,
+    }
+    apart = told_apart if "also" in told_apart else frozenset(known) - {"also"}
+    combined = itertools.product(*(values if name in apart else ("",) for name, values in known.items()))
+    for n, values in enumerate(combined):
+        every = zip(known.items(), values, strict=True)
+        yield State(*(value or round_[n % len(round_)] for (_, round_), value in every))
 
 
 def cells(oracle: Oracle, actions: Iterable[Action]) -> Iterator[Cell]:
@@ -173,6 +225,17 @@ def cells(oracle: Oracle, actions: Iterable[Action]) -> Iterator[Cell]:
                 if role != PLATFORM or scope is None:
                     asked = () if role == NOBODY else (role,)
                     yield Cell(action, state, role, oracle.expected(action, state, asked, scope), scope)
+            for role in ("viewer", "platform-admin") if n == 0 else ():
+                for belongs in ("shop", "Shop", "", None):
+                    answer = oracle.expected(action, state, (role,))
+                    if belongs != "shop":
+                        answer = Answer(False, answer.forbids | {WITHIN})
+                    yield Cell(action, state, role, answer, projects=("shop", belongs))
+            for role in ("viewer", NOBODY) if n == 0 or action.name in BREAK_GLASS else ():
+                roles, other = () if role == NOBODY else (role,), "audit.read" if n % 2 else "identity.grant"
+                for scope, glass in ((None, (action.name, other)), (None, (other,)), (("read",), (action.name,))):
+                    answer = oracle.expected(action, state, roles, scope, glass)
+                    yield Cell(action, state, role, answer, scope, glass)
 
 
 def differing(oracle_cells: Iterable[Cell], decider: Decider) -> Iterator[Cell]:

@@ -16,9 +16,11 @@ from falaj.kernel.errors import Invalid
 POLICY = CedarAuthoriser(policy_text(), actions())
 SPECIAL = {  # forbidden without facts about their resource
     "changes.approve", "training.start", "serving.score", "registry.propose_waiver", "registry.sign_waiver",
-    "changes.approve_own", "changes.validate", "changes.revive",
+    "changes.approve_own", "changes.validate", "changes.revive", "changes.lift_quarantine", "changes.open_glass",
 }  # fmt: skip
-ALSO = {("ml-engineer", "changes.kill")}  # beside what a role's groups hold
+MLE = ("changes.kill", "changes.quarantine", "changes.propose_glass")
+USABLE: dict[str, Any] = {"quarantined": False, "region": "", "regions": []}  # as the platform says of all it knows
+ALSO = {("ml-engineer", action) for action in MLE}  # beside what a role's groups hold
 ALLOWED = {
     "viewer": {"read"},
     "data-scientist": {"read", "engineering", "inference"},
@@ -31,7 +33,8 @@ ALLOWED = {
 
 
 def ask(roles: tuple[str, ...], action: str, attributes: dict[str, Any] | None = None, name: str = "bob") -> Decision:
-    return POLICY.decide(Question(Principal(name, "person", roles), action, Resource("Thing", "t1", attributes or {})))
+    facts = {**USABLE, **(attributes or {})}
+    return POLICY.decide(Question(Principal(name, "person", roles), action, Resource("Thing", "t1", facts)))
 
 
 def person(name: str) -> dict[str, Any]:
@@ -62,7 +65,7 @@ def test_without_a_role_nothing_is_allowed(action: Action) -> None:
 
 @pytest.mark.parametrize("action", actions(), ids=lambda a: a.name)
 def test_the_platform_itself_does_only_its_own(action: Action) -> None:
-    decision = POLICY.decide(Question(SYSTEM, action.name, Resource("Thing", "t1")))
+    decision = POLICY.decide(Question(SYSTEM, action.name, Resource("Thing", "t1", USABLE)))
     assert decision.allowed == (action.group == "system" or action.name == "identity.grant")
 
 
@@ -271,3 +274,28 @@ def test_an_action_that_is_declared_in_two_ways_is_refused() -> None:
     twice = [Action("x.y", "read", "Thing", "look"), Action("x.y", "administration", "Thing", "look")]
     with pytest.raises(Invalid, match="declared twice"):
         CedarAuthoriser(policy_text(), twice)
+
+
+@pytest.mark.parametrize(
+    ("changed", "rules"),
+    [
+        ({}, ()),
+        ({"quarantined": True}, ("not-in-quarantine",)),
+        ({"quarantined": None}, ("not-in-quarantine",)),
+        ({"region": "ae", "regions": ["ae"]}, ()),
+        ({"region": "ae"}, ()),
+        ({"regions": ["ae"]}, ("data-stays-in-its-region",)),
+        ({"region": "ae", "regions": ["ae", "eu"]}, ("data-stays-in-its-region",)),
+        ({"region": "AE", "regions": ["ae"]}, ("data-stays-in-its-region",)),
+        ({"region": None}, ("data-stays-in-its-region",)),
+        ({"regions": None}, ("data-stays-in-its-region",)),
+    ],
+    ids=str,
+)
+def test_data_is_used_only_where_and_while_it_may_be(changed: dict[str, Any], rules: tuple[str, ...]) -> None:
+    facts = {**USABLE, "purpose": "p", "purposes": ["p"], **changed}
+    known = {name: value for name, value in facts.items() if value is not None}
+    question = Question(Principal("bob", "person", ("ml-engineer",)), "training.start", Resource("Model", "m", known))
+    decision = POLICY.decide(question)
+    assert decision.allowed == (not rules) and (decision.allowed or decision.rules == rules)
+    assert decision.allowed or decision.hint

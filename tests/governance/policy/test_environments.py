@@ -21,6 +21,7 @@ from falaj.kernel.environments import ENVIRONMENTS, MEASUREMENT
 POLICY = EnvironmentAuthoriser(actions())
 DEFAULT = CedarAuthoriser(policy_text(), actions())
 BUILDERS = {"data-scientist", "ml-engineer", "platform-admin"}
+USABLE: dict[str, Any] = {"quarantined": False, "region": "", "regions": []}
 JUDGES = {"risk-officer", "platform-admin"}
 ENGINEERS = {"ml-engineer", *JUDGES}
 MAY: dict[tuple[str, str], set[str]] = {
@@ -46,7 +47,9 @@ MAY: dict[tuple[str, str], set[str]] = {
 def ask(role: str, action: str, environment: Any, name: str = "bob") -> Decision:
     author = {"__entity": {"type": "Principal", "id": "ann"}}
     who = SYSTEM if role == "system" else Principal(name, "person", (role,))
-    return POLICY.decide(Question(who, action, Resource("Thing", "t", {"author": author, "environment": environment})))
+    return POLICY.decide(
+        Question(who, action, Resource("Thing", "t", {**USABLE, "author": author, "environment": environment}))
+    )
 
 
 @pytest.mark.parametrize(("action", "environment"), MAY)

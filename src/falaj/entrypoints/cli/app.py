@@ -62,6 +62,8 @@ COMMANDS = {
     "certs": ("commands.certs:certs_app", "Certificates of both planes and of whoever calls them beyond loopback."),
     "revoke": ("commands.oversight:revoke", "Take an approval back, before or after the version was let in. One that has too few then takes no traffic any more."),
     "inventory": ("commands.oversight:inventory_app", "What is known of each model: owner, use, risk tier, validation, fallback."),
+    "quarantine": ("commands.quarantine:quarantine_app", "Datasets and versions that may not be used for now: put there, let out."),
+    "break-glass": ("commands.glass:glass_app", "In an emergency, for hours: what no role of yours allows, let by somebody else."),
     "kill": ("commands.oversight:kill", "Kill a model: within five seconds its declared fallback answers in its place, or nobody."),
     "revive": ("commands.oversight:revive", "Revive a killed model: one person proposes it, another one agrees by the same command."),
     "changes": ("commands.changes:changes_app", "What was changed, by whom, on whose authority, and how to take it back."),

@@ -80,6 +80,7 @@ class HomeReader:
             environment=PRODUCTION,
             now=iso(p.clock.now()),
             replay=Replay(iso(moved.shows), moved.rate) if moved else None,
+            glass=tuple(g.words for g in p.oversight.glass.in_force()),
         )
 
     def overview(self, viewer: Principal) -> Overview:

@@ -20,12 +20,14 @@ class Replay(msgspec.Struct, frozen=True):
 
 
 class Frame(msgspec.Struct, frozen=True):
-    """What stands around every page: which home this is and what time it has."""
+    """What stands around every page: which home this is, what time it has, and who may do more than
+    their roles allow."""
 
     home: str
     environment: str
     now: str
     replay: Replay | None = None
+    glass: tuple[str, ...] = ()
 
 
 class Served(msgspec.Struct, frozen=True):

@@ -28,6 +28,7 @@ ENGLISH = MappingProxyType(
         "keys.slash": "search the audit log",
         "keys.help": "show this list",
         "notice.offline": "The console does not answer. What you see may be old; it tries again by itself.",
+        "glass.title": "Break-glass.",
         "replay.title": "Replay clock.",
         "replay.text": "This home's clock was moved: it shows",
         "replay.rate": "and runs {rate} times as fast as a wall clock.",

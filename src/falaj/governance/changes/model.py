@@ -6,6 +6,8 @@ from datetime import datetime, timedelta
 
 import msgspec
 
+from falaj.governance.changes.glass import GLASS_CLOSE, GLASS_END, GLASS_OPEN, GLASS_PROPOSE, GLASS_READ
+from falaj.governance.changes.holds import QUARANTINE, QUARANTINE_LIFT, QUARANTINE_READ
 from falaj.governance.changes.inventory import (
     INVENTORY_READ,
     INVENTORY_SET,
@@ -27,7 +29,8 @@ REVOKE_OWN = Action("changes.withdraw_approval", "risk", "ModelVersion", "take b
 REVOKE = Action("changes.revoke_approval", "risk", "ModelVersion", "take back somebody else's approval")
 ACTIONS = (
     APPROVE, APPROVE_OWN, REJECT, REVOKE_OWN, REVOKE, INVENTORY_READ, INVENTORY_SET, MODEL_RETIRE, MODEL_VALIDATE, KILL,
-    REVIVE_PROPOSE, REVIVE, CHANGE_READ, CHANGE_REVIEW,
+    REVIVE_PROPOSE, REVIVE, CHANGE_READ, CHANGE_REVIEW, QUARANTINE_READ, QUARANTINE, QUARANTINE_LIFT,
+    GLASS_READ, GLASS_PROPOSE, GLASS_OPEN, GLASS_CLOSE, GLASS_END,
 )  # fmt: skip
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from falaj.governance.changes.glass import Glass
+from falaj.governance.changes.holds import Hold
 from falaj.governance.changes.inventory import Declared, Fact, Kill, Validation
 from falaj.governance.changes.model import Approval, Revoked
 from falaj.governance.changes.records import Review
@@ -75,6 +77,38 @@ class KillStore(Protocol):
 
     def in_force(self, tx: Tx) -> list[Kill]:
         """Those that hold, of all models."""
+        ...
+
+
+class HoldStore(Protocol):
+    """What is in quarantine, and was."""
+
+    def add(self, tx: Tx, hold: Hold) -> None:
+        """Write one down."""
+        ...
+
+    def lift(self, tx: Tx, hold: Hold) -> bool:
+        """Write down who let it out, once; whether it was still held."""
+        ...
+
+    def all(self, tx: Tx) -> list[Hold]:
+        """Newest first."""
+        ...
+
+
+class GlassStore(Protocol):
+    """Every time that somebody was allowed more, or asked for it. None is ever removed."""
+
+    def add(self, tx: Tx, glass: Glass) -> None:
+        """Write one down."""
+        ...
+
+    def change(self, tx: Tx, glass: Glass, before: Glass) -> bool:
+        """Write down how it stands now; whether it stood as `before`."""
+        ...
+
+    def all(self, tx: Tx) -> list[Glass]:
+        """Newest first."""
         ...
 
 

@@ -7,6 +7,8 @@ from typing import Any
 import msgspec
 from sqlalchemy import Column, ColumnElement, Row, String, Table, insert, select, update
 
+from falaj.governance.changes.glass import Glass
+from falaj.governance.changes.holds import Hold
 from falaj.governance.changes.inventory import Fact, Fallback, Kill, Validation
 from falaj.governance.changes.model import Approval, Revoked
 from falaj.governance.changes.records import Review
@@ -69,6 +71,27 @@ reviews = Table(
     Column("id", String, primary_key=True),
     Column("change", String, nullable=False, index=True),
     *(Column(name, String, nullable=False) for name in ("outcome", "text", "reviewer", "at")),
+)
+break_glass = Table(
+    "break_glass",
+    metadata,
+    Column("id", String, primary_key=True),
+    *(
+        Column(name, String, nullable=False)
+        for name in (
+            "actions", "minutes", "reason", "proposed_by", "proposed_at", "opened_by", "opened_at", "opened_reason", "until",
+            "incident", "closed_by", "closed_at",
+        )
+    ),
+)  # fmt: skip
+quarantine = Table(
+    "quarantine",
+    metadata,
+    Column("id", String, primary_key=True),
+    *(
+        Column(name, String, nullable=False)
+        for name in ("kind", "name", "by", "reason", "at", "lifted_by", "lifted_at", "lifted_reason")
+    ),
 )
 
 
@@ -190,3 +213,49 @@ class SqlReviewStore:
         """The newest of a change."""
         row = tx.execute(select(reviews).where(reviews.c.change == change).order_by(reviews.c.id.desc())).first()
         return Review("written", row.outcome, row.text, row.reviewer, row.at) if row else None
+
+
+class SqlGlassStore:
+    """A `GlassStore` over the table above."""
+
+    def add(self, tx: Tx, glass: Glass) -> None:
+        """Write one down."""
+        tx.execute(insert(break_glass).values(_of_glass(glass)))
+
+    def change(self, tx: Tx, glass: Glass, before: Glass) -> bool:
+        """Write down how it stands now; whether it stood as `before`."""
+        c = break_glass.c
+        stood = (c.id == before.id) & (c.until == before.until) & (c.incident == before.incident)
+        stood &= c.closed_at == before.closed_at
+        return tx.execute(update(break_glass).where(stood).values(_of_glass(glass))).rowcount == 1
+
+    def all(self, tx: Tx) -> list[Glass]:
+        """Newest first."""
+        rows = tx.execute(select(break_glass).order_by(break_glass.c.proposed_at.desc(), break_glass.c.id.desc()))
+        return [
+            Glass(**{**{str(k): v for k, v in r._mapping.items()}, "actions": tuple(r.actions.split()), "minutes": float(r.minutes)})
+            for r in rows
+        ]  # fmt: skip
+
+
+def _of_glass(glass: Glass) -> dict[str, Any]:
+    return {**msgspec.structs.asdict(glass), "actions": " ".join(glass.actions), "minutes": repr(glass.minutes)}
+
+
+class SqlHoldStore:
+    """What is in quarantine, and was."""
+
+    def add(self, tx: Tx, hold: Hold) -> None:
+        """Write one down."""
+        tx.execute(insert(quarantine).values(msgspec.structs.asdict(hold)))
+
+    def lift(self, tx: Tx, hold: Hold) -> bool:
+        """Write down who let it out, once."""
+        told = {name: getattr(hold, name) for name in ("lifted_by", "lifted_at", "lifted_reason")}
+        held = (quarantine.c.id == hold.id) & (quarantine.c.lifted_at == "")
+        return tx.execute(update(quarantine).where(held).values(told)).rowcount == 1
+
+    def all(self, tx: Tx) -> list[Hold]:
+        """Newest first."""
+        rows = tx.execute(select(quarantine).order_by(quarantine.c.at.desc(), quarantine.c.id.desc()))
+        return [Hold(**{str(k): v for k, v in r._mapping.items()}) for r in rows]

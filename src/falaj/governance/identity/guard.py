@@ -71,9 +71,11 @@ class Guard:
 
         def check(request: Request) -> None:
             principal = self.identify(request)
+            name = next(iter(request.path_params.values()), "*")
+            intent = Intent(principal, action, Resource(action.resource, str(name)))
+            self._door.check_within(intent)
             if action.group in ("read", "audit"):
-                name = next(iter(request.path_params.values()), "*")
-                self._door.check(Intent(principal, action, Resource(action.resource, str(name))))
+                self._door.check(intent)
 
         return check
 

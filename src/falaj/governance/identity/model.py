@@ -47,6 +47,16 @@ def check_principal(name: str, roles: tuple[str, ...]) -> None:
         )
 
 
+def check_project(name: str) -> None:
+    """Raise `Invalid` unless a token can be bound to this; empty binds it to none."""
+    if name and not _NAME.match(name):
+        raise Invalid(
+            f"{name[:64]!r} names no project",
+            hint="use the name in the project's falaj.toml, or leave --project out",
+            code="bad_token_project",
+        )
+
+
 def check_scope(scope: tuple[str, ...], known: Collection[str]) -> None:
     """Raise `Invalid` unless a token's scope names declared actions and groups only, at least one."""
     unknown = sorted(set(scope) - set(known))

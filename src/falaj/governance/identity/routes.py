@@ -16,13 +16,15 @@ from falaj.kernel.access import Principal
 
 
 class Grant(BaseModel):
-    """A principal, its roles, how long its token lasts, and what it is good for (left out: all that the roles give)."""
+    """A principal, its roles, how long its token lasts, what it is good for (left out: all that the roles give), and
+    the project that it is bound to (left out: none)."""
 
     name: str = Field(max_length=64)
     kind: str = Field(default="person", pattern="^(person|service)$")
     roles: list[str]
     days: int = 90
     scope: list[str] | None = None
+    project: str = Field(default="", max_length=64)
 
 
 def build(identity: IdentityService, sessions: SessionService, guard: Guard) -> APIRouter:
@@ -33,14 +35,21 @@ def build(identity: IdentityService, sessions: SessionService, guard: Guard) -> 
     def tokens() -> list[dict[str, Any]]:
         rows = identity.known_tokens()
         return [
-            {"id": t.id, "principal": t.principal, "roles": t.roles, "expires_at": t.expires_at, "scope": t.scope}
+            {
+                "id": t.id,
+                "principal": t.principal,
+                "roles": t.roles,
+                "expires_at": t.expires_at,
+                "scope": t.scope,
+                "project": t.project,
+            }
             for t in rows
         ]
 
     @routes.post("/tokens", IDENTITY_GRANT)
     def grant(body: Grant, request: Request) -> dict[str, Any]:
         principal = Principal(body.name, body.kind, tuple(body.roles))
-        terms = Terms(body.days, None if body.scope is None else tuple(body.scope))
+        terms = Terms(body.days, None if body.scope is None else tuple(body.scope), body.project)
         answer: dict[str, Any] = msgspec.to_builtins(identity.grant(actor(request), principal, terms))
         return answer
 

@@ -18,6 +18,7 @@ from falaj.governance.identity.model import (
     SIGN_OUT,
     WITHDRAW,
     check_principal,
+    check_project,
     check_scope,
 )
 from falaj.governance.identity.ports import External, IdentityStore
@@ -41,13 +42,16 @@ class NewToken(msgspec.Struct, frozen=True):
     roles: tuple[str, ...]
     expires_at: str
     scope: tuple[str, ...] | None = None
+    project: str = ""
 
 
 class Terms(msgspec.Struct, frozen=True):
-    """What a token is good for: how many days, and which actions and groups; None is all that the roles give."""
+    """What a token is good for: how many days, and which actions and groups (None: all that the roles
+    give), and the project that it is bound to (empty: none)."""
 
     days: int
     scope: tuple[str, ...] | None = None
+    project: str = ""
 
 
 class IdentityService:
@@ -129,7 +133,9 @@ class IdentityService:
         Raises `Conflict` when the operation was done before: its token was shown then and is not kept.
         """
         check_principal(principal.name, principal.roles)
-        days, scope = (terms.days, terms.scope) if isinstance(terms, Terms) else (terms, None)
+        terms = terms if isinstance(terms, Terms) else Terms(terms)
+        days, scope = terms.days, terms.scope
+        check_project(terms.project)
         if scope is not None:
             check_scope(scope, self._scopes)
         if not 1 <= days <= MAX_DAYS:
@@ -148,6 +154,7 @@ class IdentityService:
             roles=principal.roles,
             expires_at=iso(now + timedelta(days=days)),
             scope=scope,
+            project=terms.project,
         )
 
         def do(tx: Tx) -> Done[dict[str, str]]:
@@ -160,6 +167,8 @@ class IdentityService:
         }  # fmt: skip
         if scope is not None:
             detail["scope"] = list(scope)
+        if terms.project:
+            detail["project"] = terms.project
         intent = Intent(actor, IDENTITY_GRANT, Resource("Account", principal.name), operation_id, detail=detail)
         given = self._door.change(intent, do)["id"]
         if given != identifier:
@@ -169,7 +178,7 @@ class IdentityService:
                 code="token_given",
             )
         self._changed()
-        return NewToken(identifier, token, principal.name, principal.roles, known.expires_at, scope)
+        return NewToken(identifier, token, principal.name, principal.roles, known.expires_at, scope, terms.project)
 
     def revoke(self, actor: Principal, token_id: str) -> None:
         """A revoked token is refused from now on. Raises `NotFound`."""
@@ -269,6 +278,7 @@ class Opened(msgspec.Struct, frozen=True):
     scope: tuple[str, ...] | None
     token: str
     until: datetime
+    project: str = ""
 
 
 class SessionService:
@@ -290,7 +300,7 @@ class SessionService:
         code, now = secrets.token_urlsafe(24), self._clock.now()
         with self._lock:
             self._links = _lasting(self._links, now)
-            self._links[code] = Opened(principal.name, principal.scope, token, now + _LINK)
+            self._links[code] = Opened(principal.name, principal.scope, token, now + _LINK, principal.project)
         return code
 
     def open(self, code: str) -> str:
@@ -317,7 +327,9 @@ class SessionService:
             return None
         if session.token and not self._identity.knows(session.token):
             return None
-        return msgspec.structs.replace(self._identity.principal(session.name), scope=session.scope)
+        return msgspec.structs.replace(
+            self._identity.principal(session.name), scope=session.scope, project=session.project
+        )
 
     def close(self, cookie: str) -> Opened | None:
         """End a session, and say what it was; one that is unknown is no error."""

@@ -28,6 +28,7 @@ tokens = Table(
     Column("expires_at", String, nullable=False),
     Column("revoked_at", String),
     Column("scope", String),  # actions and groups; null: all that the roles give
+    Column("project", String),  # null: bound to none
 )
 external_principals = Table(
     "external_principals",
@@ -72,6 +73,7 @@ class SqlIdentityStore:
                 created_at=at,
                 expires_at=token.expires_at,
                 scope=None if token.scope is None else " ".join(token.scope),
+                project=token.project or None,
             )
         )
 
@@ -104,7 +106,16 @@ class SqlIdentityStore:
             .order_by(tokens.c.id)
         )
         return [
-            KnownToken(r.id, r.hash, r.principal, r.kind, tuple(r.roles.split()), r.expires_at, _scope(r.scope))
+            KnownToken(
+                r.id,
+                r.hash,
+                r.principal,
+                r.kind,
+                tuple(r.roles.split()),
+                r.expires_at,
+                _scope(r.scope),
+                r.project or "",
+            )
             for r in tx.execute(query)
         ]
 

@@ -27,7 +27,8 @@ _TOKEN = re.compile(r"(falaj_(?P<id>[0-9a-z]{16})_[A-Za-z0-9_-]{43})_(?P<sum>[0-
 
 
 class KnownToken(msgspec.Struct, frozen=True):
-    """A token as a verifier knows it. `hash` is hex; `expires_at` is RFC 3339; `scope` as in `Principal`."""
+    """A token as a verifier knows it. `hash` is hex; `expires_at` is RFC 3339; `scope` and `project` as in
+    `Principal`."""
 
     id: str
     hash: str
@@ -36,10 +37,11 @@ class KnownToken(msgspec.Struct, frozen=True):
     roles: tuple[str, ...]
     expires_at: str
     scope: tuple[str, ...] | None = None
+    project: str = ""
 
     def principal_of(self) -> Principal:
         """Whom it stands for."""
-        return Principal(self.principal, self.kind, self.roles, self.scope)
+        return Principal(self.principal, self.kind, self.roles, self.scope, project=self.project)
 
 
 def make_token() -> tuple[str, str]:

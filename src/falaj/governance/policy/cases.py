@@ -27,18 +27,21 @@ import msgspec
 
 from falaj.governance.identity.model import ROLES
 from falaj.governance.policy.decide import Decider
-from falaj.governance.policy.schema import FACTS, PRINCIPAL, STRINGS, principal_fact
+from falaj.governance.policy.schema import BOOL, FACTS, PRINCIPAL, PROJECT, STRING, STRINGS, principal_fact
 from falaj.kernel.access import SYSTEM, Action, Principal, Question, Resource
 from falaj.kernel.errors import Invalid
 
 FORMATS = ("toml", "csv")
+_ADDED: dict[str, Any] = {"quarantined": False, "region": "", "regions": []}
+"""What the platform itself adds to a question; a case that does not say it means nothing out of the ordinary."""
 MOST = 20_000
 
 
 class Case(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One question and the answer that is expected. `attributes` are facts about the resource, a principal by its name.
 
-    `scope` are the actions and groups that the token is good for; None is all that the roles give.
+    `scope` are the actions and groups that the token is good for; None is all that the roles give. `project` is the one that
+    it is bound to; empty: none.
     """
 
     action: str
@@ -49,6 +52,7 @@ class Case(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     attributes: dict[str, Any] = {}
     rule: str = ""
     scope: tuple[str, ...] | None = None
+    project: str = ""
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -88,9 +92,10 @@ def question_of(case: Case, actions: Mapping[str, Action]) -> Question:
     unknown = sorted(set(case.roles) - {*ROLES, *SYSTEM.roles})
     if unknown:
         raise _bad(f"there is no role {unknown[0][:80]!r}")
-    kinds = FACTS.get(action.resource, {})
-    facts = {name: _fact(name, value, kinds.get(name), action) for name, value in case.attributes.items()}
-    principal = Principal(case.principal, "person", case.roles, case.scope)
+    kinds = {**FACTS.get(action.resource, {}), PROJECT: STRING}
+    facts = {name: value for name, value in _ADDED.items() if name in kinds}
+    facts |= {name: _fact(name, value, kinds.get(name), action) for name, value in case.attributes.items()}
+    principal = Principal(case.principal, "person", case.roles, case.scope, project=case.project)
     return Question(principal, action.name, Resource(action.resource, case.resource, facts))
 
 
@@ -151,6 +156,11 @@ def _fact(name: str, value: Any, kind: str | None, action: Action) -> Any:
         if not isinstance(value, list | tuple) or not all(isinstance(v, str) for v in value):
             raise _bad(f"{name} is a list of words")
         return list(value)
+    if kind == BOOL:
+        told = {"true": True, "false": False}.get(value) if isinstance(value, str) else value
+        if not isinstance(told, bool):
+            raise _bad(f"{name} is true or false")
+        return told
     if not isinstance(value, str):
         raise _bad(f"{name} is a word")
     return principal_fact(value) if kind == PRINCIPAL else value

@@ -147,6 +147,10 @@ class CedarAuthoriser:
         own: dict[str, Any] = {"kind": principal.kind}
         if principal.scope is not None:
             own["scope"] = [{"__entity": {"type": "Action", "id": name}} for name in principal.scope]
+        if principal.project:
+            own["project"] = principal.project
+        if principal.glass:
+            own["glass"] = [{"__entity": {"type": "Action", "id": name}} for name in principal.glass]
         delta = [
             _entity("Principal", principal.name, [("Role", r) for r in principal.roles], own),
             _entity(resource.type, resource.id, [], resource.attributes),

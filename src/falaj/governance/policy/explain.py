@@ -15,7 +15,7 @@ import msgspec
 
 from falaj.governance.identity.model import ROLES
 from falaj.governance.policy.decide import Decider, platform_policy
-from falaj.governance.policy.schema import FACTS, PRINCIPAL, STRINGS, principal_fact
+from falaj.governance.policy.schema import BOOL, FACTS, PRINCIPAL, STRINGS, principal_fact
 from falaj.governance.policy.statements import Statement, statements
 from falaj.kernel.access import Action, Decision, Question
 from falaj.kernel.environments import ENVIRONMENTS
@@ -122,6 +122,8 @@ def _with(question: Question, steps: list[_Step]) -> Question:
             principal = msgspec.structs.replace(principal, roles=step.value)
         elif step.of == "scope":
             principal = msgspec.structs.replace(principal, scope=None)
+        elif step.of == "binding":
+            principal = msgspec.structs.replace(principal, project="")
         else:
             facts = {k: v for k, v in resource.attributes.items() if k != step.of}
             facts |= {} if step.value is None else {step.of: step.value}
@@ -139,6 +141,8 @@ def _steps(question: Question, action: Action, rules: list[Statement]) -> Iterat
             yield _Step("roles", f"with the role {role}", (*roles, role))
     if question.principal.scope is not None:
         yield _Step("scope", "with a token of all that the roles give", None)
+    if question.principal.project:
+        yield _Step("binding", "with a token that is bound to no project", None)
     facts = question.resource.attributes
     words = list(dict.fromkeys(w for s in rules for w in s.literals))
     known = [v for v in facts.values() if isinstance(v, str)]
@@ -158,8 +162,12 @@ def _values(name: str, kind: str, question: Question, words: list[str]) -> Itera
     elif kind == PRINCIPAL:
         yield principal_fact(question.principal.name)
         yield principal_fact(_SOMEBODY)
+    elif name == "region":
+        yield from dict.fromkeys([*facts.get("regions", ()), "p"])
+    elif kind == BOOL:
+        yield from (True, False)
     elif kind == STRINGS:
-        purpose = facts.get("purpose")
+        purpose = facts.get("region" if name == "regions" else "purpose")
         yield from ([v] for v in dict.fromkeys([*([purpose] if isinstance(purpose, str) else []), "p"]))
         yield []
     else:
@@ -170,4 +178,6 @@ def _values(name: str, kind: str, question: Question, words: list[str]) -> Itera
 
 def _told(value: Any) -> str:
     value = in_words(value)
+    if isinstance(value, bool):
+        return str(value).lower()
     return value if isinstance(value, str) else f"[{', '.join(value)}]"

@@ -40,6 +40,7 @@ class Asked(BaseModel):
     resource: str = "it"
     attributes: dict[str, Any] = {}
     scope: list[str] | None = None
+    project: str = Field(default="", max_length=64)
 
 
 class Expected(Asked):
@@ -117,4 +118,5 @@ def _case(asked: Asked, known: Known) -> Case:
         attributes=asked.attributes,
         rule=expected.rule if expected else "",
         scope=None if asked.scope is None else tuple(asked.scope),
+        project=asked.project,
     )

@@ -16,26 +16,43 @@ from falaj.kernel.access import SYSTEM, Action
 GROUPS = ("read", "engineering", "risk", "administration", "audit", "inference", "system")
 
 STRING, STRINGS, BOOL, PRINCIPAL = "String", "Set<String>", "Bool", "Principal"
+_OF_DATA = {"quarantined": BOOL, "region": STRING, "regions": STRINGS}
+"""Of what rests on data: whether it, or what it rests on, is in quarantine; where it would be used; and the regions that
+its data may not leave (none: it may go anywhere)."""
 FACTS: dict[str, dict[str, str]] = {
-    "Model": {"environment": STRING, "proposed_by": PRINCIPAL, "purpose": STRING, "purposes": STRINGS},
+    "Dataset": {"region": STRING, "regions": STRINGS},
+    "FeatureView": _OF_DATA,
+    "Glass": {"proposed_by": PRINCIPAL},
+    "Model": {"environment": STRING, "proposed_by": PRINCIPAL, "purpose": STRING, "purposes": STRINGS, **_OF_DATA},
     "ModelVersion": {
         "author": PRINCIPAL, "environment": STRING, "purpose": STRING, "purposes": STRINGS, "regulated": BOOL, "tier": STRING,
+        **_OF_DATA,
     },
+    "Quarantine": {"author": PRINCIPAL},
 }  # fmt: skip
 """Resource type → the facts that may be known of one, with their Cedar types. None is always known: all are optional."""
+PROJECT = "project"
+"""The fact that everything may have: the project that it belongs to."""
 CONTEXT = {"on_behalf_of": STRING}
-_SHAPES = {name: kind for facts in FACTS.values() for name, kind in facts.items()}
+_SHAPES = {PROJECT: STRING, **{name: kind for facts in FACTS.values() for name, kind in facts.items()}}
 
 
 def cedar_schema(actions: Iterable[Action]) -> str:
     """The schema of some actions: roles, principals, the types that actions are done to, and the actions in their groups.
 
-    A principal has its `kind`, and a `scope` when its token is good for some actions only.
+    A principal has its `kind`, a `scope` when its token is good for some actions only, `glass` while it may do more,
+    and a `project` when its token is bound to one; any resource may have one.
     """
     actions = sorted(actions, key=lambda a: a.name)
     roles = ", ".join(json.dumps(role) for role in (*ROLES, *SYSTEM.roles))
-    lines = [f"entity Role enum [{roles}];", "entity Principal in [Role] { kind: String, scope?: Set<Action> };"]
-    lines += [f"entity {kind} {{ {_record(FACTS.get(kind, {}))} }};" for kind in sorted({a.resource for a in actions})]
+    lines = [
+        f"entity Role enum [{roles}];",
+        "entity Principal in [Role] { kind: String, scope?: Set<Action>, glass?: Set<Action>, project?: String };",
+    ]
+    lines += [
+        f"entity {kind} {{ {_record({**FACTS.get(kind, {}), PROJECT: STRING})} }};"
+        for kind in sorted({a.resource for a in actions})
+    ]
     lines += [f"action {json.dumps(group)};" for group in GROUPS]
     lines += [
         f"action {json.dumps(a.name)} in [{json.dumps(a.group)}] appliesTo "

@@ -27,7 +27,7 @@ from falaj.governance.policy.decide import (
 from falaj.governance.policy.explain import Explanation, explain
 from falaj.governance.policy.model import HOME_POLICY, POLICY_APPLY, Plan, PolicyVersion, Shift, compare
 from falaj.governance.policy.ports import PolicyStore
-from falaj.governance.policy.schema import FACTS, principal_fact
+from falaj.governance.policy.schema import FACTS, PROJECT, principal_fact
 from falaj.governance.policy.statements import check_policy, invalid, statements, unnamed, utf8
 from falaj.kernel.access import Action, Decision, Principal, Question, Resource
 from falaj.kernel.clock import iso
@@ -36,8 +36,12 @@ from falaj.kernel.environments import ENVIRONMENTS
 from falaj.kernel.errors import Conflict, FalajError, Integrity, Invalid, NotFound
 from falaj.storage.sql.database import Database, Tx
 
-_FAVOURABLE = {"author": principal_fact("somebody-else"), "purpose": "asked", "purposes": ["asked"]}
-"""Facts under which no rule of the platform forbids: another author, a purpose that the data allows."""
+_FAVOURABLE = {
+    "author": principal_fact("somebody-else"), "purpose": "asked", "purposes": ["asked"], "quarantined": False,
+    "region": "here", "regions": ["here"],
+}  # fmt: skip
+"""Facts under which no rule of the platform forbids: another author, a purpose that the data allows, data that is where it
+may be and not in quarantine."""
 
 
 class PolicyInForce:
@@ -204,6 +208,8 @@ class PolicyService:
         actions = {a.name: a for a in self._in_force.actions}
         if case.action in actions:
             facts = known(actions[case.action].resource, case.resource)
+            if not case.project:
+                facts.pop(PROJECT, None)  # it matters to bound tokens only
             case = msgspec.structs.replace(case, attributes={**facts, **case.attributes})
         question = question_of(case, actions)
         return explain(self._in_force, question, self._in_force.home, self._in_force.actions)

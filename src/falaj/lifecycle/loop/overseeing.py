@@ -206,6 +206,11 @@ class OverseeingService:
         counting = self._p.changes.counting(subject)
         return len(counting) < needed or bool(missing_roles(counting, subject))
 
+    def take_out(self, version: ModelVersion, why: str, actor: str) -> list[str]:
+        """Take a version out of every environment; the one before comes back where it still may. It awaits approval then."""
+        out = [n for n in self._p.rollouts if n != PRODUCTION and self._withdraw(version, why, actor, n)]
+        return [*out, *self._withdraw(version, why, actor, PRODUCTION)]
+
     def _withdraw(self, version: ModelVersion, why: str, actor: str, environment: str) -> list[str]:
         """Take a version out of an environment; where it is the one that serves in production, the one before comes back if
         it still may."""

@@ -158,6 +158,20 @@ class DefinitionService:
         declared = [m.oversight.tier for a in applied if a.at >= since for m in a.definition.models if m.name == model]
         return tuple(dict.fromkeys(t for t in declared if t))
 
+    def owners(self, what: str) -> dict[str, str]:
+        """The project of each of the `sources`, `views` or `models` that were ever defined; empty where several projects' were."""
+        owners: dict[str, str] = {}
+        for applied in self._database.read(self._store.log):
+            project = applied.definition.name
+            for thing in getattr(applied.definition, what):
+                owners[thing.name] = project if owners.get(thing.name, project) == project else ""
+        return owners
+
+    def regions(self) -> dict[str, str]:
+        """Source → the region that its data may not leave, by the newest definition that names it (empty: it may go anywhere)."""
+        log = self._database.read(self._store.log)
+        return {s.name: s.region for applied in reversed(log) for s in applied.definition.sources}
+
     def views(self) -> tuple[ViewSpec, ...]:
         """Every feature view of the applied project."""
         return self.definition().views

@@ -123,9 +123,8 @@ class Access(msgspec.Struct, frozen=True):
     policy: str
     pepper: str  # base64, sealed for the purpose PEPPER
     platform: str = ""  # empty in bundles of 0.1: everyone is judged by `policy`
-    online: tuple[
-        str, ...
-    ] = ()  # keys of the online store, each sealed as above for the purpose ONLINE_KEY; none in 0.1
+    online: tuple[str, ...] = ()  # the online store's keys, each sealed for the purpose ONLINE_KEY; none in 0.1
+    projects: dict[str, str] = {}  # model → the project that it belongs to; of others nobody knows it
 
 
 class Constant(msgspec.Struct, frozen=True):

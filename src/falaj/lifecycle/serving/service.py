@@ -69,6 +69,7 @@ class Ports(msgspec.Struct, frozen=True):
     policy: Callable[[], Layers]
     kills: Kills = NoKills()
     online: Callable[[], tuple[bytes, ...]] = tuple
+    projects: Callable[[], dict[str, str]] = dict  # model → the project that it belongs to
 
 
 class ServingService:
@@ -241,7 +242,7 @@ class ServingService:
     def _access(self, target: Target, tokens: list[KnownToken]) -> Access:
         policy, pepper = self._p.policy(), seal_to(_reader(target), self._p.pepper, PEPPER)
         online = tuple(seal_to(_reader(target), key, ONLINE_KEY) for key in self._p.online())
-        return Access(tuple(tokens), policy.whole, pepper, policy.platform, online)
+        return Access(tuple(tokens), policy.whole, pepper, policy.platform, online, self._p.projects())
 
     def _signed(self, bundle: Bundle) -> bytes:
         return canonical_json(self._p.signer.sign(BUNDLE_TYPE, canonical_json(bundle)))

@@ -9,6 +9,7 @@ import shutil
 import tarfile
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlencode
 
 from cyclopts import Parameter
 
@@ -29,6 +30,9 @@ def evidence_export(
     folder: Annotated[Path, Parameter(help="A new folder.")],
     /,
     *,
+    region: Annotated[
+        str | None, Parameter(help="Where the folder goes; left out, it stays where the home is.")
+    ] = None,
     common: Common = DEFAULT,
 ) -> None:
     """Write everything that speaks for a version into a folder: model, signatures, attestations, keys, ML-BOM, model card.
@@ -47,7 +51,8 @@ def evidence_export(
         with connect(common.settings()) as client:
             found = find_numbered(client, version)
             packed = making / "dossier.tar"
-            client.download(f"/api/v1/models/{found['model']}/versions/{found['number']}/dossier", packed)
+            path = f"/api/v1/models/{found['model']}/versions/{found['number']}/dossier"
+            client.download(path if region is None else f"{path}?{urlencode({'region': region})}", packed)
         files = _unpack(packed, making / "dossier")
         flush(making / "dossier")
         (making / "dossier").rename(folder)

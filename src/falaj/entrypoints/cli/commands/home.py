@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 import webbrowser
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -144,6 +145,8 @@ def status(*, common: Common = DEFAULT) -> None:
         render.show_json(answer)
         return
     plane = answer["plane"]
+    for glass in answer["glass"]:
+        render.line(f"BREAK-GLASS    {glass['words']} ({glass['id']})")
     render.line(f"home           {answer['home']}")
     render.line(f"project        {answer['project'] or 'none applied'}")
     render.line(f"clock          {answer['now']}")
@@ -228,6 +231,21 @@ def console_link(client: Client) -> str:
     return f"{client.url}/login?code={client.post('/api/v1/sessions')['code']}"
 
 
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Terms:
+    """What the token is good for."""
+
+    days: Annotated[int, Parameter(help="How long the token lasts.")] = 90
+    scope: Annotated[
+        list[str] | None, Parameter(negative="", help="An action or group it is good for; may be repeated.")
+    ] = None
+    project: Annotated[str, Parameter(help="The project that it is bound to; it reaches nothing else.")] = ""
+
+
+_TERMS = Terms()
+
+
 @token_app.command(name="create")
 def token_create(
     name: Annotated[str, Parameter(help="The principal.")],
@@ -235,16 +253,13 @@ def token_create(
     *,
     role: Annotated[list[str], Parameter(negative="", help="A role; may be repeated.")],
     service: Annotated[bool, Parameter(negative="", help="It is a service, not a person.")] = False,
-    days: Annotated[int, Parameter(help="How long the token lasts.")] = 90,
+    terms: Terms = _TERMS,
     keep: Annotated[bool, Parameter(negative="", help="Keep the token in this home, for --as NAME.")] = False,
-    scope: Annotated[
-        list[str] | None, Parameter(negative="", help="An action or group it is good for; may be repeated.")
-    ] = None,
     common: Common = DEFAULT,
 ) -> None:
     """Create a principal, or give it other roles, with a token that is shown this once."""
     settings = common.settings()
-    body = {"name": name, "kind": "service" if service else "person", "roles": role, "days": days, "scope": scope}
+    body = {"name": name, "kind": "service" if service else "person", "roles": role, **asdict(terms)}
     with connect(settings) as client:
         answer = client.post("/api/v1/tokens", body)
     if keep:
@@ -253,7 +268,8 @@ def token_create(
         render.show_json(answer)
         return
     only = f", only {', '.join(answer['scope'])}" if answer["scope"] else ""
-    render.line(f"{name}: {', '.join(answer['roles'])}{only}, until {answer['expires_at']}")
+    bound = f", within {answer['project']}" if answer["project"] else ""
+    render.line(f"{name}: {', '.join(answer['roles'])}{only}{bound}, until {answer['expires_at']}")
     render.line("kept in this home" if keep else f"token (shown this once): {answer['token']}")
 
 
@@ -266,9 +282,16 @@ def token_list(*, common: Common = DEFAULT) -> None:
         render.show_json(rows)
         return
     render.table(
-        ("token", "principal", "roles", "expires", "scope"),
+        ("token", "principal", "roles", "expires", "scope", "project"),
         [
-            (r["id"], r["principal"], " ".join(r["roles"]), r["expires_at"], " ".join(r["scope"] or ("all",)))
+            (
+                r["id"],
+                r["principal"],
+                " ".join(r["roles"]),
+                r["expires_at"],
+                " ".join(r["scope"] or ("all",)),
+                r["project"] or "–",
+            )
             for r in rows
         ],
     )

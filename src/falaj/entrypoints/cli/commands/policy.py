@@ -110,10 +110,17 @@ def policy_explain(
     fact: Annotated[
         list[str] | None, Parameter(negative="", help="NAME=VALUE, something known of the resource; may be repeated.")
     ] = None,
+    project: Annotated[str, Parameter(help="Ask as with a token that is bound to this project.")] = "",
     common: Common = DEFAULT,
 ) -> None:
     """Say whether it is allowed, which rule decides, and what would change that. Asks; does nothing."""
-    asked: dict[str, Any] = {"principal": principal, "action": action, "resource": resource, "roles": role}
+    asked: dict[str, Any] = {
+        "principal": principal,
+        "action": action,
+        "resource": resource,
+        "roles": role,
+        "project": project,
+    }
     asked["attributes"] = dict(_pair(f) for f in fact or ())
     with connect(common.settings()) as client:
         found = client.post("/api/v1/policy/explanation", asked)
@@ -158,7 +165,9 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 def _told(value: Any) -> str:
-    return value if isinstance(value, str) else " ".join(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    return (value if isinstance(value, str) else " ".join(value)) or "–"
 
 
 def _may(allowed: bool) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
 
 from falaj.governance.identity.guard import Guard, actor
@@ -15,8 +17,10 @@ def build(service: DossierService, guard: Guard) -> APIRouter:
     routes = guard.router("/api/v1/models", "evidence")
 
     @routes.get("/{model}/versions/{number}/dossier", EVIDENCE_EXPORT)
-    def dossier(model: str, number: int, request: Request) -> StreamingResponse:
-        found = service.collect(actor(request), model, number)
+    def dossier(
+        model: str, number: int, request: Request, region: Annotated[str | None, Query(max_length=40)] = None
+    ) -> StreamingResponse:
+        found = service.collect(actor(request), model, number, region)
         return StreamingResponse(service.tar(found), media_type="application/x-tar")
 
     return routes.router

@@ -58,14 +58,17 @@ class DossierService:
         self._door = door
         self._p = ports
 
-    def collect(self, actor: Principal, model: str, number: int) -> Dossier:
-        """The folder of a version, authorised and audited before anything is read.
+    def collect(self, actor: Principal, model: str, number: int, region: str | None = None) -> Dossier:
+        """The folder of a version, authorised and audited before anything is read. `region` is where it goes; None: it
+        stays where the home is.
 
         Raises `NotFound`, `Denied`, and `Integrity` (audited too) when anything of it does not hold.
         """
         version = self._p.registry.version(model, number)
         detail = {"digest": version.digest, "evidence": version.evidence}
-        intent = Intent(actor, EVIDENCE_EXPORT, Resource("ModelVersion", version.alias), detail=detail)
+        goes = {} if region is None else {"region": region}
+        resource = Resource("ModelVersion", version.alias, goes)
+        intent = Intent(actor, EVIDENCE_EXPORT, resource, detail={**detail, **goes})
         self._door.read(intent)
         try:
             return Dossier(version.alias, version.digest, self._items(version))

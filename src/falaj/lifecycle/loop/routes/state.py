@@ -11,6 +11,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
 from falaj.governance.audit.service import AuditService
+from falaj.governance.changes.breaking import GlassService
 from falaj.governance.door import Done, Door, Intent
 from falaj.governance.identity.guard import Guard, actor
 from falaj.kernel.access import Resource
@@ -40,6 +41,7 @@ class Ports(msgspec.Struct, frozen=True):
     audit: AuditService
     overview: OverviewService
     set_clock: Callable[[datetime, float], None]
+    glass: GlassService
     home: str
     clock: Clock
     door: Door
@@ -59,6 +61,7 @@ def build(p: Ports, guard: Guard) -> APIRouter:
             "plane": msgspec.to_builtins(p.monitoring.plane()),
             "environments": {e.name: msgspec.to_builtins(e.plane) for e in p.environments.all()},
             "audit": msgspec.to_builtins(p.audit.standing()),
+            "glass": [{"id": g.id, "words": g.words, "incident": g.incident} for g in p.glass.in_force()],
             "serving": [
                 {"alias": v.alias, "digest": v.digest, "state": v.state}
                 for model in p.registry.models()

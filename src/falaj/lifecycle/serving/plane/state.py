@@ -4,7 +4,7 @@ by one generation from its first line to its last."""
 from __future__ import annotations
 
 import binascii
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from datetime import datetime
 from typing import Any
 
@@ -28,14 +28,22 @@ _REMEMBERED, _REMEMBERED_LENGTH = 10_000, 512  # answers, characters of what was
 class Permits:
     """Who may do what, by one bundle's snapshot. Remembers its answers; a new bundle brings new ones.
 
-    `environment` is a fact about everything that is served here.
+    `environment` is a fact about everything that is served here, `projects` one about models.
     """
 
-    def __init__(self, tokens: Iterable[KnownToken], pepper: bytes, policy: Decider, environment: str = "") -> None:
+    def __init__(
+        self,
+        tokens: Iterable[KnownToken],
+        pepper: bytes,
+        policy: Decider,
+        environment: str = "",
+        projects: Mapping[str, str] | None = None,
+    ) -> None:
         tokens = tuple(tokens)
         self._verifier = TokenVerifier(tokens, pepper)
         self._policy = policy
         self._facts = {"environment": environment} if environment else {}
+        self._projects = projects or {}
         self._expiry = {t.id: parse_iso(t.expires_at) for t in tokens}
         self._permitted: dict[tuple[str, str, str], tuple[Principal, datetime]] = {}
 
@@ -47,7 +55,10 @@ class Permits:
             return known[0]
         token = bearer(header)
         principal = self._verifier.verify(token, now)
-        asked = Question(principal, action.name, Resource(action.resource, resource, self._facts))
+        facts = self._facts
+        if principal.project and action.resource == "Model":
+            facts = {**facts, "project": self._projects.get(resource, "")}
+        asked = Question(principal, action.name, Resource(action.resource, resource, facts))
         decision = self._policy.decide(asked)
         if not decision.allowed:
             raise Denied(
@@ -68,7 +79,7 @@ def permits_of(access: Access, key: X25519PrivateKey, actions: Iterable[Action],
     """The permits of a bundle. Raises `Integrity` when its snapshot cannot be read, `Invalid` for a bad policy."""
     try:
         pepper = unseal(key, access.pepper, PEPPER)
-        return Permits(access.tokens, pepper, _policy(access, tuple(actions)), environment)
+        return Permits(access.tokens, pepper, _policy(access, tuple(actions)), environment, access.projects)
     except (ValueError, binascii.Error) as e:
         raise Integrity(
             f"the bundle's access snapshot cannot be read: {e}",

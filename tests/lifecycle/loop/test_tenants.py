@@ -1,0 +1,21 @@
+"""Two projects in one home: the proof, and its control."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("broken", [False, True], ids=["as it is", "broken"])
+def test_two_projects_see_nothing_of_each_other_and_a_hole_is_seen(broken: bool) -> None:
+    command = [sys.executable, str(ROOT / "proofs/tenants.py"), *(["--broken"] if broken else [])]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
+    (line,) = done.stdout.splitlines()
+    assert (done.returncode == 1) is broken, line + done.stderr
+    assert ("asked across, 0 visible; 2 of 2 see their own" in line) is not broken
