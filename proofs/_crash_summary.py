@@ -27,8 +27,8 @@ import lmdb
 import msgspec
 import polars as pl
 
-from falaj.bootstrap.control_plane import Layout
 from falaj.bootstrap.encryption import unlock
+from falaj.bootstrap.layout import Layout
 from falaj.governance.audit.verify import verify_folder
 from falaj.governance.signing.keys import KeyRing
 from falaj.kernel.errors import FalajError

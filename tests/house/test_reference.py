@@ -189,7 +189,10 @@ def test_roles_are_asked_of_the_policy(now: dict[str, str]) -> None:
     table, _, own = now["actions.md"].partition("## In an environment")
     rows = {line.split(" | ")[0]: line for line in table.splitlines() if line.startswith("| `")}
     assert "risk-officer, platform-admin | `four-eyes`, `not-in-quarantine` |" in rows["| `changes.approve`"]
-    assert "data-scientist, ml-engineer, platform-admin | `purpose-must-be-allowed` |" in rows["| `training.start`"]
+    assert (
+        "data-scientist, ml-engineer, platform-admin | `data-stays-in-its-region`, `not-in-quarantine`, `purpose-must-be-allowed` |"
+        in rows["| `training.start`"]
+    )
     assert "| *platform* |" in rows["| `registry.register`"]
     (predict,) = [line for line in own.splitlines() if line.startswith("| `serving.predict` |")]
     assert [("service" in roles) for roles in predict.split(" | ")[1:]] == [False, False, True]

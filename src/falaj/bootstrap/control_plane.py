@@ -19,6 +19,7 @@ from falaj.bootstrap.adoption import Adoption, Around, external_models, watching
 from falaj.bootstrap.intake import Around as IntakeAround
 from falaj.bootstrap.intake import Intake, waiver_service
 from falaj.bootstrap.keeping import assembly as keeping
+from falaj.bootstrap.layout import Layout, check_database, keep_token, take_lock
 from falaj.bootstrap.oversight import Around as OversightAround
 from falaj.bootstrap.oversight import Oversight, fallbacks, inventory_service, kill_service
 from falaj.bootstrap.runtime import runtime_list
@@ -52,11 +53,10 @@ from falaj.governance.signing.keys import KeyRing, plane_key, public_pem
 from falaj.governance.signing.service import KeyService, LiveFingerprints
 from falaj.governance.signing.signer import EnvelopeSigner, ModelSigner
 from falaj.governance.signing.store import SqlKeyStore
-from falaj.kernel import locks
 from falaj.kernel.access import SYSTEM, Action, Principal
 from falaj.kernel.clock import HomeClock, SystemClock
 from falaj.kernel.environments import DEV, ENVIRONMENTS, MEASUREMENT, PRODUCTION, STAGING
-from falaj.kernel.errors import Conflict, Integrity, Unavailable
+from falaj.kernel.errors import Integrity, Unavailable
 from falaj.kernel.settings import Settings
 from falaj.lifecycle.data import model as data_model
 from falaj.lifecycle.data import service as data
@@ -144,27 +144,6 @@ _STAGES = (
 def actions() -> tuple[Action, ...]:
     """Every action that there is, with the stage that declares it."""
     return tuple(a for module in _STAGES for a in module.ACTIONS)
-
-
-class Layout:
-    """Where things are below a home."""
-
-    def __init__(self, home: Path) -> None:
-        self.home = home
-        self.lock = home / "lock"
-        self.database = home / "falaj.db"
-        self.flows = home / "flows.db"
-        self.metrics = home / "metrics.db"
-        self.keys = home / "keys"
-        self.blobs = home / "blobs"
-        self.lake = home / "lake"
-        self.online = home / "online"
-        self.plane = plane_folder(home, PRODUCTION)
-        self.audit = home / "audit"
-        self.projects = home / "projects"
-        self.scratch = home / "tmp"
-        self.tokens = home / "tokens"
-        self.run = home / "run"
 
 
 class ControlPlane:
@@ -576,35 +555,3 @@ class ControlPlane:
             self.identity.grant(SYSTEM, owner, 366, "first-principal", partial(keep_token, promised))
         if promised.exists():
             promised.replace(self.layout.tokens / OWNER)
-
-
-def take_lock(path: Path) -> int:
-    """Lock a home for this process. Raises `Conflict` when another process has it."""
-    descriptor = locks.take(path)
-    if descriptor is None:
-        pid = locks.holder(path)
-        raise Conflict(
-            f"another process (pid {pid or 'unknown'}) has this home open",
-            hint=f"wait until it ends, or end it: `kill {pid or 'PID'}`; after `falaj up` several commands can work at once",
-            code="home_locked",
-        )
-    return descriptor
-
-
-def check_database(database: Path, log: Path) -> None:
-    """Raises `Integrity` when a home has a published log and no database: it must not begin anew unnoticed."""
-    if (log / "checkpoint").exists() and not (database.exists() and database.stat().st_size):
-        raise Integrity(
-            f"{database.name} is missing or empty, and the audit log of this home is not",
-            hint=f"change nothing, copy the home as it is, and restore {database.name} from a backup",
-            code="database_missing",
-        )
-
-
-def keep_token(path: Path, token: str) -> None:
-    """Write a token that only its owner can read; survives a power cut."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="ascii") as f:
-        f.write(token + "\n")
-        f.flush()
-        os.fsync(f.fileno())

@@ -31,8 +31,9 @@ from falaj.bootstrap.control_plane import ControlPlane
 from falaj.entrypoints import outward
 from falaj.entrypoints.console import oidc
 from falaj.entrypoints.console import routes as console
-from falaj.entrypoints.console.home import ConsoleGuard, HomeReader, HomeSessions
+from falaj.entrypoints.console.home import HomeReader
 from falaj.entrypoints.console.security import LoopbackNames, SecurityHeaders
+from falaj.entrypoints.console.sessions import ConsoleGuard, HomeSessions
 from falaj.governance.identity.tls import Renewed
 from falaj.kernel.disk import refusal
 from falaj.kernel.errors import FalajError, Invalid, Unavailable

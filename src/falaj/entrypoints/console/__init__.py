@@ -10,7 +10,8 @@
 `routes`   the HTTP paths
 `facts`    what each stage has to say about a model: pure rules
 `logbook`  the audit log and its refusals, for the pages
-`home`     the three that `reader` names, over an opened control plane
+`home`     the reader that `reader` names, over an opened control plane
+`sessions` the other two
 
 The shortest use::
 
