@@ -67,11 +67,11 @@ def work(disk: Disk, kib: int, *command: str) -> Seen:
     """A command on a disk with so much room, or less until it has too little; then with all of it again, as often as
     it says to be run again."""
     header, *rows = (disk.shell.folder / "data" / "flights.csv").read_text().splitlines()
-    for number in range(4):
+    for number in range(5):
         (disk.shell.folder / "data" / f"flights-{number}.csv").write_text(
             "\n".join([header, *rows[: 800 + number : -1]])
         )
-        disk.leave(kib - number * 60)
+        disk.leave(int(kib * 0.7**number))
         full = told(disk.shell(*command, "--json"))
         if full["code"]:
             break

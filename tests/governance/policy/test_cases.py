@@ -187,5 +187,5 @@ def test_what_a_question_is_made_of() -> None:
     asked = question_of(Case("serving.score", "permit", attributes={"purpose": "a", "purposes": "a b"}), KNOWN)
     assert (asked.resource.type, asked.resource.attributes) == (
         "ModelVersion",
-        {"purpose": "a", "purposes": ["a", "b"]},
+        {"purpose": "a", "purposes": ["a", "b"], "quarantined": False, "region": "", "regions": []},
     )

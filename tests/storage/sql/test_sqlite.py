@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import IntegrityError, OperationalError
 
-from falaj.kernel.errors import Conflict, Integrity, Unavailable
+from falaj.kernel.errors import Conflict, Integrity, Invalid, Unavailable
 from falaj.storage.sql.sqlite import SqliteDatabase
 
 INSERT = text("INSERT INTO t VALUES (:x)")
@@ -149,6 +149,15 @@ def test_a_reader_cannot_write(database: SqliteDatabase, statement: str) -> None
     with pytest.raises(OperationalError, match="readonly"):
         database.read(lambda tx: tx.execute(text(statement)))
     assert rows(database) == []
+
+
+def test_a_number_beyond_any_column_is_somebodys_input_and_no_fault(database: SqliteDatabase) -> None:
+    ask = text("SELECT x FROM t WHERE rowid = :n")
+    for go in (database.read, database.change):
+        with pytest.raises(Invalid) as refused:
+            go(lambda tx: tx.execute(ask, {"n": 10**40}).all())
+        assert refused.value.code == "number_too_large"
+    assert database.change(put("after it")) == "after it"
 
 
 def test_values_reach_no_message(database: SqliteDatabase) -> None:

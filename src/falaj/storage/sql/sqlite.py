@@ -25,7 +25,7 @@ from sqlalchemy.exc import DatabaseError, OperationalError
 from sqlalchemy.pool import QueuePool, StaticPool
 
 from falaj.kernel.disk import refusal
-from falaj.kernel.errors import Conflict, Integrity, Unavailable
+from falaj.kernel.errors import Conflict, Integrity, Invalid, Unavailable
 from falaj.kernel.log import logger
 
 T = TypeVar("T")
@@ -65,9 +65,9 @@ class SqliteDatabase:
         try:
             with self._reader_engine.connect() as connection:
                 return query(connection)
-        except DatabaseError as e:
+        except (DatabaseError, OverflowError) as e:
             told = self._explained(e)
-            if told is e or "readonly" in str(e.orig):  # a query that writes is a fault of ours, not the disk's
+            if told is e or "readonly" in str(getattr(e, "orig", "")):  # a query that writes is a fault of ours, not the disk's
                 raise
             raise told from e
 
@@ -173,6 +173,10 @@ class SqliteDatabase:
 
 def explained(error: BaseException, path: Path) -> BaseException:
     """What a failure of a database means to whoever asked: the disk refuses, the file is damaged; else the error as it is."""
+    if isinstance(error, OverflowError) and "SQLite" in str(error):
+        return Invalid(
+            "a number is larger than any that is kept here", hint="use one below 2^63", code="number_too_large"
+        )
     if not isinstance(error, DatabaseError):
         return error
     if any(words in str(error.orig) for words in _DAMAGED):
