@@ -7,6 +7,7 @@ What may differ between two runs is told by a name of its own, each for its reas
     times          of the machine
     milliseconds   of rehearsals and step processes; how many requests had come when a rollout was judged
     process ids, ports, token hashes
+    keys of stores, as wrapped; that they open is seen by opening what they are for
     bundles        for staging's rehearsals count as one: a rehearsal that was cut off is done again, and its data
                    plane is told of a new token for it
 
@@ -32,15 +33,17 @@ from falaj.bootstrap.layout import Layout
 from falaj.governance.audit.verify import verify_folder
 from falaj.governance.signing.keys import KeyRing
 from falaj.kernel.errors import FalajError
+from falaj.storage import keychain
 from falaj.storage.blobs.local import LocalBlobs
 from falaj.storage.lake import delta
+from falaj.storage.online.fillings import opened_filling
 
 _VOLATILE = re.compile(
     r"(?P<digest>sha256:[0-9a-f]{64})|(?P<hex>\b[0-9a-f]{64}\b)|(?P<short>\b[0-9a-f]{12}\b)"
     r"|(?P<id>\b[a-z]{2,4}_[0-9a-hjkmnp-tv-z]{26}\b)|(?P<token>\b[0-9a-hjkmnp-tv-z]{16}\b)|(?P<requests>\bon \d+ requests)"
     r"|(?P<time>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z)|(?P<port>http://127\.0\.0\.1:\d+)"
 )
-_MACHINE = {"p50_ms", "p99_ms", "seconds", "peak_mb", "updated_at", "hash", "leaf"}
+_MACHINE = {"p50_ms", "p99_ms", "seconds", "peak_mb", "updated_at", "hash", "leaf", "wrapped"}
 _SKIPPED = {"alembic_version", "audit_head"}
 _FLOW = "select workflow_uuid, name, status from workflow_status order by created_at, workflow_uuid"
 _STEP = "select workflow_uuid, function_name from operation_outputs order by rowid"
@@ -243,20 +246,21 @@ def _sum(frame: pl.DataFrame) -> int:
 
 
 def _online(layout: Layout) -> list[Any]:
+    """What each view was filled with, and its values opened; their names are keyed anew with each filling."""
     if not (layout.online / "data.mdb").exists():
         return []
     store = lmdb.open(str(layout.online), readonly=True, lock=False)
     with store.begin() as tx, tx.cursor() as cursor:
-        told = [[bytes(k).split(b"\0")[-1].decode("utf-8", "replace"), _value(bytes(v))] for k, v in cursor]
+        found = {bytes(k): bytes(v) for k, v in cursor}
     store.close()
+    keys, told = keychain.keys_of(layout.online).online, []
+    for name in sorted(k for k in found if k.startswith(b"view\0")):
+        meta = msgspec.msgpack.decode(found[name])
+        prefix = meta["digest"].removeprefix("sha256:")[:32].encode() + b"\0"
+        filling = opened_filling(meta["digest"], found[b"key\0" + prefix], keys)
+        values = [msgspec.msgpack.decode(filling.open(k, v)) for k, v in found.items() if k.startswith(prefix)]
+        told.append([meta, sorted(values, key=repr)])
     return told
-
-
-def _value(value: bytes) -> Any:
-    for decode in (msgspec.json.decode, msgspec.msgpack.decode):
-        with contextlib.suppress(msgspec.DecodeError):
-            return decode(value)
-    return base64.b64encode(value).decode()
 
 
 def _flows(layout: Layout, tell: Teller) -> list[Any]:

@@ -275,6 +275,8 @@ def test_a_rotation_of_the_providers_keys_is_noticed(
         assert sign_in(home, provider).status_code == 401
     finally:
         provider.rotate(before)
+    relay.tamper = None
+    assert sign_in(home, provider).status_code == 200, "and back again, for whoever comes next"
 
 
 @pytest.mark.parametrize(
