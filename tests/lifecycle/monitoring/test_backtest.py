@@ -10,7 +10,6 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import polars as pl
 import pytest
 from numpy.typing import NDArray
 
@@ -31,6 +30,7 @@ from falaj.lifecycle.serving.steps.ship import ship
 from falaj.lifecycle.training.model import Input, ModelContract, Output
 from falaj.lifecycle.training.steps.contract import LoadedModel
 from falaj.lifecycle.training.steps.metrics import measure
+from falaj.storage.lake import delta
 from tests.lifecycle.serving.plane.fleet import Silent, flight_contract, flight_graph, overflow_contract, overflow_graph
 
 MODEL = "flight-delay"
@@ -408,7 +408,8 @@ def test_the_table_is_read_at_the_version_that_sql_names(office: Office) -> None
     office.ship(first)
     task = office.task(one)
     office.ship(second)
-    assert pl.scan_delta(str(office.tables / MODEL)).collect().height == 40
+    table = office.tables / MODEL
+    assert delta.scan(table, delta.head(table)).collect().height == 40
     assert run(task, Silent()).total.rows == 40
     (office.journal / f"{first.id[2:28]}.seg").unlink()  # archived: the lake has it
     assert run(task, Silent()).total.rows == 40

@@ -23,9 +23,15 @@ class Ward:
     def __init__(self, home: House, http: httpx.Client) -> None:
         self.home = home
         self.http = http
+        self.asked = 0
 
     def ask(self) -> None:
+        self.asked += 1
         assert self.http.post(f"/v2/models/{MODEL}/infer", json=flight()).status_code == 200
+
+    def seen(self) -> bool:
+        """Whether the watch knows of every answer, and of a look after it: the workers tell their counts a little later."""
+        return sum(self.home.plane.watch._dead_man._answered.values()) >= self.asked
 
     def incidents(self) -> list[Incident]:
         return [i for i in self.home.plane.incidents.all() if i.kind == "evaluator"]
@@ -57,6 +63,7 @@ def test_while_the_evaluator_looks_nothing_opens(ward: Ward) -> None:
 
 def test_a_silent_evaluator_is_told_once_answers_are_given_and_no_longer_when_it_looks_again(ward: Ward) -> None:
     tail = ward.home.plane.tail
+    eventually(ward.seen, "the watch looks")
     tail.stop()
     eventually(lambda: tail.silence() > LIMIT + 1, "it is silent")
     assert ward.incidents() == [], "nobody asks, so nothing is missed"

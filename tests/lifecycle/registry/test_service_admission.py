@@ -247,6 +247,7 @@ def test_no_route_deletes_or_overwrites_a_version(home: House) -> None:
         "/api/v1/models/{model}/versions/{number}/waivers/signatures",
     }
     assert {p for m, p in home.plane.guard.declared if m == "DELETE"} == {
+        "/api/v1/sign-in",  # signing out
         "/api/v1/tables/{name}",  # a table that was sent to be scored
         "/api/v1/tokens/{token_id}",
     }

@@ -39,9 +39,9 @@ def run(task: ReferenceTask, report: Reporter) -> ReferenceOutcome:
     are compared with must be whole.
     """
     report.progress("reading the reference")
+    task = msgspec.structs.replace(task, table=str(unpack(Path(task.table), Path(task.workspace))))
     frame = _read(task)
     report.progress("freezing the profile")
-    task = msgspec.structs.replace(task, table=str(unpack(Path(task.table), Path(task.workspace))))
     model = task.model
     inputs = tuple(_input(name, kind, frame[name]) for name, kind in model.inputs.items())
     contract = ModelContract(

@@ -300,7 +300,7 @@ def payloads_from(path: Path, offset: int) -> Iterator[tuple[bytes, int]]:
     with path.open("rb") as f:
         head = _head(f)
         if not head:
-            if size < HEAD:
+            if size < HEAD and _cut_off(f):
                 return
             raise _damaged(path.name, 0)
         offset = max(offset, len(head))
@@ -350,6 +350,13 @@ def _head(f: BinaryIO) -> bytes:
         head += f.read(HEAD - len(SEALED))
         return head if len(head) == HEAD else b""
     return head if head == _CLEAR else b""
+
+
+def _cut_off(f: BinaryIO) -> bool:
+    """Whether a file that has no whole head may be the beginning of one: a crash or a power cut left it so."""
+    f.seek(0)
+    begun = f.read(len(_CLEAR))
+    return SEALED.startswith(begun) or _CLEAR.startswith(begun) or not any(begun)
 
 
 def _read(frame: bytes, read: Any) -> bytes | None:
