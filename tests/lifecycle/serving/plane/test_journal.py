@@ -90,6 +90,26 @@ def test_damage_before_the_end_is_told(tmp_path: Path) -> None:
     assert read_record(tmp_path, records[2].id) == records[2]
 
 
+@pytest.mark.parametrize(
+    ("left", "damaged"),
+    [("whole", False), ("half", False), ("nothing", False), ("zeros", False), ("words", True), ("other", True)],
+)
+def test_a_head_that_is_cut_off_is_nothing_yet_and_what_no_head_begins_with_is_damage(
+    tmp_path: Path, left: str, damaged: bool
+) -> None:
+    _, (path,) = written(tmp_path, 1)
+    head = path.read_bytes()[:HEAD]
+    path.write_bytes({
+        "whole": head, "half": head[: HEAD // 2], "nothing": b"", "zeros": bytes(HEAD - 1), "words": b"no segment at all",
+        "other": b"x" + head[1 : HEAD // 2],
+    }[left])  # fmt: skip
+    if damaged:
+        with pytest.raises(Integrity, match="damaged at byte 0"):
+            list(iter_records(path))
+    else:
+        assert list(iter_records(path)) == []
+
+
 def test_an_id_that_points_into_a_record_finds_nothing(tmp_path: Path) -> None:
     journal = Journal(tmp_path, SystemClock())
     inner = record(journal)
