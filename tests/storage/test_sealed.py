@@ -126,3 +126,9 @@ def test_a_data_file_under_another_ones_name_does_not_open(tmp_path: Path) -> No
     one.write_bytes(two.read_bytes())
     with pytest.raises(Integrity):
         delta.scan(tmp_path / "a", 0)
+
+
+@pytest.mark.parametrize("text", ["fjs1:", "fjs1:QQ==", "fjs1:!", "fjs1:\u00e9"])
+def test_a_text_that_was_never_sealed_whole_is_damage(text: str) -> None:
+    with pytest.raises(Integrity, match="cannot be used"):
+        open_text(text, (KEY,), "flows")

@@ -110,11 +110,11 @@ def open_text(text: str, keys: Sequence[bytes], identity: str) -> str:
     """The text that was sealed; one that is not sealed is of 0.1, and comes back as it is. Raises `Integrity`."""
     if not text.startswith(_TEXT):
         return text
-    raw = base64.b64decode(text.removeprefix(_TEXT))
     for key in keys:
         try:
+            raw = base64.b64decode(text.removeprefix(_TEXT), validate=True)
             return AESGCM(key).decrypt(raw[:_NONCE], raw[_NONCE:], _bound(identity)).decode()
-        except InvalidTag:
+        except (InvalidTag, ValueError):
             continue
     raise _broken("no key that this process holds opens it")
 
