@@ -32,6 +32,7 @@ from falaj.governance.audit.rotating import LogKeyService
 from falaj.governance.audit.rotating import settle as settle_log_key
 from falaj.governance.audit.service import AuditService
 from falaj.governance.audit.store import SqlAuditStore
+from falaj.governance.audit.veil import Veil
 from falaj.governance.changes import model as changes_model
 from falaj.governance.changes.service import ChangeService
 from falaj.governance.changes.store import SqlApprovalStore
@@ -223,6 +224,7 @@ class ControlPlane:
             self.database, SqlAuditStore(), self.layout.audit, self.keys.log, origin, self.clock, self.witnesses
         )
         self.audit = AuditService(self.database, SqlAuditStore(), self.publisher)
+        self.veil = Veil(self.keys.pepper)
         in_force = PolicyInForce(actions())
         self.informed = InformedDecider(in_force)
         self.door = Door(self.database, self.informed, self.audit, self.clock)
@@ -499,7 +501,7 @@ class ControlPlane:
                 self.database, self.door, self.audit, self.inventory, self.kills, self.fallbacks, self.changes,
                 self.waivers, self.definitions, self.registry, self.training, self.rollouts, planes, self.quality,
                 self.incidents, self.withdrawing, self.clock, self.data, self.informed, self.settings.region,
-                self.layout.plane / "journal",
+                self.layout.plane / "journal", self.veil, self.workflows,
             )
         )  # fmt: skip
 

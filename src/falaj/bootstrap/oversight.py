@@ -9,6 +9,7 @@ import msgspec
 from fastapi import APIRouter
 
 from falaj.governance.audit.service import AuditService
+from falaj.governance.audit.veil import Veil
 from falaj.governance.changes import oversight
 from falaj.governance.changes.breaking import GlassService
 from falaj.governance.changes.glass import Glass
@@ -53,6 +54,7 @@ from falaj.lifecycle.serving.service import ServingService
 from falaj.lifecycle.training.service import TrainingService
 from falaj.lifecycle.training.store import SqlImportStore
 from falaj.storage.sql.sqlite import SqliteDatabase
+from falaj.workflow.flow import Workflows
 
 
 def inventory_service(
@@ -100,6 +102,8 @@ class Around(msgspec.Struct, frozen=True):
     informed: InformedDecider
     region: str
     journal: Path
+    veil: Veil
+    flows: Workflows
 
 
 class Oversight:
@@ -117,9 +121,12 @@ class Oversight:
             restrictions.Ports(quarantine, a.definitions, a.data, a.registry, a.training, a.region)
         )
         self.tenants = ProjectFacts(
-            tenants.Ports(a.definitions, a.registry, a.training, a.incidents, self._imported, self._predicted)
-        )
-        a.informed.learn_from(self.restrictions, self.tenants)
+            tenants.Ports(
+                a.definitions, a.registry, a.training, a.incidents, quarantine, a.audit, a.veil, a.flows, self._imported,
+                self._predicted, self._rolled,
+            )
+        )  # fmt: skip
+        a.informed.learn_from(self.restrictions, whose=self.tenants)
         self.glass = GlassService(a.database, SqlGlassStore(), a.door, SystemClock(), self._alert)
         a.informed.allow_in_emergencies(self.glass.of)
         self.holding = HoldingService(
@@ -151,6 +158,10 @@ class Oversight:
         found = self._a.database.read(lambda tx: SqlImportStore().get(tx, name))
         return found.model if found else ""
 
+    def _rolled(self, name: str) -> str:
+        """The model of a rollout. Raises `NotFound`."""
+        return self._a.rollouts[PRODUCTION].rollout(name).model
+
     def _predicted(self, name: str) -> str:
         """The model of a prediction. Raises `NotFound`."""
         return read_record(self._a.journal, name).model
@@ -170,6 +181,7 @@ class Oversight:
             self.records,
             decisions.check_model,
             self._a.door,
+            self._a.veil,
         )
         return [
             routes.build(ports, guard),

@@ -12,6 +12,8 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from falaj.governance.identity.guard import PUBLIC, Guard
+from falaj.governance.identity.narrowing import discreet
+from falaj.kernel.access import Principal
 from falaj.kernel.disk import refusal
 from falaj.kernel.errors import FalajError, Invalid, NotFound, Unavailable
 
@@ -41,8 +43,10 @@ def make_app(routers: Sequence[APIRouter], guard: Guard, home: Path) -> FastAPI:
     return app
 
 
-def _falaj_error(_request: Request, error: FalajError) -> JSONResponse:
-    return JSONResponse(error.as_dict(), status_code=error.status)
+def _falaj_error(request: Request, error: FalajError) -> JSONResponse:
+    principal: Principal | None = getattr(request.state, "principal", None)
+    told = discreet(error.as_dict()) if principal is not None and principal.project else error.as_dict()
+    return JSONResponse(told, status_code=error.status)
 
 
 def _fault(home: Path) -> Callable[[Request, Exception], JSONResponse]:

@@ -14,7 +14,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import msgspec
 from sqlalchemy import Column, String, Table, insert, select
 
-from falaj.kernel.access import Action, Decision, Principal, Question, Resource
+from falaj.kernel.access import WITHIN, Action, Decision, Principal, Question, Resource
 from falaj.kernel.clock import Clock, iso
 from falaj.kernel.digests import canonical_json
 from falaj.kernel.errors import Conflict, Denied, FalajError
@@ -23,8 +23,6 @@ from falaj.storage.sql.database import Database, Tx
 from falaj.storage.sql.schema import metadata
 
 T = TypeVar("T")
-WITHIN = "within-the-project"
-"""The platform's rule about tokens that are bound to a project."""
 
 operations = Table(
     "operations",

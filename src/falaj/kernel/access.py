@@ -6,6 +6,9 @@ from typing import Any
 
 import msgspec
 
+WITHIN = "within-the-project"
+"""The platform's rule about tokens that are bound to a project."""
+
 
 class Principal(msgspec.Struct, frozen=True):
     """Someone who acts: a person or a service, with the roles that hold now.

@@ -167,11 +167,18 @@ class DbosWorkflows:
         error = output.get("error") or _unexplained(status.status, status.error).as_dict()
         return FlowState(flow_id, status.name, "failed", error=error, events=events)
 
+    def payload(self, flow_id: str) -> Payload:
+        """What a flow was started with. Raises `NotFound`."""
+        status = DBOS.get_workflow_status(flow_id)
+        given = status.input if status is not None else None
+        if given is None:
+            raise _no_flow(flow_id)
+        payload: Payload = given["args"][0]
+        return payload
+
     def running(self) -> tuple[FlowState, ...]:
         """The flows that have not ended, oldest first."""
-        found = DBOS.list_workflows(
-            status=["PENDING", "ENQUEUED", "DELAYED"], load_input=False, load_output=False, limit=200
-        )
+        found = DBOS.list_workflows(status=["PENDING", "ENQUEUED", "DELAYED"], load_input=False, load_output=False)
         return tuple(
             FlowState(f.workflow_id, f.name, "running", started_at=_moment(f.created_at))
             for f in found

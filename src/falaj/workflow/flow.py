@@ -58,6 +58,10 @@ class Workflows(Protocol):
         """Where it stands, with the events after number `after`; waits up to `wait` seconds for news."""
         ...
 
+    def payload(self, flow_id: str) -> Payload:
+        """What it was started with. Raises `NotFound`."""
+        ...
+
     def running(self) -> tuple[FlowState, ...]:
         """The flows that have not ended, oldest first."""
         ...

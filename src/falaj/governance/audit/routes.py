@@ -21,11 +21,14 @@ from falaj.governance.audit.model import (
     AUDIT_READ,
     AUDIT_VERIFY,
     Conditions,
+    Found,
 )
 from falaj.governance.audit.service import AuditService
 from falaj.governance.audit.tiles import parse_path
+from falaj.governance.audit.veil import Veil
 from falaj.governance.door import Door, Intent
 from falaj.governance.identity.guard import Guard, GuardedRouter, actor
+from falaj.governance.identity.narrowing import Own, apart, within
 from falaj.kernel.access import Resource
 from falaj.kernel.errors import Invalid, NotFound
 
@@ -48,12 +51,14 @@ class Wanted:
     limit: Annotated[int, Query(ge=1, le=1000)] = 50
 
 
-def build(service: AuditService, door: Door, guard: Guard) -> APIRouter:
+def build(service: AuditService, door: Door, veil: Veil, guard: Guard) -> APIRouter:
     """The log over HTTP."""
     routes = guard.router("/api/v1/audit", "audit")
 
-    @routes.get("", AUDIT_READ)
-    def search(request: Request, wanted: Annotated[Wanted, Depends()]) -> list[dict[str, Any]]:
+    @routes.shared("", AUDIT_READ, _of_project)
+    def search(request: Request, wanted: Annotated[Wanted, Depends()], own: Own | None) -> list[dict[str, Any]]:
+        who = actor(request)
+        before = wanted.before if own is None or wanted.before is None else veil.index(who.project, wanted.before)
         conditions = Conditions(
             principal=wanted.principal,
             action=wanted.action,
@@ -62,13 +67,15 @@ def build(service: AuditService, door: Door, guard: Guard) -> APIRouter:
             since=_moment(wanted.since),
             until=_moment(wanted.until),
             limit=wanted.limit,
-            before_index=wanted.before,
+            before_index=before,
         )
         asked = {k: v for k, v in msgspec.to_builtins(conditions).items() if v is not None}
-        door.read(Intent(actor(request), AUDIT_READ, _LOG, detail={"conditions": asked}))
-        return [
-            {"index": f.index, "signed": f.signed, **msgspec.to_builtins(f.entry)} for f in service.search(conditions)
-        ]
+        part = {"project": who.project} if own else {}
+        door.read(Intent(apart(who), AUDIT_READ, _LOG, detail={"conditions": asked, **part}))
+        if own is None:
+            return [_told(f, f.index) for f in service.search(conditions)]
+        found = service.search_within(conditions, lambda e: _concerns(msgspec.to_builtins(e), own))
+        return [_told(f, veil.number(who.project, f.index)) for f in found]
 
     @routes.post("/verification", AUDIT_VERIFY)
     def verify() -> dict[str, Any]:
@@ -87,6 +94,20 @@ def build(service: AuditService, door: Door, guard: Guard) -> APIRouter:
 
     _published(service, door, routes)
     return routes.router
+
+
+def _told(found: Found, number: int) -> dict[str, Any]:
+    return {"index": number, "signed": found.signed, **msgspec.to_builtins(found.entry)}
+
+
+def _of_project(found: list[dict[str, Any]], own: Own) -> list[dict[str, Any]]:
+    return [entry for entry in found if _concerns(entry, own)]
+
+
+def _concerns(entry: dict[str, Any], own: Own) -> bool:
+    """Whether an entry is about a thing of one's own. Who knocked from another project is the operator's to know."""
+    knocked = entry["outcome"] == "denied" and within(entry["detail"].get("rules"))
+    return not knocked and own(entry["resource_type"], entry["resource_id"])
 
 
 def _moment(text: str | None) -> datetime | None:

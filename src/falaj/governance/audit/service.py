@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+
+import msgspec
 
 from falaj.governance.audit import merkle, rotation, tiles
 from falaj.governance.audit.export import Snapshot
 from falaj.governance.audit.merkle import leaf_hash
 from falaj.governance.audit.model import (
+    MAX_FOUND,
     Conditions,
     Consistency,
     Entry,
@@ -58,6 +61,23 @@ class AuditService:
         signed = self._publisher.signed_size
         rows = self._database.read(lambda tx: self._store.search(tx, conditions))
         return tuple(Found(row.index, _believed(row), row.index < signed) for row in rows)
+
+    def search_within(self, conditions: Conditions, wanted: Callable[[Entry], bool]) -> tuple[Found, ...]:
+        """As `search`, of the entries that are `wanted`: what is not wanted takes no place on the page."""
+        found: list[Found] = []
+        page = msgspec.structs.replace(conditions, limit=MAX_FOUND)
+        while len(found) < conditions.limit:
+            looked = self.search(page)
+            found += (f for f in looked if wanted(f.entry))
+            if len(looked) < MAX_FOUND:
+                break
+            page = msgspec.structs.replace(page, before_index=looked[-1].index)
+        return tuple(found[: conditions.limit])
+
+    def entry(self, index: int) -> Entry | None:
+        """One entry; None for one that there is not. Raises `Integrity` if its row contradicts itself."""
+        rows = self._database.read(lambda tx: self._store.entries(tx, index, 1)) if index < self.size() else []
+        return _believed(rows[0]) if rows else None
 
     def size(self) -> int:
         """How many entries are committed."""

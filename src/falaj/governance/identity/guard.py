@@ -18,6 +18,7 @@ from starlette.routing import BaseRoute, Mount
 from starlette.types import Message
 
 from falaj.governance.door import Door, Intent
+from falaj.governance.identity.narrowing import Narrow, Own, Within, apart, narrowed
 from falaj.governance.identity.peers import check_bearer
 from falaj.governance.identity.verify import bearer
 from falaj.kernel.access import Action, Principal, Resource
@@ -52,6 +53,7 @@ class Guard:
         self._authenticator = authenticator
         self._door = door
         self.declared: dict[tuple[str, str], Action] = {}
+        self.shared: set[tuple[str, str]] = set()
 
     def router(self, prefix: str, tag: str) -> GuardedRouter:
         """A router below `prefix` whose routes cannot be declared without an action."""
@@ -66,12 +68,21 @@ class Guard:
             request.state.principal = principal
         return principal
 
-    def before(self, action: Action) -> Callable[[Request], None]:
-        """The dependency that runs before a route of this action."""
+    def own(self, request: Request, action: Action) -> Own | None:
+        """What whoever asks may see, where their token is bound to a project; None where it is bound to none."""
+        principal = self.identify(request)
+        return Within(self._door, principal, action) if principal.project else None
+
+    def before(self, action: Action, shared: bool = False) -> Callable[[Request], None]:
+        """The dependency that runs before a route of this action. Of a `shared` list the rows are asked about afterwards, each
+        with the project; here it is asked whether the roles allow the list.
+        """
 
         def check(request: Request) -> None:
             principal = self.identify(request)
             name = next(iter(request.path_params.values()), "*")
+            if shared and not request.path_params:
+                principal = apart(principal)
             intent = Intent(principal, action, Resource(action.resource, str(name)))
             self._door.check_within(intent)
             if action.group in ("read", "audit"):
@@ -101,6 +112,18 @@ class GuardedRouter:
         """A GET route that needs `action`."""
         return self._route("GET", path, action, options)
 
+    def shared(
+        self, path: str, action: Action, narrow: Narrow, **options: Any
+    ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        """A GET route that a token bound to a project may ask as well: it gets what `narrow` leaves of the answer."""
+
+        def add(endpoint: Callable[..., Any]) -> Callable[..., Any]:
+            self._guard.shared.add(("GET", self._prefix + path))
+            answer = narrowed(endpoint, action, narrow, self._guard)
+            return self._route("GET", path, action, options, shared=True)(answer)
+
+        return add
+
     def post(self, path: str, action: Action, **options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         """A POST route that needs `action`."""
         return self._route("POST", path, action, options)
@@ -110,12 +133,12 @@ class GuardedRouter:
         return self._route("DELETE", path, action, options)
 
     def _route(
-        self, method: str, path: str, action: Action, options: dict[str, Any]
+        self, method: str, path: str, action: Action, options: dict[str, Any], shared: bool = False
     ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         def add(endpoint: Callable[..., Any]) -> Callable[..., Any]:
             declare(endpoint, action)
             self._guard.declared[method, self._prefix + path] = action
-            dependencies = [] if action is PUBLIC else [Depends(self._guard.before(action))]
+            dependencies = [] if action is PUBLIC else [Depends(self._guard.before(action, shared))]
             self.router.add_api_route(
                 path, endpoint, methods=[method], dependencies=dependencies, summary=action.summary, **options
             )

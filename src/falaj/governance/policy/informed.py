@@ -24,25 +24,35 @@ Source = Callable[[Question], dict[str, Any]]
 """The facts that it has for a question, by name; none for one that no rule needs them for."""
 
 
+def _nobodys(_question: Question) -> dict[str, Any]:
+    return {}
+
+
 class InformedDecider:
     """Decides by another decider, once it knows what the sources know. They are told when there are stages to ask."""
 
     def __init__(self, decider: Decider) -> None:
         self._decider = decider
         self._sources: tuple[Source, ...] = ()
+        self._whose: Source = _nobodys
         self._glass: Glass = lambda _name: {}
 
-    def learn_from(self, *sources: Source) -> None:
-        """Ask these from now on; the later one wins."""
-        self._sources = sources
+    def learn_from(self, *sources: Source, whose: Source = _nobodys) -> None:
+        """Ask these from now on; the later one wins. `whose` knows which project a thing belongs to."""
+        self._sources, self._whose = sources, whose
 
     def allow_in_emergencies(self, glass: Glass) -> None:
         """Ask this for what people may do beyond their roles."""
         self._glass = glass
 
     def facts(self, question: Question) -> dict[str, Any]:
-        """What is known beside what the question says itself."""
-        return {name: value for source in self._sources for name, value in source(question).items()}
+        """What is known beside what the question says itself. Of what is not a bound token's own nothing else is looked at: an
+        answer, or how long it takes, shall not tell whether the thing is there.
+        """
+        facts = self._whose(question)
+        if question.principal.project and facts.get("project") != question.principal.project:
+            return facts
+        return facts | {name: value for source in self._sources for name, value in source(question).items()}
 
     def decide(self, question: Question) -> Decision:
         """Decide; a source that fails is a denial."""

@@ -10,6 +10,7 @@ from fastapi.responses import StreamingResponse
 
 from falaj.governance.door import Door, Intent
 from falaj.governance.identity.guard import Guard, actor, flow_id
+from falaj.governance.identity.narrowing import rows
 from falaj.kernel.access import Action, Resource
 from falaj.kernel.clock import Clock
 from falaj.lifecycle.data.model import DATA_INGEST, DATA_READ, INGEST, TABLE_FETCH, TABLE_HAND_OVER
@@ -22,7 +23,7 @@ def build(service: DataService, flows: Workflows, guard: Guard, clock: Clock) ->
     """Datasets over HTTP."""
     routes = guard.router("/api/v1/datasets", "data")
 
-    @routes.get("", DATA_READ)
+    @routes.shared("", DATA_READ, rows("Dataset", "name"))
     def heads() -> list[dict[str, Any]]:
         return [msgspec.to_builtins(v) for v in service.heads()]
 

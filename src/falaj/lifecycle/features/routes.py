@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel
 
 from falaj.governance.identity.guard import Guard, actor, flow_id
+from falaj.governance.identity.narrowing import rows
 from falaj.kernel.clock import Clock
 from falaj.lifecycle.features.model import FEATURES_GET, FEATURES_MATERIALIZE, FEATURES_READ, MATERIALIZE
 from falaj.lifecycle.features.service import FeatureService
@@ -25,7 +26,7 @@ def build(service: FeatureService, flows: Workflows, guard: Guard, clock: Clock)
     """Views, their values and what fills them, over HTTP."""
     routes = guard.router("/api/v1/features", "features")
 
-    @routes.get("", FEATURES_READ)
+    @routes.shared("", FEATURES_READ, rows("FeatureView", "name"))
     def views() -> list[dict[str, Any]]:
         newest = {m.view: msgspec.to_builtins(m) for m in service.newest()}
         return [{**msgspec.to_builtins(v), "materialized": newest.get(v.name)} for v in service.views()]

@@ -17,6 +17,10 @@ class DefinitionStore(Protocol):
         """The one that holds; None before the first."""
         ...
 
+    def number(self, tx: Tx) -> int:
+        """The number of the one that holds; 0 before the first."""
+        ...
+
     def log(self, tx: Tx) -> list[Applied]:
         """All of them, newest first."""
         ...

@@ -47,6 +47,7 @@ class DefinitionService:
         self._store = store
         self._door = door
         self._folder = folder
+        self._owners: dict[str, tuple[int, dict[str, str]]] = {}
 
     def unpack(self, files: dict[str, str]) -> tuple[str, Path]:
         """Keep a project's code under its digest; returns digest and folder. Raises `Invalid`."""
@@ -160,11 +161,16 @@ class DefinitionService:
 
     def owners(self, what: str) -> dict[str, str]:
         """The project of each of the `sources`, `views` or `models` that were ever defined; empty where several projects' were."""
+        number = self._database.read(self._store.number)
+        known, found = self._owners.get(what, (-1, {}))
+        if known == number:  # definitions are only ever added
+            return found
         owners: dict[str, str] = {}
         for applied in self._database.read(self._store.log):
             project = applied.definition.name
             for thing in getattr(applied.definition, what):
                 owners[thing.name] = project if owners.get(thing.name, project) == project else ""
+        self._owners[what] = (number, owners)
         return owners
 
     def regions(self) -> dict[str, str]:

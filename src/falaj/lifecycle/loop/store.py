@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import msgspec
-from sqlalchemy import Column, Integer, String, Table, insert, select
+from sqlalchemy import Column, Integer, String, Table, func, insert, select
 
 from falaj.lifecycle.loop.model import Applied, ProjectDefinition
 from falaj.storage.sql.database import Tx
@@ -31,6 +31,9 @@ class SqlDefinitionStore:
     def newest(self, tx: Tx) -> Applied | None:
         found = self.log(tx)[:1]
         return found[0] if found else None
+
+    def number(self, tx: Tx) -> int:
+        return tx.execute(select(func.max(definitions.c.number))).scalar() or 0
 
     def log(self, tx: Tx) -> list[Applied]:
         rows = tx.execute(select(*_COLUMNS).order_by(definitions.c.number.desc()))

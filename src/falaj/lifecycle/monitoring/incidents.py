@@ -34,6 +34,10 @@ class IncidentService:
         """Newest first."""
         return self._database.read(self._store.all)
 
+    def find(self, incident_id: str) -> Incident | None:
+        """One incident, if there is one of this id."""
+        return self._database.read(lambda tx: self._store.get(tx, incident_id))
+
     def open_of(self, model: str) -> list[Incident]:
         """A model's incidents that are not resolved, oldest first."""
         return self._database.read(lambda tx: self._store.open(tx, model))

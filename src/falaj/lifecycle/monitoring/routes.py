@@ -10,6 +10,7 @@ from fastapi import APIRouter, Path, Request
 from pydantic import BaseModel, Field
 
 from falaj.governance.identity.guard import Guard, actor
+from falaj.governance.identity.narrowing import rows
 from falaj.kernel.clock import Clock
 from falaj.kernel.ids import new_id
 from falaj.lifecycle.monitoring.backtest import BacktestService
@@ -113,7 +114,7 @@ def build(p: Ports, guard: Guard) -> APIRouter:
             p.check_model(model)
         return [msgspec.to_builtins(w) for w in found]
 
-    @routes.get("/incidents", INCIDENT_READ)
+    @routes.shared("/incidents", INCIDENT_READ, rows("Incident", "id"))
     def listed() -> list[dict[str, Any]]:
         return [msgspec.to_builtins(i) for i in p.incidents.all()]
 

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
 from falaj.governance.identity.guard import Guard, actor
+from falaj.governance.identity.narrowing import rows
 from falaj.kernel.access import Principal
 from falaj.kernel.environments import STAGING
 from falaj.lifecycle.registry.model import VERSION_ADMIT, VERSION_READ, ModelVersion
@@ -28,7 +29,7 @@ def build(service: RegistryService, check_model: Callable[[str], None], guard: G
     """`check_model` raises `NotFound` for a model that nobody knows; it is asked when there is nothing to show."""
     routes = guard.router("/api/v1/models", "registry")
 
-    @routes.get("", VERSION_READ)
+    @routes.shared("", VERSION_READ, rows("ModelVersion"))
     def models() -> list[str]:
         return service.models()
 

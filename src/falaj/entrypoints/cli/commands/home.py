@@ -145,6 +145,20 @@ def status(*, common: Common = DEFAULT) -> None:
         render.show_json(answer)
         return
     plane = answer["plane"]
+    if "home" in answer:
+        _platform(answer, plane)
+    else:  # a token that is bound to a project is told of its own things only
+        render.line(f"project        {answer['project'] or 'not applied now'}")
+        render.line(f"clock          {answer['now']}")
+        render.line(f"data plane     {plane['state']}")
+    render.table(
+        ("serving", "state", "digest"),
+        [(s["alias"], s["state"], render.digest(s["digest"])) for s in answer["serving"]],
+        empty="serving        nothing yet",
+    )
+
+
+def _platform(answer: dict[str, Any], plane: dict[str, Any]) -> None:
     for glass in answer["glass"]:
         render.line(f"BREAK-GLASS    {glass['words']} ({glass['id']})")
     render.line(f"home           {answer['home']}")
@@ -157,11 +171,6 @@ def status(*, common: Common = DEFAULT) -> None:
     if staging["address"]:
         render.line(f"staging        {staging['address']}: generation {staging['generation']}")
     render.line(f"audit log      {_log(answer['audit'])}")
-    render.table(
-        ("serving", "state", "digest"),
-        [(s["alias"], s["state"], render.digest(s["digest"])) for s in answer["serving"]],
-        empty="serving        nothing yet",
-    )
 
 
 def _log(audit: dict[str, Any]) -> str:

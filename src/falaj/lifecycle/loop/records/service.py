@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import msgspec
 
@@ -60,11 +60,14 @@ class RecordService:
             ports.registry.by_digest, ports.kills.of, ports.inventory.history, ports.waivers.of, ports.changes.of, self._tier
         )  # fmt: skip
 
-    def all(self, model: str = "", limit: int = 100) -> list[Summary]:
-        """The newest changes first, of one model or of all."""
+    def all(
+        self, model: str = "", limit: int = 100, wanted: Callable[[str], bool] = lambda _change: True
+    ) -> list[Summary]:
+        """The newest changes first, of one model or of all; what is not `wanted`, by its name, is not counted."""
         known = sorted({*self._p.registry.models(), *self._p.inventory.models()})
         models = [model] if model else known
         found = [(trail, note) for trail in map(self._trail, models) for note in _anchors(trail)]
+        found = [(trail, note) for trail, note in found if wanted(change_id(note.index))]
         found.sort(key=lambda pair: -pair[1].index)
         return [summary(self._record(note, trail)) for trail, note in found[:limit]]
 
@@ -76,7 +79,7 @@ class RecordService:
             for note in _anchors(trail):
                 if note.index == index:
                     return self._record(note, trail)
-        raise NotFound(f"there is no change {change}", hint="`falaj changes list` shows them", code="no_such_change")
+        raise NotFound("there is no such change", hint="`falaj changes list` shows them", code="no_such_change")
 
     def review(self, actor: Principal, change: str, outcome: str, text: str) -> ChangeRecord:
         """Write the review of a change down. Raises `Conflict` while it is under way."""

@@ -9,6 +9,7 @@ import msgspec
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, Field
 
+from falaj.governance.audit.veil import Veil
 from falaj.governance.changes.inventory import (
     INVENTORY_READ,
     INVENTORY_SET,
@@ -19,9 +20,10 @@ from falaj.governance.changes.inventory import (
 )
 from falaj.governance.changes.model import REVOKE_OWN
 from falaj.governance.changes.oversight import Examined, InventoryService
-from falaj.governance.changes.records import CHANGE_READ, CHANGE_REVIEW
+from falaj.governance.changes.records import CHANGE_READ, CHANGE_REVIEW, change_id, entry_of
 from falaj.governance.door import Door, Intent
 from falaj.governance.identity.guard import Guard, actor
+from falaj.governance.identity.narrowing import Own, rows
 from falaj.kernel.access import Action, Resource
 from falaj.lifecycle.loop.inventory import InventoryView
 from falaj.lifecycle.loop.overseeing import OverseeingService
@@ -87,6 +89,7 @@ class Ports(msgspec.Struct, frozen=True):
     records: RecordService
     check_model: Callable[[str], None]
     door: Door
+    veil: Veil
 
 
 def build(p: Ports, guard: Guard) -> APIRouter:
@@ -101,7 +104,7 @@ def build(p: Ports, guard: Guard) -> APIRouter:
 def _inventory(p: Ports, guard: Guard) -> APIRouter:
     routes = guard.router("/api/v1/inventory", "oversight")
 
-    @routes.get("", INVENTORY_READ)
+    @routes.shared("", INVENTORY_READ, rows("Model", "model"))
     def inventory() -> list[dict[str, Any]]:
         return [msgspec.to_builtins(r) for r in p.view.all()]
 
@@ -163,16 +166,36 @@ def _models(p: Ports, guard: Guard) -> APIRouter:
 def _changes(p: Ports, guard: Guard) -> APIRouter:
     routes = guard.router("/api/v1/changes", "oversight")
 
-    @routes.get("", CHANGE_READ)
-    def changes(model: str = "", limit: Annotated[int, Query(ge=1, le=1000)] = 50) -> list[dict[str, Any]]:
+    def named(request: Request, index: int) -> int:
+        """An entry's number, as whoever asks knows it."""
+        project = actor(request).project
+        return p.veil.number(project, index) if project else index
+
+    def meant(request: Request, change: str) -> str:
+        """The change that they mean."""
+        project = actor(request).project
+        return change_id(p.veil.index(project, entry_of(change))) if project else change
+
+    def veiled(request: Request, found: dict[str, Any]) -> dict[str, Any]:
+        history = [{**step, "index": named(request, step["index"])} for step in found.get("history", ())]
+        own = {"history": history} if "history" in found else {}
+        return {**found, "id": change_id(named(request, entry_of(found["id"]))), **own}
+
+    @routes.shared("", CHANGE_READ, rows("Change", "id"))
+    def changes(
+        request: Request, own: Own | None, model: str = "", limit: Annotated[int, Query(ge=1, le=1000)] = 50
+    ) -> list[dict[str, Any]]:
         if model:
+            p.door.check_within(Intent(actor(request), CHANGE_READ, Resource("Model", model)))
             p.check_model(model)
-        return [msgspec.to_builtins(c) for c in p.records.all(model, limit)]
+        found = p.records.all(
+            model, limit, lambda c: own is None or own("Change", change_id(named(request, entry_of(c))))
+        )
+        return [veiled(request, msgspec.to_builtins(c)) for c in found]
 
     @routes.get("/{change}", CHANGE_READ)
-    def change(change: str) -> dict[str, Any]:
-        found: dict[str, Any] = msgspec.to_builtins(p.records.get(change))
-        return found
+    def change(change: str, request: Request) -> dict[str, Any]:
+        return veiled(request, msgspec.to_builtins(p.records.get(meant(request, change))))
 
     @routes.post("/{change}/reviews", CHANGE_REVIEW)
     def review(change: str, body: Reviewed, request: Request) -> dict[str, Any]:

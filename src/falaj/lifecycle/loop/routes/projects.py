@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 
 from falaj.governance.door import Door, Intent
 from falaj.governance.identity.guard import Guard, actor, flow_id
+from falaj.governance.identity.narrowing import Own, discreet, rows
 from falaj.kernel.access import Principal, Resource
 from falaj.kernel.clock import Clock, iso, written_moment
 from falaj.kernel.ids import new_id
@@ -102,7 +103,7 @@ def build(p: Ports, guard: Guard) -> APIRouter:
         p.flows.start(BUILD_FLOW, flow, payload)
         return {"flow": flow}
 
-    @routes.get("/flows", FLOW_READ)
+    @routes.shared("/flows", FLOW_READ, rows("Flow", "id"))
     def running() -> list[dict[str, Any]]:
         return [{"id": f.id, "name": f.name, "started_at": f.started_at} for f in p.cancelling.running()]
 
@@ -110,9 +111,14 @@ def build(p: Ports, guard: Guard) -> APIRouter:
     def cancel(flow: str, body: Reason, request: Request) -> dict[str, Any]:
         return p.cancelling.cancel(actor(request), flow, body.reason)
 
-    @routes.get("/flows/{flow}", FLOW_READ)
+    @routes.shared("/flows/{flow}", FLOW_READ, _discreetly)
     def watch(flow: str, after: int = 0, wait: Annotated[float, Query(ge=0, le=60)] = 0.0) -> dict[str, Any]:
         state: dict[str, Any] = msgspec.to_builtins(p.flows.state(flow, after, wait))
         return state
 
     return routes.router
+
+
+def _discreetly(state: dict[str, Any], _own: Own) -> dict[str, Any]:
+    """A flow's state: why it failed is told as any refusal is."""
+    return {**state, "error": discreet(state["error"])} if state["error"] else state

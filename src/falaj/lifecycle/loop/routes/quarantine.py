@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 
 from falaj.governance.changes.holds import QUARANTINE, QUARANTINE_LIFT, QUARANTINE_READ
 from falaj.governance.identity.guard import Guard, actor
+from falaj.governance.identity.narrowing import rows
 from falaj.lifecycle.loop.holding import HoldingService
 
 
@@ -30,7 +31,7 @@ def build(service: HoldingService, guard: Guard) -> APIRouter:
     """The routes."""
     routes = guard.router("/api/v1/quarantine", "oversight")
 
-    @routes.get("", QUARANTINE_READ)
+    @routes.shared("", QUARANTINE_READ, rows("Quarantine", "id"))
     def held() -> list[dict[str, Any]]:
         return [msgspec.to_builtins(h) for h in service.all()]
 

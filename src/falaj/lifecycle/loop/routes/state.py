@@ -14,6 +14,7 @@ from falaj.governance.audit.service import AuditService
 from falaj.governance.changes.breaking import GlassService
 from falaj.governance.door import Done, Door, Intent
 from falaj.governance.identity.guard import Guard, actor
+from falaj.governance.identity.narrowing import Own, rows
 from falaj.kernel.access import Resource
 from falaj.kernel.clock import Clock, iso, parse_iso, written_moment
 from falaj.lifecycle.loop.environments import EnvironmentService
@@ -51,7 +52,7 @@ def build(p: Ports, guard: Guard) -> APIRouter:
     """Their routes."""
     routes = guard.router("/api/v1", "state")
 
-    @routes.get("/status", STATUS_READ)
+    @routes.shared("/status", STATUS_READ, _own_status)
     def status() -> dict[str, Any]:
         applied = p.definitions.newest()
         return {
@@ -70,7 +71,7 @@ def build(p: Ports, guard: Guard) -> APIRouter:
             ],
         }
 
-    @routes.get("/loop", STATUS_READ)
+    @routes.shared("/loop", STATUS_READ, _own_loop)
     def loop() -> dict[str, Any]:
         standing: dict[str, Any] = msgspec.to_builtins(p.overview.loop())
         return standing
@@ -90,3 +91,22 @@ def build(p: Ports, guard: Guard) -> APIRouter:
         return answer
 
     return routes.router
+
+
+def _own_status(status: dict[str, Any], own: Own) -> dict[str, Any]:
+    """What serves of one's own, and whether the plane that answers for it is well; nothing of how much there is of anything."""
+    project = status["project"]
+    return {
+        "now": status["now"],
+        "project": project if project and own("Project", project) else None,
+        "plane": {"state": status["plane"]["state"]},
+        "serving": [v for v in status["serving"] if own("ModelVersion", v["digest"])],
+    }
+
+
+def _own_loop(loop: dict[str, Any], own: Own) -> dict[str, Any]:
+    """Where one's own models stand; what concerns all models is the operator's."""
+    return {
+        "models": rows("Model", "model")(loop["models"], own),
+        "incidents": rows("Incident", "id")(loop["incidents"], own),
+    }
