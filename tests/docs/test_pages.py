@@ -22,6 +22,9 @@ FOLLOWED = [p for p in pages() if any(s.language in RUN or s.direction for s in 
 def test_a_page_can_be_followed(page: Path, library: Library) -> None:
     if "softhsm2-util" in page.read_text("utf-8"):
         needed("softhsm2", MODULE)
+    if "golang-go" in page.read_text("utf-8"):
+        needed("golang-go", "/usr/bin/go")
+        needed("golang-golang-x-mod-dev", "/usr/share/gocode/src/golang.org/x/mod/sumdb/tlog/tile.go")
     reader = library.follow(page)
     assert not reader.wrong, "\n\n".join(["", *reader.wrong])
 

@@ -182,6 +182,7 @@ class Reader:
         return {
             **inherited, "HOME": str(self.folder), "PATH": f"{self.tools}:{BIN}:/usr/local/bin:/usr/bin:/bin", "COLUMNS": "200",
             "PYTHONUNBUFFERED": "1", "LC_ALL": "C.UTF-8", "NO_COLOR": "1", "ASK": str(Path(__file__).with_name("ask.py")),
+            "GOCHECK": str(Path(__file__).parents[1] / "governance/audit/gocheck"),
         }  # fmt: skip
 
     def _folder(self) -> Path:

@@ -501,7 +501,7 @@ class ControlPlane:
                 self.database, self.door, self.audit, self.inventory, self.kills, self.fallbacks, self.changes,
                 self.waivers, self.definitions, self.registry, self.training, self.rollouts, planes, self.quality,
                 self.incidents, self.withdrawing, self.clock, self.data, self.informed, self.settings.region,
-                self.layout.plane / "journal", self.veil, self.workflows,
+                self.layout.plane / "journal", self.veil, self.workflows, self.policy, self.identity,
             )
         )  # fmt: skip
 

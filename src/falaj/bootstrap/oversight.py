@@ -22,7 +22,9 @@ from falaj.governance.changes.store import SqlGlassStore, SqlHoldStore, SqlInven
 from falaj.governance.changes.tiers import tier_of
 from falaj.governance.door import Door
 from falaj.governance.identity.guard import Guard
+from falaj.governance.identity.service import IdentityService
 from falaj.governance.policy.informed import InformedDecider
+from falaj.governance.policy.service import PolicyService
 from falaj.kernel.clock import Clock, SystemClock
 from falaj.kernel.environments import PRODUCTION
 from falaj.kernel.settings import Settings
@@ -32,7 +34,9 @@ from falaj.lifecycle.loop.deciding import DecisionService
 from falaj.lifecycle.loop.holding import HoldingService
 from falaj.lifecycle.loop.inventory import InventoryView
 from falaj.lifecycle.loop.overseeing import OverseeingService
+from falaj.lifecycle.loop.records import home
 from falaj.lifecycle.loop.records import service as records
+from falaj.lifecycle.loop.records.home import HomeRecords
 from falaj.lifecycle.loop.records.service import RecordService
 from falaj.lifecycle.loop.restrictions import DataFacts
 from falaj.lifecycle.loop.routes import glass as glass_routes
@@ -104,6 +108,8 @@ class Around(msgspec.Struct, frozen=True):
     journal: Path
     veil: Veil
     flows: Workflows
+    policy: PolicyService
+    identity: IdentityService
 
 
 class Oversight:
@@ -139,6 +145,7 @@ class Oversight:
             records.Ports(
                 a.database, SqlReviewStore(), a.audit, a.registry, a.rollouts[PRODUCTION], a.changes, a.waivers,
                 a.inventory, a.kills,
+                HomeRecords(home.Ports(a.audit, a.policy, a.identity, self.glass, quarantine, a.registry)),
             ),
         )  # fmt: skip
         self.view = InventoryView(

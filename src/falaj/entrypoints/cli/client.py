@@ -59,9 +59,9 @@ class Client:
         """POST bytes as they are; otherwise as `get`."""
         return self._ask("POST", path, content=data, headers={"Content-Type": "application/octet-stream"})
 
-    def delete(self, path: str) -> Any:
+    def delete(self, path: str, **params: Any) -> Any:
         """DELETE; otherwise as `get`."""
-        return self._ask("DELETE", path)
+        return self._ask("DELETE", path, params=params)
 
     def hand_over(self, table: Path) -> dict[str, Any]:
         """Send a file; returns the parcel that it became: its `name` is what a flow is told. Raises as `get`."""

@@ -18,14 +18,17 @@ from falaj.kernel.errors import Invalid
 CHANGE_READ = Action("changes.read_records", "read", "Change", "see change records")
 CHANGE_REVIEW = Action("changes.review", "risk", "Change", "write the review of a change after it was made")
 
-TYPES = ("promotion", "rollback", "kill", "revival", "waiver", "approval revoked", "inventory", "retirement")
+TYPES = (
+    "promotion", "rollback", "kill", "revival", "waiver", "approval revoked", "inventory", "retirement", "quarantine",
+    "policy", "access", "key", "break-glass",
+)  # fmt: skip
 OUTCOMES = ("successful", "successful with issues", "failed")
 _ID = re.compile(r"chg_(?P<index>0|[1-9]\d{0,17})\Z")
 _LONGEST = 2000
 
 
 class Affected(msgspec.Struct, frozen=True):
-    """A version that a change concerns, and what becomes of it."""
+    """Something that a change concerns (a version, a rule, a principal, a key), and what becomes of it."""
 
     alias: str
     digest: str
@@ -66,7 +69,7 @@ class Review(msgspec.Struct, frozen=True):
 class ChangeRecord(msgspec.Struct, frozen=True):
     """One change. Times are RFC 3339, empty for what has not come.
 
-    `kind` is standard (the platform may do it by itself), normal (people decided before) or emergency (it could not wait).
+    `model` is empty for a change of the home itself. `kind` is standard (the platform may do it by itself), normal (people decided before) or emergency (it could not wait).
     `state` is planned, under way, done, refused or backed out. `back_out` is the command that takes it back, `back_out_to`
     the version that then answers, empty where none does.
     """
@@ -131,6 +134,14 @@ def entry_of(change: str) -> int:
     return int(match["index"])
 
 
+def check_type(name: str) -> None:
+    """Raise `Invalid` unless there are changes of this type; empty is any."""
+    if name and name not in TYPES:
+        raise Invalid(
+            f"there is no type of change {name[:40]!r}", hint=f"use one of {', '.join(TYPES)}", code="bad_change_type"
+        )
+
+
 def check_review(outcome: str, text: str) -> str:
     """The text as it is kept. Raises `Invalid` for an outcome that does not exist, or without words."""
     if outcome not in OUTCOMES or not text.strip() or len(text) > _LONGEST:
@@ -147,7 +158,7 @@ def markdown(record: ChangeRecord) -> str:
     rows = [
         ("Type", f"{record.type} ({record.kind})"),
         ("State", record.state),
-        ("Model", record.model),
+        ("Model", record.model or "all: a change of the home itself"),
         ("Initiator", record.initiator),
         ("Reason", record.reason),
         ("Risk", record.risk),
@@ -160,7 +171,7 @@ def markdown(record: ChangeRecord) -> str:
     ]
     parts = [f"# {record.id}: {_cell(record.title)}", _table(("", ""), [(n, _cell(v) or "–") for n, v in rows])]
     affected = [(a.alias, f"`{a.digest}`" if a.digest else "–", a.part) for a in record.affected]
-    parts += ["## Affected", _table(("version", "digest", "part"), affected)]
+    parts += ["## Affected", _table(("what", "digest", "part"), affected)]
     authority = [(a.principal, ", ".join(a.roles), a.what, a.at, a.reason) for a in record.authority]
     parts += ["## Authority", _table(("who", "roles", "what", "when", "reason"), authority)]
     steps = [(str(s.index), s.at, s.principal, f"`{s.action}`", s.outcome, s.told) for s in record.history]

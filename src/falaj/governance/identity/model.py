@@ -27,6 +27,8 @@ ACTIONS = (
     IDENTITY_READ, IDENTITY_GRANT, IDENTITY_REVOKE, SESSION_OPEN, WHO_AM_I, SIGN_IN, SIGN_OUT, WITHDRAW,
 )  # fmt: skip
 
+_REASON = 200  # characters: with a long scope it must fit an entry of the log
+
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9._@-]{0,62}[a-z0-9])?\Z")
 
 
@@ -67,3 +69,11 @@ def check_scope(scope: tuple[str, ...], known: Collection[str]) -> None:
             "leave --scope out for all that the roles give",
             code="bad_token_scope",
         )
+
+
+def told(reason: str) -> dict[str, str]:
+    """Why, as the log has it; nothing where nobody said. Raises `Invalid` for too long a reason."""
+    text = reason.encode(errors="replace").decode().strip()
+    if len(text) > _REASON:
+        raise Invalid(f"a reason here has at most {_REASON} characters", hint="say it shorter", code="no_reason")
+    return {"reason": text} if text else {}

@@ -16,8 +16,8 @@ from falaj.kernel.access import Principal
 
 
 class Grant(BaseModel):
-    """A principal, its roles, how long its token lasts, what it is good for (left out: all that the roles give), and
-    the project that it is bound to (left out: none)."""
+    """A principal, its roles, how long its token lasts, what it is good for (left out: all that the roles give),
+    the project that it is bound to (left out: none), and why it is given."""
 
     name: str = Field(max_length=64)
     kind: str = Field(default="person", pattern="^(person|service)$")
@@ -25,6 +25,7 @@ class Grant(BaseModel):
     days: int = 90
     scope: list[str] | None = None
     project: str = Field(default="", max_length=64)
+    reason: str = ""
 
 
 def build(identity: IdentityService, sessions: SessionService, guard: Guard) -> APIRouter:
@@ -49,13 +50,13 @@ def build(identity: IdentityService, sessions: SessionService, guard: Guard) -> 
     @routes.post("/tokens", IDENTITY_GRANT)
     def grant(body: Grant, request: Request) -> dict[str, Any]:
         principal = Principal(body.name, body.kind, tuple(body.roles))
-        terms = Terms(body.days, None if body.scope is None else tuple(body.scope), body.project)
+        terms = Terms(body.days, None if body.scope is None else tuple(body.scope), body.project, body.reason)
         answer: dict[str, Any] = msgspec.to_builtins(identity.grant(actor(request), principal, terms))
         return answer
 
     @routes.delete("/tokens/{token_id}", IDENTITY_REVOKE)
-    def revoke(token_id: str, request: Request) -> dict[str, str]:
-        identity.revoke(actor(request), token_id)
+    def revoke(token_id: str, request: Request, reason: str = "") -> dict[str, str]:
+        identity.revoke(actor(request), token_id, reason)
         return {"revoked": token_id}
 
     @routes.post("/sessions", SESSION_OPEN)

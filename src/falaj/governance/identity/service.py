@@ -20,6 +20,7 @@ from falaj.governance.identity.model import (
     check_principal,
     check_project,
     check_scope,
+    told,
 )
 from falaj.governance.identity.ports import External, IdentityStore
 from falaj.governance.identity.verify import KnownToken, TokenVerifier, make_token, token_hash
@@ -47,11 +48,12 @@ class NewToken(msgspec.Struct, frozen=True):
 
 class Terms(msgspec.Struct, frozen=True):
     """What a token is good for: how many days, and which actions and groups (None: all that the roles
-    give), and the project that it is bound to (empty: none)."""
+    give), and the project that it is bound to (empty: none); and why it is given (empty: nobody said)."""
 
     days: int
     scope: tuple[str, ...] | None = None
     project: str = ""
+    reason: str = ""
 
 
 class IdentityService:
@@ -136,6 +138,7 @@ class IdentityService:
         terms = terms if isinstance(terms, Terms) else Terms(terms)
         days, scope = terms.days, terms.scope
         check_project(terms.project)
+        why = told(terms.reason)
         if scope is not None:
             check_scope(scope, self._scopes)
         if not 1 <= days <= MAX_DAYS:
@@ -162,14 +165,9 @@ class IdentityService:
             self._store.put_token(tx, known, iso(now))
             return Done({"id": identifier})
 
-        detail: dict[str, Any] = {
-            "roles": list(principal.roles), "token": identifier, "expires_at": known.expires_at,
-        }  # fmt: skip
-        if scope is not None:
-            detail["scope"] = list(scope)
-        if terms.project:
-            detail["project"] = terms.project
-        intent = Intent(actor, IDENTITY_GRANT, Resource("Account", principal.name), operation_id, detail=detail)
+        intent = Intent(
+            actor, IDENTITY_GRANT, Resource("Account", principal.name), operation_id, detail=_given(known) | why
+        )  # fmt: skip
         given = self._door.change(intent, do)["id"]
         if given != identifier:
             raise Conflict(
@@ -180,8 +178,9 @@ class IdentityService:
         self._changed()
         return NewToken(identifier, token, principal.name, principal.roles, known.expires_at, scope, terms.project)
 
-    def revoke(self, actor: Principal, token_id: str) -> None:
-        """A revoked token is refused from now on. Raises `NotFound`."""
+    def revoke(self, actor: Principal, token_id: str, reason: str = "") -> None:
+        """A revoked token is refused from now on. Raises `NotFound`, `Invalid` for a reason that is too long."""
+        why = told(reason)
 
         def do(tx: Tx) -> Done[None]:
             if not self._store.revoke(tx, token_id, iso(self._door.clock.now())):
@@ -190,7 +189,7 @@ class IdentityService:
                 )
             return Done(None)
 
-        self._door.change(Intent(actor, IDENTITY_REVOKE, Resource("Account", token_id)), do)
+        self._door.change(Intent(actor, IDENTITY_REVOKE, Resource("Account", token_id), detail=why), do)
         self._changed()
 
     def sign_in(self, person: External, roles: tuple[str, ...], lasts: timedelta) -> NewToken:
@@ -266,6 +265,14 @@ class IdentityService:
         self.refresh()
         for listener in self._listeners:
             listener()
+
+
+def _given(token: KnownToken) -> dict[str, Any]:
+    """A grant as the log has it."""
+    detail: dict[str, Any] = {"roles": list(token.roles), "token": token.id, "expires_at": token.expires_at}
+    if token.scope is not None:
+        detail["scope"] = list(token.scope)
+    return detail | ({"project": token.project} if token.project else {})
 
 
 class Opened(msgspec.Struct, frozen=True):

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
-from itertools import product
 from typing import Any
 
 import msgspec
 
 from falaj.governance.door import Done, Door, Intent
-from falaj.governance.identity.model import IDENTITY_GRANT, ROLES
+from falaj.governance.identity.model import IDENTITY_GRANT
 from falaj.governance.policy.cases import Case, Result, checked, question_of
 from falaj.governance.policy.decide import (
     EnvironmentAuthoriser,
@@ -27,7 +26,8 @@ from falaj.governance.policy.decide import (
 from falaj.governance.policy.explain import Explanation, explain
 from falaj.governance.policy.model import HOME_POLICY, POLICY_APPLY, Plan, PolicyVersion, Shift, compare
 from falaj.governance.policy.ports import PolicyStore
-from falaj.governance.policy.schema import FACTS, PROJECT, principal_fact
+from falaj.governance.policy.schema import PROJECT
+from falaj.governance.policy.shifts import allowed, shifts, shifts_of
 from falaj.governance.policy.statements import check_policy, invalid, statements, unnamed, utf8
 from falaj.kernel.access import Action, Decision, Principal, Question, Resource
 from falaj.kernel.clock import iso
@@ -35,13 +35,6 @@ from falaj.kernel.digests import sha256
 from falaj.kernel.environments import ENVIRONMENTS
 from falaj.kernel.errors import Conflict, FalajError, Integrity, Invalid, NotFound
 from falaj.storage.sql.database import Database, Tx
-
-_FAVOURABLE = {
-    "author": principal_fact("somebody-else"), "purpose": "asked", "purposes": ["asked"], "quarantined": False,
-    "region": "here", "regions": ["here"],
-}  # fmt: skip
-"""Facts under which no rule of the platform forbids: another author, a purpose that the data allows, data that is where it
-may be and not in quarantine."""
 
 
 class PolicyInForce:
@@ -142,8 +135,17 @@ class PolicyService:
         """What applying `text` would change. Raises `Invalid` for what could not be applied."""
         current, actions = self.current(), self._in_force.actions
         added, removed, changed = compare(statements(current.text), check_policy(text, actions))
-        shifts = tuple(_shifts(self._in_force, EnvironmentAuthoriser(actions, text), actions))
-        return Plan(sha256(utf8(text)), current.number, added, removed, changed, shifts)
+        found = tuple(shifts(self._in_force, EnvironmentAuthoriser(actions, text), actions))
+        return Plan(sha256(utf8(text)), current.number, added, removed, changed, found)
+
+    def shifts(self, old: str, new: str) -> tuple[Shift, ...]:
+        """The decisions that differ between two texts, by the actions of this release. Raises `Invalid`."""
+        return shifts_of(old, new, self._in_force.actions)
+
+    def gained(self, before: tuple[str, ...], roles: tuple[str, ...]) -> tuple[str, ...]:
+        """The actions that some roles allow and others do not, by the policy that holds now."""
+        home, actions = self._in_force.home, self._in_force.actions
+        return tuple(sorted(allowed(home, roles, actions) - allowed(home, before, actions)))
 
     def apply(self, actor: Principal, text: str, reason: str, operation_id: str = "") -> PolicyVersion:
         """Let `text` be the home's policy from now on.
@@ -218,19 +220,3 @@ class PolicyService:
 def _first() -> PolicyVersion:
     text = default_policy()
     return PolicyVersion(0, sha256(text.encode()), text, "what a new home starts with", "falaj", "")
-
-
-def _shifts(old: PolicyInForce, new: EnvironmentAuthoriser, actions: Iterable[Action]) -> Iterable[Shift]:
-    """The decisions that differ, for each role alone, with facts that no rule of the platform minds."""
-    for action, role in product(actions, ROLES):
-        facts = {k: v for k, v in _FAVOURABLE.items() if k in FACTS.get(action.resource, {})}
-        where = ("", *ENVIRONMENTS) if "environment" in FACTS.get(action.resource, {}) else ("",)
-        found = []
-        for environment in where:
-            there = {**facts, "environment": environment} if environment else facts
-            question = Question(Principal("asker", roles=(role,)), action.name, Resource(action.resource, "it", there))
-            before, after = old.decide(question).allowed, new.decide(question).allowed
-            if before != after:
-                found.append(Shift(role, action.name, environment or "none", before, after))
-        everywhere = len(found) == len(where) and len({s.after for s in found}) == 1
-        yield from [msgspec.structs.replace(found[0], environment="")] if everywhere else found

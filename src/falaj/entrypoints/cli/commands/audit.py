@@ -201,9 +201,10 @@ def audit_consistency(
         first, last = export.prove_extends(kept, folder, trusted)
         if new is not None:
             last = _same_log(_bytes(new, note.MAX_NOTE), folder, trusted, first, kept)
+        hashes = list(export.path_between(folder, first.size, last.size))
     else:
-        first, last = _proven_online(kept, None if new is None else _bytes(new, note.MAX_NOTE), vkey, common)
-    answer = {"origin": last.origin, "old": first.size, "new": last.size}
+        first, last, hashes = _proven_online(kept, None if new is None else _bytes(new, note.MAX_NOTE), vkey, common)
+    answer = {"origin": last.origin, "old": first.size, "new": last.size, "hashes": proof.encode_path(hashes)}
     if common.json:
         render.show_json(answer)
     else:
@@ -235,8 +236,8 @@ def audit_witnesses(*, common: Common = DEFAULT) -> None:
 
 def _proven_online(
     old: bytes, new: bytes | None, vkey: str | None, common: Common
-) -> tuple[note.Checkpoint, note.Checkpoint]:
-    """Ask the home for the proof, and check it here."""
+) -> tuple[note.Checkpoint, note.Checkpoint, list[bytes]]:
+    """Ask the home for the proof, and check it here; returns both checkpoints and the proof."""
     with connect(common.settings()) as client:
         trusted = vkey or client.text("/api/v1/audit/log/vkey").decode("utf-8", "replace").strip()
         first = note.unsigned(old)  # whose it is is looked at below
@@ -246,7 +247,8 @@ def _proven_online(
         answer = client.get("/api/v1/audit/consistency", **asked)
     hashes = [note.unbase64(h) for h in answer["hashes"]] if first.size < answer["new"] else []
     statements = [s.encode() for s in answer["rotations"]]
-    return check_extends(old, new if new is not None else answer["checkpoint"].encode(), trusted, hashes, statements)
+    last = new if new is not None else answer["checkpoint"].encode()
+    return (*check_extends(old, last, trusted, hashes, statements), hashes)
 
 
 def _same_log(new: bytes, folder: Path, vkey: str, first: note.Checkpoint, old: bytes) -> note.Checkpoint:

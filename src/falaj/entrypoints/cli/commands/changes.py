@@ -22,12 +22,13 @@ Change = Annotated[str, Parameter(help="A change, such as chg_42.")]
 def changes_list(
     *,
     model: Annotated[str, Parameter(help="Of this model only.")] = "",
+    only: Annotated[str, Parameter(name="--type", help="Of this type only, such as policy or promotion.")] = "",
     limit: Annotated[int, Parameter(help="How many, newest first.")] = 30,
     common: Common = DEFAULT,
 ) -> None:
-    """List changes, newest first: promotions, rollbacks, kills, waivers, tiers, approvals taken back."""
+    """List changes, newest first: of what answers callers, and of the policy, of who may act, of keys."""
     with connect(common.settings()) as client:
-        rows = client.get("/api/v1/changes", model=named(model) if model else "", limit=limit)
+        rows = client.get("/api/v1/changes", model=named(model) if model else "", limit=limit, type=only)
     if common.json:
         render.show_json(rows)
         return

@@ -250,6 +250,7 @@ class Terms:
         list[str] | None, Parameter(negative="", help="An action or group it is good for; may be repeated.")
     ] = None
     project: Annotated[str, Parameter(help="The project that it is bound to; it reaches nothing else.")] = ""
+    reason: Annotated[str, Parameter(help="Why; it stands in the change record.")] = ""
 
 
 _TERMS = Terms()
@@ -307,10 +308,16 @@ def token_list(*, common: Common = DEFAULT) -> None:
 
 
 @token_app.command(name="revoke")
-def token_revoke(token: Annotated[str, Parameter(help="A token's id.")], /, *, common: Common = DEFAULT) -> None:
+def token_revoke(
+    token: Annotated[str, Parameter(help="A token's id.")],
+    /,
+    *,
+    reason: Annotated[str, Parameter(help="Why; it stands in the change record.")] = "",
+    common: Common = DEFAULT,
+) -> None:
     """Revoke a token; it is refused from now on, on both planes."""
     with connect(common.settings()) as client:
-        answer = client.delete(f"/api/v1/tokens/{named(token)}")
+        answer = client.delete(f"/api/v1/tokens/{named(token)}", reason=reason)
     if common.json:
         render.show_json(answer)
     else:

@@ -81,15 +81,23 @@ def policy_plan(file: PolicyFile, /, *, common: Common = DEFAULT) -> None:
 
 @policy_app.command(name="apply")
 def policy_apply(
-    file: PolicyFile,
+    file: PolicyFile | None = None,
     /,
     *,
+    version: Annotated[int | None, Parameter(help="In place of a file: an earlier version, by its number.")] = None,
     reason: Annotated[str, Parameter(help="Why it shall hold.")],
     common: Common = DEFAULT,
 ) -> None:
     """Let a policy hold from now on, in both planes. One under which nobody could change it again is refused."""
+    if (file is None) == (version is None):
+        raise Invalid(
+            "name a file or a version",
+            hint="`falaj policy apply FILE` or `--version N`, not both",
+            code="file_or_version",
+        )
     with connect(common.settings()) as client:
-        done = client.post("/api/v1/policy", {"text": read_text(file), "reason": reason})
+        text = read_text(file) if file else client.get(f"/api/v1/policy/versions/{version}")["text"]
+        done = client.post("/api/v1/policy", {"text": text, "reason": reason})
     if common.json:
         render.show_json(done)
     else:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import islice
 
 import msgspec
 
+from falaj.governance.audit.model import Conditions
 from falaj.governance.audit.service import AuditService
 from falaj.governance.changes.killing import KillService
 from falaj.governance.changes.oversight import InventoryService
@@ -17,6 +19,7 @@ from falaj.governance.changes.records import (
     Summary,
     change_id,
     check_review,
+    check_type,
     entry_of,
     summary,
 )
@@ -25,7 +28,8 @@ from falaj.governance.door import Done, Door, Intent
 from falaj.kernel.access import Principal, Resource
 from falaj.kernel.clock import iso
 from falaj.kernel.errors import Conflict, FalajError, NotFound
-from falaj.lifecycle.loop.records import releases, words
+from falaj.lifecycle.loop.records import home, releases, words
+from falaj.lifecycle.loop.records.home import HomeRecords
 from falaj.lifecycle.loop.records.trail import Noted, Trail, trail_of
 from falaj.lifecycle.registry.service import RegistryService
 from falaj.lifecycle.registry.waivers import WaiverService
@@ -45,10 +49,11 @@ class Ports(msgspec.Struct, frozen=True):
     waivers: WaiverService
     inventory: InventoryService
     kills: KillService
+    home: HomeRecords
 
 
 class RecordService:
-    """Every change that was made to what answers callers."""
+    """Every change that was made to what answers callers, and to who may make such changes."""
 
     def __init__(self, door: Door, ports: Ports) -> None:
         self._door = door
@@ -61,21 +66,24 @@ class RecordService:
         )  # fmt: skip
 
     def all(
-        self, model: str = "", limit: int = 100, wanted: Callable[[str], bool] = lambda _change: True
+        self, model: str = "", limit: int = 100, only: str = "", wanted: Callable[[str], bool] = lambda _change: True
     ) -> list[Summary]:
-        """The newest changes first, of one model or of all; what is not `wanted`, by its name, is not counted."""
-        known = sorted({*self._p.registry.models(), *self._p.inventory.models()})
-        models = [model] if model else known
-        found = [(trail, note) for trail in map(self._trail, models) for note in _anchors(trail)]
+        """The newest changes first, of one model or of all, and of one type if `only` names it; what is not `wanted`, by
+        its name, is not counted. Raises `Invalid`."""
+        check_type(only)
+        models = [model] if model else sorted({*self._p.registry.models(), *self._p.inventory.models()})
+        trails = [*map(self._trail, models), self._p.home.trail()]
+        found = [(trail, note) for trail in trails for note in _anchors(trail)]
         found = [(trail, note) for trail, note in found if wanted(change_id(note.index))]
         found.sort(key=lambda pair: -pair[1].index)
-        return [summary(self._record(note, trail)) for trail, note in found[:limit]]
+        records = (self._record(note, trail, brief=True) for trail, note in found)
+        wanted = (r for r in records if model in ("", r.model) and only in ("", r.type))
+        return [summary(r) for r in islice(wanted, limit)]
 
     def get(self, change: str) -> ChangeRecord:
         """Raises `NotFound`, `Invalid`."""
         index = entry_of(change)
-        for model in sorted({*self._p.registry.models(), *self._p.inventory.models()}):
-            trail = self._trail(model)
+        for trail in self._trails(index):
             for note in _anchors(trail):
                 if note.index == index:
                     return self._record(note, trail)
@@ -102,9 +110,19 @@ class RecordService:
         self._door.change(intent, do)
         return self.get(change)
 
-    def _record(self, note: Noted, trail: Trail) -> ChangeRecord:
+    def _trails(self, index: int) -> Iterator[Trail]:
+        """Where the record may be that an entry began."""
+        began = self._p.audit.search(Conditions(before_index=index + 1, limit=1))
+        if began and began[0].index == index and began[0].entry.action in home.ACTIONS:
+            yield self._p.home.trail()
+        else:
+            yield from map(self._trail, sorted({*self._p.registry.models(), *self._p.inventory.models()}))
+
+    def _record(self, note: Noted, trail: Trail, brief: bool = False) -> ChangeRecord:
         if note.entry.action == releases.ADMITTED:
             record = releases.release(note, trail, self._releases)
+        elif note.entry.action in home.ACTIONS:
+            record = self._p.home.record(note, trail, brief)
         else:
             record = words.word(note, trail, self._words)
         written = self._p.database.read(lambda tx: self._p.reviews.of(tx, change_id(note.index)))
@@ -118,5 +136,8 @@ class RecordService:
 
 
 def _anchors(trail: Trail) -> Iterator[Noted]:
+    if not trail.model:
+        yield from home.anchors(trail)
+        return
     yield from releases.anchors(trail)
     yield from words.anchors(trail)

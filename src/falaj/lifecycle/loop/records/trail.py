@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Protocol
 
 import msgspec
@@ -63,19 +64,29 @@ class Trail(msgspec.Struct, frozen=True):
 def trail_of(log: Log, model: str, versions: list[ModelVersion]) -> Trail:
     """Everything about a model and its versions."""
     names = {model, *(v.alias for v in versions), *(f"{model}@{v.digest[7:19]}" for v in versions)}
-    found = {f.index: f.entry for name in names for f in about(log, name)}
-    return Trail(model, tuple(Noted(index, entry) for index, entry in sorted(found.items())))
+    return _trail(model, chain.from_iterable(pages(log, Conditions(resource_id=name)) for name in names))
 
 
-def about(log: Log, name: str) -> Iterator[Found]:
-    """Every entry about a thing, newest first, page by page."""
-    before: int | None = None
+def trail_of_home(log: Log, actions: Iterable[str]) -> Trail:
+    """Everything that was done by some actions, whatever to."""
+    done = (pages(log, Conditions(action=action, outcome="done")) for action in actions)
+    return _trail("", chain.from_iterable(done))
+
+
+def _trail(model: str, found: Iterable[Found]) -> Trail:
+    entries = {f.index: f.entry for f in found}
+    return Trail(model, tuple(Noted(index, entry) for index, entry in sorted(entries.items())))
+
+
+def pages(log: Log, conditions: Conditions) -> Iterator[Found]:
+    """Every entry that meets the conditions, newest first, page by page."""
+    wanted = msgspec.structs.replace(conditions, limit=MAX_FOUND)
     while True:
-        page = log.search(Conditions(resource_id=name, limit=MAX_FOUND, before_index=before))
+        page = log.search(wanted)
         yield from page
         if len(page) < MAX_FOUND:
             return
-        before = page[-1].index
+        wanted = msgspec.structs.replace(wanted, before_index=page[-1].index)
 
 
 def steps(notes: list[Noted]) -> tuple[Step, ...]:

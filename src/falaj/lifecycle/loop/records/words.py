@@ -9,10 +9,11 @@ import msgspec
 
 from falaj.governance.changes.inventory import Fact, Kill
 from falaj.governance.changes.model import Approval
-from falaj.governance.changes.records import Affected, Authority, ChangeRecord, Review, change_id
+from falaj.governance.changes.records import Affected, Authority, ChangeRecord
 from falaj.kernel.environments import PRODUCTION
+from falaj.lifecycle.loop.records.making import Word, made
 from falaj.lifecycle.loop.records.releases import PLANNED
-from falaj.lifecycle.loop.records.trail import Noted, Trail, steps
+from falaj.lifecycle.loop.records.trail import Noted, Trail
 from falaj.lifecycle.registry.model import ModelVersion
 from falaj.lifecycle.registry.waiver import Waiver
 
@@ -33,23 +34,6 @@ class Facts(msgspec.Struct, frozen=True):
     tier: Callable[[str], str]
 
 
-class Word(msgspec.Struct, frozen=True):
-    """What one decision was about, as far as it differs from another's."""
-
-    type: str
-    kind: str
-    title: str
-    reason: str
-    affected: tuple[Affected, ...]
-    back_out: str
-    authority: tuple[Authority, ...] = ()
-    environments: tuple[str, ...] = (PRODUCTION,)
-    state: str = "done"
-    back_out_to: str = ""
-    more: tuple[Noted, ...] = ()
-    risk: str = ""
-
-
 def anchors(trail: Trail) -> list[Noted]:
     """The entries that began such a change; a fact of the inventory that is neither tier nor use is none."""
     return [n for n in trail.entries if n.entry.outcome == "done" and n.entry.action in ACTIONS and _weighs(n)]
@@ -57,32 +41,9 @@ def anchors(trail: Trail) -> list[Noted]:
 
 def word(note: Noted, trail: Trail, facts: Facts) -> ChangeRecord:
     """The record of one decision."""
-    entry = note.entry
-    make = _MAKERS[entry.action]
-    found = make(note, trail, facts)
-    own = Authority(entry.principal, (), "decided it", entry.at, found.reason)
-    notes = [note, *found.more]
-    return ChangeRecord(
-        id=change_id(note.index),
-        type=found.type,
-        kind=found.kind,
-        title=found.title,
-        state=found.state,
-        model=trail.model,
-        initiator=entry.principal,
-        reason=found.reason,
-        affected=found.affected,
-        environments=found.environments,
-        risk=found.risk or f"{facts.tier(trail.model)} risk",
-        back_out=found.back_out,
-        back_out_to=found.back_out_to,
-        authority=found.authority or (own,),
-        requested_at=min(n.entry.at for n in notes),
-        started_at=entry.at,
-        finished_at=max(n.entry.at for n in notes),
-        history=steps(notes),
-        review=Review("open"),
-    )
+    found = _MAKERS[note.entry.action](note, trail, facts)
+    risk = found.risk or f"{facts.tier(trail.model)} risk"
+    return made(note, msgspec.structs.replace(found, model=trail.model, risk=risk))
 
 
 def _weighs(note: Noted) -> bool:

@@ -183,13 +183,17 @@ def _changes(p: Ports, guard: Guard) -> APIRouter:
 
     @routes.shared("", CHANGE_READ, rows("Change", "id"))
     def changes(
-        request: Request, own: Own | None, model: str = "", limit: Annotated[int, Query(ge=1, le=1000)] = 50
+        request: Request,
+        own: Own | None,
+        model: str = "",
+        limit: Annotated[int, Query(ge=1, le=1000)] = 50,
+        only: Annotated[str, Query(alias="type", max_length=40)] = "",
     ) -> list[dict[str, Any]]:
         if model:
             p.door.check_within(Intent(actor(request), CHANGE_READ, Resource("Model", model)))
             p.check_model(model)
         found = p.records.all(
-            model, limit, lambda c: own is None or own("Change", change_id(named(request, entry_of(c))))
+            model, limit, only, lambda c: own is None or own("Change", change_id(named(request, entry_of(c))))
         )
         return [veiled(request, msgspec.to_builtins(c)) for c in found]
 
