@@ -27,9 +27,14 @@ def sha256_file(path: Path) -> str:
         return "sha256:" + hashlib.file_digest(f, "sha256").hexdigest()
 
 
+def is_digest(text: str) -> bool:
+    """Whether this is a digest."""
+    return bool(_DIGEST.match(text))
+
+
 def parse_digest(text: str) -> str:
     """Return `text` if it is a digest; raise `Invalid` otherwise."""
-    if not _DIGEST.match(text):
+    if not is_digest(text):
         raise Invalid(
             f"{text[:80]!r} is not a digest",
             hint="a digest is 'sha256:' and 64 lower-case hex digits",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,6 +50,25 @@ def test_what_is_not_whole_is_refused(spoil: Callable[[list[Item]], list[Item]],
 def test_what_broke_off_is_refused(tmp_path: Path) -> None:
     path = packed(tmp_path, whole())
     path.write_bytes(path.read_bytes()[:700])
+    with pytest.raises(Integrity, match="not whole"):
+        _unpack(path, tmp_path / "out")
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.DIRTYPE])
+@pytest.mark.parametrize("target", ["other", "manifest", "../up", "/etc/passwd"])
+def test_a_folder_holds_files_only_and_no_links(kind: bytes, target: str, tmp_path: Path) -> None:
+    about = tarfile.TarInfo("more")
+    about.type, about.linkname = kind, target
+    path = packed(tmp_path, whole())
+    path.write_bytes(about.tobuf() + path.read_bytes())
+    with pytest.raises(Integrity, match="not whole"):
+        _unpack(path, tmp_path / "out")
+    assert not (tmp_path / "out" / "more").is_symlink()
+
+
+def test_a_file_that_goes_up_and_comes_back_is_refused_too(tmp_path: Path) -> None:
+    path = packed(tmp_path, whole())
+    path.write_bytes(tarfile.TarInfo("1/../more").tobuf() + path.read_bytes())
     with pytest.raises(Integrity, match="not whole"):
         _unpack(path, tmp_path / "out")
 

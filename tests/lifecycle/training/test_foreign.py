@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import warnings
@@ -30,7 +31,7 @@ from falaj.lifecycle.training.foreign import Declared, ImportOutcome, ImportTask
 from falaj.lifecycle.training.model import Input, TrainingSpec
 from falaj.lifecycle.training.steps.contract import LoadedModel
 from falaj.lifecycle.training.steps.foreign.contract import agree
-from falaj.lifecycle.training.steps.foreign.originals import Foreign
+from falaj.lifecycle.training.steps.foreign.originals import Foreign, Place, open_original
 from falaj.lifecycle.training.steps.foreign.run import _plain, run
 from falaj.workflow.confine import supported
 from tests.lifecycle.serving.plane.fleet import Silent
@@ -299,6 +300,18 @@ def test_every_graph_that_is_not_allowed_is_refused(corpus: ModuleType, tmp_path
 def test_only_plain_paths_name_files(path: str) -> None:
     with pytest.raises(Invalid) as refused:
         check_source("mlflow", (FileEntry(path, 1, "sha256:" + "0" * 64),))
+    assert refused.value.code == "bad_source"
+
+
+@pytest.mark.parametrize("name", ["../up.onnx", "/up.onnx", "a\0b", "none.onnx", None, ["a"], "link/up.onnx", "."])
+def test_an_mlmodel_names_files_of_its_own_folder_only(tmp_path: Path, name: object) -> None:
+    (tmp_path / "up.onnx").write_bytes(b"")
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "link").symlink_to(tmp_path)
+    (folder / "MLmodel").write_text(json.dumps({"flavors": {"onnx": {"data": name}}}))
+    with pytest.raises(Invalid) as refused:
+        open_original(Place(folder, False, ""), "mlflow")
     assert refused.value.code == "bad_source"
 
 

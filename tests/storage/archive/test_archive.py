@@ -86,7 +86,15 @@ def test_an_object_is_read_no_further_than_it_was_signed(folder: Path, tmp_path:
         lay_out(folder, there, tmp_path / "new", silent, KEYS)
 
 
-@pytest.mark.parametrize("path", ["", ".", "..", "../x", "/x", "a/../../x", "a\\b"])
+@pytest.mark.parametrize(
+    "digest", ["", "../x", "sha256:../../../x", "sha256:" + "0" * 62 + "/x", "sha256:" + "0" * 64 + "\0", "/x"]
+)
+def test_a_signed_digest_that_is_none_leads_nowhere(digest: str) -> None:
+    with pytest.raises(Integrity, match="it names"):
+        decoded(msgspec.json.encode(manifest(FileEntry("x", 1, digest))), "x.json")
+
+
+@pytest.mark.parametrize("path", ["", ".", "..", "../x", "/x", "a/../../x", "a\\b", "a\0b"])
 def test_a_signed_path_that_leads_out_is_refused_all_the_same(path: str) -> None:
     body = msgspec.json.encode(manifest(FileEntry("good", 0, "sha256:x"), FileEntry(path, 0, "sha256:x")))
     with pytest.raises(FalajError) as refused:

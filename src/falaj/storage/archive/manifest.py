@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from falaj.kernel.digests import FileEntry, digest_of
+from falaj.kernel.digests import FileEntry, digest_of, is_digest
 from falaj.kernel.errors import Integrity
 
 BACKUP_TYPE = "application/vnd.falaj.backup+json"
@@ -75,7 +75,7 @@ def is_backup_id(text: str) -> bool:
 
 
 def decoded(payload: bytes, name: str) -> Manifest:
-    """A manifest from its signed bytes. Raises `Integrity` for a form that is not known, and for paths that lead out."""
+    """A manifest from its signed bytes. Raises `Integrity` for a form that is not known, for paths that lead out, for what is no digest."""
     try:
         manifest = msgspec.json.decode(payload, type=Manifest)
     except (msgspec.DecodeError, UnicodeDecodeError) as e:
@@ -83,6 +83,7 @@ def decoded(payload: bytes, name: str) -> Manifest:
     if manifest.format not in (1, FORMAT) or (manifest.format == FORMAT) != bool(manifest.sealed):
         raise unreadable(name, f"it has form {manifest.format}, this release knows {FORMAT}")
     bad = [f.path for f in manifest.files if not _inside(f.path)]
+    bad += [f.sha256 for f in manifest.files if not is_digest(f.sha256)]  # the object's own place is made of it
     if bad or not is_backup_id(manifest.id):
         raise unreadable(name, f"it names {(bad or [manifest.id])[0]!r}")
     return manifest
@@ -114,4 +115,4 @@ def damaged(name: str, why: str, **details: Any) -> Integrity:
 
 def _inside(path: str) -> bool:
     parts = PurePosixPath(path).parts
-    return bool(parts) and not PurePosixPath(path).is_absolute() and ".." not in parts and "\\" not in path
+    return bool(parts) and not PurePosixPath(path).is_absolute() and ".." not in parts and not {"\\", "\0"} & set(path)

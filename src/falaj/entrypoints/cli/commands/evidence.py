@@ -73,6 +73,9 @@ def _unpack(packed: Path, folder: Path) -> int:
     """Unpack and compare every file with the manifest; returns how many files there are. Raises `Integrity`."""
     try:
         with tarfile.open(packed) as archive:
+            odd = next((m.name for m in archive if not _belongs(m)), None)
+            if odd is not None:
+                raise _broken_off(f"it holds {odd[:80]!r}, which is no file of it")
             archive.extractall(folder, filter="data")
         listed = {}
         for line in (folder / MANIFEST).read_text("utf-8").splitlines():
@@ -89,6 +92,11 @@ def _unpack(packed: Path, folder: Path) -> int:
                 raise _broken_off(f"{path} holds other bytes")
             os.fsync(f.fileno())
     return len(present)
+
+
+def _belongs(member: tarfile.TarInfo) -> bool:
+    """Whether it is a file below the folder: evidence has neither links nor devices."""
+    return member.isreg() and ".." not in member.name.split("/")
 
 
 def _broken_off(why: str) -> Integrity:

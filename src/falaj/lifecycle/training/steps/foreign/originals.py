@@ -228,10 +228,11 @@ def _signature(said: Any) -> tuple[dict[str, str], int]:
 
 def _inside(folder: Path, name: Any) -> Path:
     """A file that MLmodel names, if it is one of the folder's own."""
-    path = (folder / str(name)).resolve()
+    text = str(name)
+    path = (folder / text).resolve() if "\0" not in text else folder
     if not path.is_relative_to(folder.resolve()) or not path.is_file():
         raise Invalid(
-            f"its MLmodel names {str(name)[:80]!r}, which is no file in it",
+            f"its MLmodel names {text[:80]!r}, which is no file in it",
             hint="save the model again",
             code="bad_source",
         )
