@@ -8,7 +8,8 @@ from typing import Protocol
 
 import msgspec
 
-from falaj.governance.signing.kek import FileKey, FileKeys
+from falaj.governance.signing.kek import NAME as KEK
+from falaj.governance.signing.kek import FileKeys
 from falaj.governance.signing.keys import KeyRing
 from falaj.governance.signing.ports import WrappedKey
 from falaj.governance.signing.store import SqlStoreKeyRows
@@ -55,9 +56,11 @@ class Places(Protocol):
 def opened(ring: KeyRing, database: Database, home: Path) -> StoreKeys:
     """The keys of a home's stores, held by this process from now on.
 
-    The first key of the blobs is what wrapped them before there were any: so those of 0.1 open.
+    The first key of the blobs is what wrapped them before there were any: so those of 0.1 open. A key-encryption key that lies
+    elsewhere is asked now, and not again before it is replaced. Raises `Unavailable` when it is away, `Integrity`.
     """
-    keys = StoreKeys(database, SqlStoreKeyRows(), FileKeys(ring.folder), {BLOBS: ring.kek})
+    keks = FileKeys(ring.folder, ring.asked(KEK))
+    keys = StoreKeys(database, SqlStoreKeyRows(), keks, {BLOBS: ring.kek} if ring.kek else {})
     keychain.hold(home, keys.chain())
     keys.on_change(lambda: keychain.hold(home, keys.chain()))
     return keys
@@ -66,14 +69,14 @@ def opened(ring: KeyRing, database: Database, home: Path) -> StoreKeys:
 def unlock(home: Path) -> None:
     """Let this process read the stores of a home that it does not open, with the rights of whoever owns its keys.
 
-    Nothing is written, and nothing is audited: it is for looking into a home's own files. Raises `Integrity`.
+    Nothing is written, and nothing is audited: it is for looking into a home's own files. Raises `Integrity`, `Unavailable`.
     """
     ring = KeyRing(home / "keys") if (home / "keys").exists() else None
     if ring is None:
         raise keychain.not_held(f"the home {home}")
     with closing(reading(home / "falaj.db")) as database:
         found = database.execute("SELECT store, number, wrapped, kek FROM store_keys").fetchall()
-    rows, kek = [WrappedKey(*row) for row in found], FileKey(ring.kek)
+    rows, kek = [WrappedKey(*row) for row in found], ring.wraps
     stores = (LAKE, ONLINE, JOURNAL, PARCELS, FLOWS)
     lake, online, journal, parcels, flows = (open_keys(rows, kek, store) for store in stores)
     keychain.hold(home, keychain.Keys(lake=lake, online=online, journal=journal, parcels=parcels, flows=flows))

@@ -79,7 +79,10 @@ class Vouching:
         return [
             dossier_routes.build(self.dossiers, guard),
             key_routes.build(
-                key_routes.Ports(self._h.signing, self._h.log_keys, self.revoking, self._rotate_kek), guard
+                key_routes.Ports(
+                    self._h.signing, self._h.log_keys, self.revoking, self._rotate_kek, self._h.store_keys.told
+                ),
+                guard,
             ),
         ]
 

@@ -84,6 +84,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where the key that signs models lies; ECDSA P-256 only."""
     signer_log: str = ""
     """Where the key of the audit log lies; Ed25519 only."""
+    kek: str = ""
+    """Where the key-encryption key lies: `env:NAME`, `pkcs11:…` or `hashivault:NAME`. Empty means in the home. It is asked when
+    the home or the key's successor is made (`falaj keys rotate kek`)."""
     evaluator_seconds: int = 30
     """Seconds without a look at what the data plane answers, after which an incident opens."""
     log_level: str = "info"
@@ -111,9 +114,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def signers(self) -> dict[str, str]:
-        """Where each signing key lies, by its name; empty for the home."""
+        """Where each signing key lies, by its name, and the key-encryption key; empty for the home."""
         names = ("attestation", "dev", "staging", "production", "model", "log")
-        return {name: getattr(self, f"signer_{name}") for name in names}
+        return {name: getattr(self, f"signer_{name}") for name in names} | {"kek": self.kek}
 
     def __post_init__(self) -> None:
         if self.host not in LOOPBACK and not (self.tls and self.host):

@@ -53,8 +53,21 @@ class Hsm:
             parameters.generate_keypair(store=True, label=name, mechanism=mechanism)
         return self.uri(name)
 
+    def make_secret(self, name: str, bits: int = 256, **template: bool) -> str:
+        """An AES key in the token, which it does not leave; returns the URI that names it."""
+        asked = {getattr(pkcs11.Attribute, attribute): value for attribute, value in template.items()}
+        with self.session() as session:
+            session.generate_key(pkcs11.KeyType.AES, bits, store=True, label=name, template=asked)
+        return self.uri(name)
+
+    def rename(self, name: str, to: str) -> None:
+        """Give a key another label."""
+        with self.session() as session:
+            for found in list(session.get_objects({pkcs11.Attribute.LABEL: name})):
+                found[pkcs11.Attribute.LABEL] = to
+
     def destroy(self, name: str) -> None:
-        """Take a key pair out of the token."""
+        """Take a key out of the token."""
         with self.session() as session:
             for found in list(session.get_objects({pkcs11.Attribute.LABEL: name})):
                 found.destroy()

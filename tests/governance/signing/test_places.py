@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import base64
-import json
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -25,59 +21,15 @@ from falaj.governance.signing.recovery import attestation_key, log_key, public_i
 from falaj.governance.signing.signer import EnvelopeSigner
 from falaj.kernel.errors import Conflict, FalajError, Integrity, Invalid, Unavailable
 from tests.governance.signing.hsm import Hsm, hsm
+from tests.governance.signing.transit import Transit, vault
 
-__all__ = ["hsm"]
+__all__ = ["hsm", "vault"]
 
 Make = Callable[[], str]
 
 
 def pem(key: Ed25519PrivateKey | ec.EllipticCurvePrivateKey) -> str:
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
-
-
-class Transit(BaseHTTPRequestHandler):
-    """The two calls of Vault's transit engine that are made, as its API documents them. It is not Vault."""
-
-    keys: dict[str, list[Ed25519PrivateKey]] = {}
-
-    def do_GET(self) -> None:
-        versions = self.keys[self.path.rpartition("/")[2]]
-        told = {str(n): {"public_key": base64.b64encode(k.public_key().public_bytes_raw()).decode()}
-                for n, k in enumerate(versions, 1)}  # fmt: skip
-        self._answer({"data": {"keys": told, "type": "ed25519"}})
-
-    def do_POST(self) -> None:
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        versions = self.keys[self.path.split("/")[4]]
-        data = base64.b64decode(asked["input"] if "input" in asked else asked["hash_input"])
-        made = base64.b64encode(versions[asked["key_version"] - 1].sign(data)).decode()
-        self._answer({"data": {"signature": f"vault:v{asked['key_version']}:{made}"}})
-
-    do_PUT = do_POST
-
-    def _answer(self, told: dict[str, Any]) -> None:
-        body = json.dumps(told).encode()
-        right = self.headers["X-Vault-Token"] == "s.1"
-        self.send_response(200 if right else 403)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: Any) -> None: ...
-
-
-@pytest.fixture
-def vault(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Transit]]:
-    server = HTTPServer(("127.0.0.1", 0), Transit)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    monkeypatch.setenv("VAULT_ADDR", f"http://127.0.0.1:{server.server_port}")
-    monkeypatch.setenv("VAULT_TOKEN", "s.1")
-    yield Transit
-    server.shutdown()
-    server.server_close()
-    thread.join()
 
 
 @pytest.fixture(params=["env P-256", "env Ed25519", "env base64", "token P-256", "token Ed25519", "vault"])

@@ -11,12 +11,11 @@ import msgspec
 from sqlalchemy import Connection, create_engine
 from sqlalchemy.pool import StaticPool
 
-from falaj.governance.signing.kek import FileKey
 from falaj.governance.signing.keys import KeyRing
 from falaj.governance.signing.ports import WrappedKey
 from falaj.governance.signing.storekeys import BLOBS, open_keys
 from falaj.kernel import locks
-from falaj.kernel.errors import Integrity
+from falaj.kernel.errors import FalajError, Integrity, Unavailable
 from falaj.kernel.settings import Settings
 from falaj.storage.sql.snapshot import reading
 
@@ -59,6 +58,7 @@ class Patient:
         self.deep = deep
         self.running = (locks.holder(self.home / "lock") or -1) if locks.held(self.home / "lock") else 0
         self._keys: KeyRing | None = None
+        self._blob_keys: tuple[bytes, ...] | FalajError | None = None
 
     def keys(self) -> KeyRing:
         """The keys; opening makes none. Raises `Integrity` for one that is missing or cannot be read."""
@@ -67,14 +67,27 @@ class Patient:
         return self._keys
 
     def blob_keys(self) -> tuple[bytes, ...]:
-        """What wraps the data keys of blobs. Raises like `keys`; where SQL has no such keys that open, the
-        key-encryption key itself, as in 0.1."""
+        """What wraps the data keys of blobs. Raises like `keys`, and `Unavailable` when the key-encryption key lies elsewhere and
+        is away; where SQL has no such keys that open, the key-encryption key itself, as in 0.1."""
+        if self._blob_keys is None:
+            try:
+                self._blob_keys = self._opened()
+            except (Integrity, Unavailable) as e:
+                self._blob_keys = e
+        if isinstance(self._blob_keys, FalajError):
+            raise self._blob_keys
+        return self._blob_keys
+
+    def _opened(self) -> tuple[bytes, ...]:
         ring = self.keys()
+        first = (ring.kek,) if ring.kek else ()
         try:
             rows = self.rows("SELECT store, number, wrapped, kek FROM store_keys WHERE store = ?", BLOBS)
-            return open_keys([WrappedKey(*row) for row in rows], FileKey(ring.kek), BLOBS) or (ring.kek,)
+            return open_keys([WrappedKey(*row) for row in rows], ring.wraps, BLOBS) or first
         except (sqlite3.Error, Integrity):
-            return (ring.kek,)
+            if ring.wraps.at:
+                raise
+            return first
 
     def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         """Rows of `falaj.db`. Raises `sqlite3.Error`."""

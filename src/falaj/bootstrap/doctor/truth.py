@@ -20,7 +20,7 @@ from falaj.governance.signing.dsse import STATEMENT_TYPE, PublicKey, load_public
 from falaj.governance.signing.keys import SigningKey, public_pem
 from falaj.kernel.digests import sha256
 from falaj.kernel.environments import ENVIRONMENTS, PRODUCTION
-from falaj.kernel.errors import FalajError, Integrity, NotFound
+from falaj.kernel.errors import FalajError, Integrity, NotFound, Unavailable
 from falaj.lifecycle.serving.model import BUNDLE_TYPE
 from falaj.lifecycle.serving.process import plane_folder
 from falaj.storage.blobs.format import unwrap
@@ -122,8 +122,24 @@ def keys(patient: Patient) -> Iterator[Finding]:
     wrong = list(_wrong(patient))
     for what in wrong:
         yield Finding("keys", "key_of_another_home", BROKEN, what, f"the key was exchanged: {_KEYS}")
-    if not wrong:
+    away = _away(patient)
+    if away is not None:
+        yield away
+    if not wrong and away is None:
         yield Finding("keys", "keys", WELL, f"all keys are there and are this home's (log {_short(ring.log)})")
+
+
+def _away(patient: Patient) -> Finding | None:
+    """Of a key-encryption key that lies elsewhere: that it does not answer, or that another one does."""
+    try:
+        patient.blob_keys()
+    except Unavailable as e:
+        told = f"the key-encryption key is away: {e.message}"
+        hint = f"{e.hint}; the home does not open before it answers, and one that is open goes on"
+        return Finding("keys", "kek_away", PROBLEM, told, hint)
+    except Integrity as e:
+        return Finding("keys", "key_of_another_home", BROKEN, e.message, e.hint)
+    return None
 
 
 def _wrong(patient: Patient) -> Iterator[str]:
@@ -146,7 +162,7 @@ def _wrong(patient: Patient) -> Iterator[str]:
     if trust.exists() and public_pem(ring.model) not in msgspec.json.decode(trust.read_bytes())["model"]:
         yield "model.pem is not the key that the data plane trusts"
     sealed = next((home / "blobs").glob("*/[0-9a-f]*"), None)
-    if sealed is not None:
+    if sealed is not None and ring.kek:  # one that lies elsewhere: see `_away`
         try:
             unwrap(sealed.read_bytes(), *patient.blob_keys())
         except Integrity:
@@ -190,7 +206,8 @@ def _another_opens(patient: Patient, but: str) -> bool:
 def blobs(patient: Patient) -> Iterator[Finding]:
     """Whether what SQL names is there; with `--deep`, whether it is what its name says."""
     there = (patient.home / "blobs").is_dir()  # a store makes its folder
-    store = LocalBlobs(patient.home / "blobs", patient.blob_keys) if patient.deep and there else None
+    deep = patient.deep and _away(patient) is None
+    store = LocalBlobs(patient.home / "blobs", patient.blob_keys) if deep and there else None
     named = dict(_named(patient))
     bad = 0
     for digest, what in named.items():
@@ -207,7 +224,7 @@ def blobs(patient: Patient) -> Iterator[Finding]:
         if bad <= 5:
             yield found
     if not bad:
-        how = "hold what their names say" if patient.deep else "are there (--deep reads their bytes)"
+        how = "hold what their names say" if deep else "are there (--deep reads their bytes)"
         yield Finding("blobs", "blobs", WELL, f"{len(named)} blobs that are named {how}")
 
 

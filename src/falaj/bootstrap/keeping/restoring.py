@@ -30,7 +30,7 @@ from falaj.governance.identity.store import SqlIdentityStore
 from falaj.governance.policy.decide import EnvironmentAuthoriser
 from falaj.governance.signing import recovery
 from falaj.governance.signing.dsse import verify_envelope
-from falaj.governance.signing.kek import FILE, FileKey
+from falaj.governance.signing.kek import FILE, key_of
 from falaj.governance.signing.keys import KeyRing
 from falaj.governance.signing.storekeys import BACKUPS, unwrapped
 from falaj.kernel import locks
@@ -203,8 +203,11 @@ def _manifest(folder: Path, keys: dict[str, bytes], backup: str) -> Manifest:
 
 
 def _object_keys(keys: dict[str, bytes], manifest: Manifest) -> tuple[bytes, ...]:
-    """What opens a backup's objects, oldest first; nothing for one of 0.1, whose objects are in clear. Raises `Integrity`."""
-    return unwrapped(FileKey(keys[FILE]), BACKUPS, manifest.sealed) if manifest.sealed else ()
+    """What opens a backup's objects, oldest first; nothing for one of 0.1, whose objects are in clear.
+
+    Raises `Integrity`, and `Unavailable` when the key-encryption key lies elsewhere and is away.
+    """
+    return unwrapped(key_of(keys[FILE]), BACKUPS, manifest.sealed) if manifest.sealed else ()
 
 
 def _flows(home: Path, old: Path, new: Path) -> int:

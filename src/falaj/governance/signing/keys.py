@@ -5,7 +5,7 @@
                Ed25519     each environment's own: its admissions, bundles and rehearsals (elsewhere also ECDSA P-256)
 `model`        ECDSA P-256 OpenSSF model signatures (the format knows no Ed25519 keys)
 `log`          Ed25519     checkpoints of the audit log (their format knows no other)
-`kek`          256 bits    wraps the data keys of blobs
+`kek`          256 bits    wraps the keys of the stores (`kek`); it may lie elsewhere too
 `pepper`       256 bits    keys the hashes of tokens
 """
 
@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from falaj.governance.signing import elsewhere
+from falaj.governance.signing import elsewhere, kek
 from falaj.governance.signing.elsewhere import Elsewhere
 from falaj.governance.signing.keyfile import PrivateKey, broken, check_private, encoded, load, secret_of
 from falaj.governance.signing.keyfile import plane_key as plane_key
@@ -60,7 +60,8 @@ class KeyRing:
         self.model = _signing(folder, "model", ec.EllipticCurvePrivateKey)
         self.log = _signing(folder, LOG, Ed25519PrivateKey)
         self._environments = {name: _signing(folder, name, Ed25519PrivateKey) for name in ENVIRONMENTS}
-        self.kek = _symmetric(folder / "kek.bin")
+        self.wraps = kek.key_in(folder)
+        self.kek = self.wraps.secret  # nothing where it lies elsewhere
         self.pepper = _symmetric(folder / "pepper.bin")
 
     def of(self, environment: str) -> Ed25519PrivateKey | Elsewhere:
@@ -77,7 +78,7 @@ class KeyRing:
         return key.place if isinstance(key, Elsewhere) else ""
 
     def asked(self, name: str) -> str:
-        """Where the successor of a signing key would come from; empty for the folder."""
+        """Where the successor of a key would come from; empty for the folder."""
         return self._places.get(name, "")
 
     def _named(self, name: str) -> SigningKey:
@@ -199,7 +200,7 @@ def _create(folder: Path, places: Mapping[str, str]) -> None:
         else:
             new = ec.generate_private_key(ec.SECP256R1()) if name == "model" else Ed25519PrivateKey.generate()
             write_private(making / f"{name}.pem", encoded(new))
-    write_private(making / "kek.bin", secrets.token_bytes(_SYMMETRIC))
+    write_private(making / kek.FILE, kek.new_file(places.get(kek.NAME, "")))
     write_private(making / "pepper.bin", secrets.token_bytes(_SYMMETRIC))
     flush(making)
     making.rename(folder)

@@ -32,6 +32,8 @@ from falaj.kernel.files import flush, write_private
 from falaj.kernel.ids import ALPHABET
 
 FORMAT = "falaj-keys-1"
+ELSEWHERE = "elsewhere: "
+"""How a key's file begins that does not hold it."""
 _ALPHABET = ALPHABET.upper()
 _LIKE = str.maketrans("ILO", "110")  # what a person reads for another letter
 _RANDOM, _CHECK, _GROUP = 27, 5, 4  # characters of five bits
@@ -128,6 +130,12 @@ def public_ids(keys: dict[str, bytes]) -> dict[str, str]:
     Keys go by their file's name without its ending. Raises `Integrity` for bytes that are no key.
     """
     return {Path(name).stem: _public_id(name, data) for name, data in sorted(keys.items())}
+
+
+def elsewhere(keys: dict[str, bytes]) -> dict[str, str]:
+    """Where those of them lie that are not in their files, by name."""
+    places = {name: data.partition(b"\n")[0].decode("utf-8", "replace") for name, data in sorted(keys.items())}
+    return {Path(n).stem: p.removeprefix(ELSEWHERE) for n, p in places.items() if p.startswith(ELSEWHERE)}
 
 
 def install(keys: dict[str, bytes], folder: Path) -> list[str]:

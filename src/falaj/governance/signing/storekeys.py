@@ -19,7 +19,8 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from falaj.governance.door import Done, Door, Intent
-from falaj.governance.signing.kek import KeyEncryptionKey, KeyEncryptionKeys
+from falaj.governance.signing.kek import ALGORITHM, KeyEncryptionKey, KeyEncryptionKeys
+from falaj.governance.signing.kek import NAME as KEK
 from falaj.governance.signing.model import KEY_ROTATE
 from falaj.governance.signing.ports import StoreKeyRows, WrappedKey
 from falaj.kernel.access import Principal, Resource
@@ -30,19 +31,19 @@ from falaj.storage.sql.database import Database, Tx
 BLOBS, LAKE, ONLINE, JOURNAL, PARCELS, BACKUPS = "blobs", "lake", "online", "journal", "parcels", "backups"
 FLOWS = "flows"
 STORES = (BLOBS, LAKE, ONLINE, JOURNAL, PARCELS, BACKUPS, FLOWS)
-KEK = "kek"
 _BYTES = 32
 _REASON = 1000  # characters
 
 
 class Rotated(msgspec.Struct, frozen=True):
-    """What a rotation did: the public ids of both key-encryption keys, how many keys of stores were wrapped anew, and how
-    many each store has now."""
+    """What a rotation did: the public ids of both key-encryption keys, how many keys of stores were wrapped anew, how
+    many each store has now, and where the new key lies (empty: in the home)."""
 
     old: str
     new: str
     wrapped: int
     generations: int
+    at: str
 
 
 class StoreKeys:
@@ -59,12 +60,12 @@ class StoreKeys:
         found = database.read(rows.all)
         keks.settle(found[0].kek if found else "")
         kek = keks.current()
-        missing = [s for s in STORES if not any(r.store == s for r in found)]
-        if missing:
-            fresh = [_wrapped(kek, s, 0, first.get(s) or secrets.token_bytes(_BYTES)) for s in missing]
-            database.change(lambda tx: rows.replace(tx, [*found, *fresh]))
-            found = [*found, *fresh]
         self._keys = _unwrapped(kek, found)
+        missing = {s: first.get(s) or secrets.token_bytes(_BYTES) for s in STORES if s not in self._keys}
+        if missing:
+            fresh = [_wrapped(kek, s, 0, key) for s, key in missing.items()]
+            database.change(lambda tx: rows.replace(tx, [*found, *fresh]))
+            self._keys |= {s: (key,) for s, key in missing.items()}
         self._writing = self._newest()
 
     def keys(self, store: str) -> tuple[bytes, ...]:
@@ -92,6 +93,15 @@ class StoreKeys:
             parcels=self.keys(PARCELS), flows=self.keys(FLOWS),
         )  # fmt: skip
 
+    def told(self) -> dict[str, str]:
+        """What may be told of the key-encryption key, in the form of a signing key's record: `at` is where it lies, `asked`
+        where its successor would come from if that is somewhere else (empty: the home)."""
+        held, asked = self._keks.current(), self._keks.asked
+        same = held.at == asked or (asked and held.at.startswith(f"{asked}/"))
+        nothing = dict.fromkeys(("pem", "until", "why", "reason"), "")
+        place = {"at": held.at, "asked": "" if same else asked}
+        return {"name": KEK, "fingerprint": held.id, "algorithm": ALGORITHM, **nothing, **place}
+
     def on_change(self, follow: Callable[[], None]) -> None:
         """Call this after a rotation, before anything is written under the new keys."""
         self._followers.append(follow)
@@ -99,7 +109,8 @@ class StoreKeys:
     def rotate(self, door: Door, actor: Principal, reason: str) -> Rotated:
         """Let a new key-encryption key take the old one's place. Reading and writing go on meanwhile.
 
-        Raises `Invalid` without a reason, `Denied`.
+        The old one is not asked: it may be away, or lost. Raises `Invalid` without a reason, `Denied`, and what
+        `KeyEncryptionKeys.prepare` raises.
         """
         intent = Intent(actor, KEY_ROTATE, Resource("Key", KEK), detail={"reason": reason.strip()})
         door.check(intent)
@@ -111,7 +122,7 @@ class StoreKeys:
             old, new = self._keks.current(), self._keks.prepare()
             keys = {s: (*own, secrets.token_bytes(_BYTES)) for s, own in self._keys.items()}
             rows = [_wrapped(new, s, n, key) for s, own in keys.items() for n, key in enumerate(own)]
-            done = Rotated(old.id, new.id, len(rows) - len(keys), len(keys[BLOBS]))
+            done = Rotated(old.id, new.id, len(rows) - len(keys), len(keys[BLOBS]), new.at)
 
             def do(tx: Tx) -> Done[dict[str, Any]]:
                 self._rows.replace(tx, rows)

@@ -145,12 +145,15 @@ def keys_backup(
         "file": str(file),
         "sha256": sha256(sealed),
         "keys": recovery.public_ids(there),
+        "elsewhere": recovery.elsewhere(there),
         "recovery_file": str(recovery_file) if recovery_file else None,
     }
     if common.json:
         render.show_json(answer)
         return
     render.line(f"{len(there)} keys are sealed in {file}")
+    for name, place in recovery.elsewhere(there).items():
+        render.line(f"{name} lies at {place}: the file says where, and nothing brings back a key that is lost there")
     if recovery_file is not None:
         render.line(f"the recovery code is in {recovery_file}: keep the two apart")
 

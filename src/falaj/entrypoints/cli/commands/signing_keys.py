@@ -20,7 +20,7 @@ _KEEP_KEK = "next: falaj keys backup FILE: an earlier one opens backups from bef
 
 @keys_app.command(name="history")
 def keys_history(*, common: Common = DEFAULT) -> None:
-    """List the signing keys: those that sign, and those that did, with until when what they signed counts."""
+    """List the keys: those that sign and those that did, with until when what they signed counts; and the one that encrypts."""
     with connect(common.settings()) as client:
         rows = client.get("/api/v1/keys/signing")
     if common.json:
@@ -38,7 +38,8 @@ def keys_history(*, common: Common = DEFAULT) -> None:
             render.line(f"{row['name']} lies at {row['at']}")
         if row["asked"]:
             render.line(f"the settings want another key for {row['name']}, at {row['asked']}")
-            render.line(f"next: falaj keys rotate {row['name']} --reason '…': until then the one above signs")
+            does = "wraps" if row["name"] == "kek" else "signs"
+            render.line(f"next: falaj keys rotate {row['name']} --reason '…': until then the one above {does}")
 
 
 @keys_app.command(name="rotate")
@@ -60,6 +61,8 @@ def keys_rotate(
         return
     if name == "kek":
         render.line(f"{done['new']} wraps the keys of the stores: {done['wrapped']} anew, and a new one for each store")
+        if done["at"]:
+            render.line(f"it lies at {done['at']}: keep a copy of it there, for no keys backup has one")
         render.line("nothing else was written again, and nothing stopped")
         render.line(_KEEP_KEK)
         return

@@ -12,9 +12,10 @@ from pydantic import BaseModel, Field
 from falaj.governance.audit.rotating import LogKeyService
 from falaj.governance.audit.rotation import KEY as LOG
 from falaj.governance.identity.guard import Guard, actor
+from falaj.governance.signing.kek import NAME as KEK
 from falaj.governance.signing.model import KEY_REVOKE, KEY_ROTATE
 from falaj.governance.signing.service import KeyService
-from falaj.governance.signing.storekeys import KEK, Rotated
+from falaj.governance.signing.storekeys import Rotated
 from falaj.governance.signing.trust import KeyRecord
 from falaj.kernel.access import Principal
 from falaj.lifecycle.loop.keeping.model import KEYS_READ
@@ -37,12 +38,13 @@ class Revocation(BaseModel):
 
 
 class Ports(msgspec.Struct, frozen=True):
-    """What the routes are about; `rotate_kek` replaces the key-encryption key."""
+    """What the routes are about; `rotate_kek` replaces the key-encryption key, `kek` tells of it."""
 
     keys: KeyService
     log: LogKeyService
     service: RevokingService
     rotate_kek: Callable[[Principal, str], Rotated]
+    kek: Callable[[], dict[str, str]]
 
 
 def build(ports: Ports, guard: Guard) -> APIRouter:
@@ -52,7 +54,7 @@ def build(ports: Ports, guard: Guard) -> APIRouter:
 
     @routes.get("/signing", KEYS_READ)
     def signing() -> list[dict[str, Any]]:
-        return [_told(r, *keys.lies(r)) for r in (*keys.records(), *log.records())]
+        return [*(_told(r, *keys.lies(r)) for r in (*keys.records(), *log.records())), ports.kek()]
 
     @routes.post("/rotations", KEY_ROTATE)
     def rotate(body: Rotation, request: Request) -> dict[str, Any]:
