@@ -13,7 +13,7 @@ PROOF = Path(__file__).parents[2] / "proofs" / "traversal.py"
 
 
 def proved(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, PROOF, "--sample", *arguments]
+    command = [sys.executable, str(PROOF), "--sample", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
     assert done.stdout.startswith("traversal: "), done.stderr
     return done

@@ -46,7 +46,7 @@ def build(plane: ControlPlane, more: Sequence[APIRouter] = ()) -> FastAPI:
         identity_routes.build(plane.identity, plane.sessions, guard),
         oidc_routes.build(plane.sign_ins, plane.identity, guard),
         policy_routes.build(plane.policy, policy_routes.Known(plane.identity.principal, partial(_facts, plane)), guard),
-        audit_routes.build(plane.audit, plane.door, plane.veil, guard),
+        audit_routes.build(plane.audit, plane.shards, plane.door, plane.veil, guard),
         data_routes.build(plane.data, flows, guard, clock),
         features_routes.build(plane.features, flows, guard, clock),
         training_routes.build(plane.training, plane.decisions.check_model, guard),

@@ -31,6 +31,7 @@ from falaj.governance.audit.publisher import Publisher
 from falaj.governance.audit.rotating import LogKeyService
 from falaj.governance.audit.rotating import settle as settle_log_key
 from falaj.governance.audit.service import AuditService
+from falaj.governance.audit.sharding import ShardService
 from falaj.governance.audit.store import SqlAuditStore
 from falaj.governance.audit.veil import Veil
 from falaj.governance.changes import model as changes_model
@@ -58,6 +59,7 @@ from falaj.kernel.access import SYSTEM, Action, Principal
 from falaj.kernel.clock import HomeClock, SystemClock
 from falaj.kernel.environments import DEV, ENVIRONMENTS, MEASUREMENT, PRODUCTION, STAGING
 from falaj.kernel.errors import Integrity, Unavailable
+from falaj.kernel.lookout import Lookout
 from falaj.kernel.settings import Settings
 from falaj.lifecycle.data import model as data_model
 from falaj.lifecycle.data import service as data
@@ -186,6 +188,7 @@ class ControlPlane:
         self._publish_anew()
         self._tell_of_policy()
         self.watch.start()
+        self.turning.start()
         self.intake.start()
         self.observer.load([*self.registry.models(), *self.external.names()])
         self.tail.start()
@@ -201,6 +204,7 @@ class ControlPlane:
             self.intake.stop,
             self.shipper.stop,
             self.watch.stop,
+            self.turning.stop,
             self.tail.stop,
             self.external.close,
             self.steps.dismiss_all,  # while the loop that their pipes belong to runs
@@ -237,6 +241,10 @@ class ControlPlane:
         self.guard = Guard(self.identity, self.door)
         self.signing = KeyService(self.keys, self.database, SqlKeyStore(), self.door)
         self.log_keys = LogKeyService(self.keys, self.publisher, self.database, SqlAuditStore(), self.door)
+        self.shards = ShardService(
+            self.publisher, self.database, SqlAuditStore(), self.door, self.settings.audit_shards
+        )
+        self.turning = Lookout("audit-shards", _LOOK_SECONDS, "audit_shard_failed", self.shards.turn)
         self.signer = EnvelopeSigner(lambda: self.keys.attestation)
         self.signers = {name: EnvelopeSigner(partial(self.keys.of, name)) for name in ENVIRONMENTS}
         self.blobs = LocalBlobs(self.layout.blobs, partial(self.store_keys.keys, storekeys.BLOBS))

@@ -15,6 +15,7 @@ import msgspec
 from falaj.kernel.errors import Invalid
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
+PERIODS = ("none", "year", "month")
 LEVELS = ("debug", "info", "warning", "error")
 _OF_THE_DATA_PLANE = {"FALAJ_PLANE_DIR", "FALAJ_PLANE_BLOBS", "FALAJ_PLANE_ONLINE"}  # where it stands without a home
 _OF_THE_PROJECT = ("witnesses", "tls", "oidc_client_secret_file")  # files, relative to it
@@ -69,6 +70,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     audit_origin: str = ""
     """The name of the home's audit log, in each checkpoint: give each log of yours one of its own, before the home's
     first start. Empty means the one that the home has, `falaj.local/audit` for a new one."""
+    audit_shards: str = "none"
+    """When the audit log begins a new shard by itself: `year` or `month`, or `none`: by `falaj audit shard` only."""
     witnesses: str = ""
     """A file with the witnesses of the audit log (c2sp.org/tlog-policy), relative to the project; empty means none."""
     signer_attestation: str = ""
@@ -136,6 +139,12 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise Invalid(
                 f"{self.server[:80]!r} is no address of a control plane",
                 hint="write it like http://127.0.0.1:8080 (--server, FALAJ_SERVER), or unset it to use the home's own",
+                code="bad_setting",
+            )
+        if self.audit_shards not in PERIODS:
+            raise Invalid(
+                f"the audit log has no shards by {self.audit_shards!r}",
+                hint=f"set FALAJ_AUDIT_SHARDS to one of {', '.join(PERIODS)}",
                 code="bad_setting",
             )
         if self.log_level not in LEVELS:

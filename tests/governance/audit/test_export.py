@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from falaj.governance.audit import note, tiles
-from falaj.governance.audit.export import pack, place, prove_extends, unpack
+from falaj.governance.audit.export import pack, place, unpack
+from falaj.governance.audit.sharded import prove_extends
 from falaj.governance.audit.verify import verify_folder
 from falaj.kernel.errors import Conflict, FalajError, Integrity
 from tests.governance.audit.support import Log

@@ -122,4 +122,4 @@ def test_an_export_is_a_tar_of_the_log(home: Home, tmp_path: Path) -> None:
     (tmp_path / "log.tar").write_bytes(home.get("/api/v1/audit/export").content)
     with tarfile.open(tmp_path / "log.tar") as tar:
         tar.extractall(tmp_path / "log", filter="data")
-    assert verify_folder(tmp_path / "log", home.plane.audit.vkey(), exported=True).ok
+    assert verify_folder(tmp_path / "log", home.plane.publisher.vkey, exported=True).ok

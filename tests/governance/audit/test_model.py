@@ -107,4 +107,6 @@ def test_actions_have_their_groups() -> None:
         ("audit.fetch", "audit", "AuditLog"),
         ("audit.prove", "audit", "AuditLog"),
         ("audit.export", "audit", "AuditLog"),
+        ("audit.shard", "administration", "AuditLog"),
+        ("audit.turn", "system", "AuditLog"),
     }

@@ -13,13 +13,14 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from falaj.bootstrap.control_plane import actions
 from falaj.governance.audit import merkle, note, rotation
-from falaj.governance.audit.export import pack, place, prove_extends, unpack
+from falaj.governance.audit.export import pack, place, unpack
 from falaj.governance.audit.proof import check_proof, encode_path, parse_proof
 from falaj.governance.audit.publisher import Publisher
 from falaj.governance.audit.quorum import parse_policy
 from falaj.governance.audit.rotating import LogKeyService, Replaced, settle
 from falaj.governance.audit.rotation import Rotation, follow, parse, state, stored
 from falaj.governance.audit.service import AuditService
+from falaj.governance.audit.sharded import prove_extends
 from falaj.governance.audit.store import SqlAuditStore
 from falaj.governance.audit.verify import check_extends, demanding_quorum, verify_folder
 from falaj.governance.audit.witness import Witness, create

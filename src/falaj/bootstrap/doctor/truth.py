@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -14,8 +15,9 @@ from falaj.bootstrap.keeping.layout import DATABASES
 from falaj.governance.audit import model as audit_model
 from falaj.governance.audit.note import verifier_of
 from falaj.governance.audit.publisher import all_rows
+from falaj.governance.audit.sharded import newest_folder, verify_log, verify_rows
 from falaj.governance.audit.store import SqlAuditStore
-from falaj.governance.audit.verify import CHECKPOINT, VKEY, heads, verify_database_entries, verify_folder
+from falaj.governance.audit.verify import CHECKPOINT, VKEY, heads
 from falaj.governance.signing.dsse import STATEMENT_TYPE, PublicKey, load_public_key, verify_envelope
 from falaj.governance.signing.keys import SigningKey, public_pem
 from falaj.kernel.digests import sha256
@@ -78,7 +80,7 @@ def audit_log(patient: Patient) -> Iterator[Finding]:
     vkey = None  # one of the two alone: the verification names the other
     if (folder / VKEY).exists():
         vkey = (folder / VKEY).read_text("utf-8", "replace").removesuffix("\n")
-    published = verify_folder(folder, vkey)
+    published = verify_log(folder, vkey, midway=True)
     rows = _rows(patient, folder, vkey)
     size = patient.transaction(store.size)
     problems = dict.fromkeys([*published.problems, *rows.problems])
@@ -89,7 +91,10 @@ def audit_log(patient: Patient) -> Iterator[Finding]:
         )  # fmt: skip
     if not problems:
         unsigned = size - published.size
-        yield Finding("audit", "audit", WELL, f"{published.size:,} signed entries hold, {unsigned} are not signed yet")
+        shards = f" in {published.shards} shards" if published.shards > 1 else ""
+        yield Finding(
+            "audit", "audit", WELL, f"{published.size:,} signed entries{shards} hold, {unsigned} are not signed yet"
+        )
 
 
 def _rows(patient: Patient, folder: Path, vkey: str | None) -> audit_model.Report:
@@ -98,13 +103,13 @@ def _rows(patient: Patient, folder: Path, vkey: str | None) -> audit_model.Repor
 
     def look() -> audit_model.Report:
         found: audit_model.Report = patient.transaction(
-            lambda tx: verify_database_entries(all_rows(store, tx), folder, vkey)
+            lambda tx: verify_rows(partial(all_rows, store, tx), folder, vkey, midway=True)
         )
         return found
 
     for _ in range(_TRIES):
-        before, report = heads(folder), look()
-        if report.ok or heads(folder) == before:
+        before, report = heads(newest_folder(folder)), look()
+        if report.ok or heads(newest_folder(folder)) == before:
             return report
     return look()
 
@@ -144,7 +149,7 @@ def _away(patient: Patient) -> Finding | None:
 
 def _wrong(patient: Patient) -> Iterator[str]:
     ring, home = patient.keys(), patient.home
-    vkey = home / "audit" / VKEY
+    vkey = newest_folder(home / "audit") / VKEY
     if vkey.exists() and ring.log_successor() is None:  # else a rotation was cut short, which the next start finishes
         lying = vkey.read_text("utf-8", "replace").removesuffix("\n")
         if verifier_of(lying.partition("+")[0], ring.log.public_key()).vkey != lying:

@@ -18,10 +18,9 @@ import msgspec
 
 import falaj
 from falaj.bootstrap.keeping import layout
-from falaj.governance.audit import rotation, tiles
+from falaj.governance.audit.export import Snapshot, taken
 from falaj.governance.audit.model import Published
 from falaj.governance.audit.publisher import Publisher
-from falaj.governance.audit.verify import CHECKPOINT, HEAD, VKEY
 from falaj.governance.signing.signer import EnvelopeSigner
 from falaj.governance.signing.storekeys import BACKUPS, StoreKeys
 from falaj.kernel.clock import Clock, iso
@@ -63,7 +62,7 @@ class HomeCopier:
         try:
             tell("taking the databases' moment", 0, 0)
             published, log = self._databases(writer, tell)
-            self._log(writer, published.size, log)
+            self._log(writer, log)
             if self._p.online(_made(writer.scratch / "online")):
                 writer.add(layout.ONLINE, writer.scratch / "online" / "data.mdb")
             for wanted in (0, 1, 2):
@@ -86,11 +85,11 @@ class HomeCopier:
             written=writer.written,
             manifest=digest,
             contents=contents(manifest.files),
-            log_size=published.size,
+            log_size=published.entries,
             log_root=published.root,
         )
 
-    def _databases(self, writer: Writer, tell: Tell) -> tuple[Published, dict[str, bytes]]:
+    def _databases(self, writer: Writer, tell: Tell) -> tuple[Published, Snapshot]:
         """Copy the three databases as they are at one moment, at which the log is signed as far as it says."""
         home, at_once = self._p.home, list[str]()
         with ExitStack() as open_until_copied:
@@ -108,7 +107,8 @@ class HomeCopier:
 
             with self._p.publisher.held():
                 published = self._p.publisher.publish()
-                log = self._edge(published.size)
+                trees = [(t.shard.place, t.size) for t in self._p.publisher.trees()]
+                log = taken(self._p.publisher.base, trees, heads=True)
                 pinned = self._p.database.change(pin)
             for number, one in enumerate(pinned):
                 tell(f"copying {one.path.name}", number, len(pinned))
@@ -119,20 +119,11 @@ class HomeCopier:
             writer.add(name, writer.scratch / name)
         return published, log
 
-    def _edge(self, size: int) -> dict[str, bytes]:
-        """What of the published log is replaced as it grows; its full tiles never are."""
-        folder = self._p.publisher.folder
-        growing = [name for name in tiles.paths(size) if tiles.partial_of(name)]
-        replaced = [rotation.path(n) for n in range(1, len(rotation.stored(folder)) + 1)]
-        names = [CHECKPOINT, VKEY, HEAD, *replaced, *growing]
-        return {name: (folder / name).read_bytes() for name in names if (folder / name).exists()}
-
-    def _log(self, writer: Writer, size: int, edge: dict[str, bytes]) -> None:
-        for name, data in edge.items():
+    def _log(self, writer: Writer, log: Snapshot) -> None:
+        for name, data in log.edge.items():
             writer.put(f"{layout.AUDIT}/{name}", data)
-        for name in tiles.paths(size):
-            if name not in edge:
-                writer.add(f"{layout.AUDIT}/{name}", self._p.publisher.folder / name)
+        for name in log.lasting():
+            writer.add(f"{layout.AUDIT}/{name}", log.folder / name)
 
     def _files(self, writer: Writer, wanted: int, tell: Tell) -> None:
         names = list(layout.files(self._p.home, wanted))
@@ -149,7 +140,7 @@ class HomeCopier:
             release=falaj.__version__,
             host=socket.gethostname(),
             home=str(self._p.home),
-            standing=Standing(revisions()[-1], FLOW_SHAPE, published.size, published.root),
+            standing=Standing(revisions()[-1], FLOW_SHAPE, published.entries, published.root),
             keys=self._p.keys,
             files=tuple(sorted(writer.files.values())),
             sealed=self._p.store_keys.wrapped(BACKUPS),

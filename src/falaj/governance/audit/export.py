@@ -1,5 +1,5 @@
 """The log as plain files that travel: `checkpoint`, `vkey` and `tile/…` by their C2SP paths; and `rotation/…`
-where its key was replaced.
+where its key was replaced; and the same below `shard/N` for each later shard.
 
 On the way it is a tar file. Whoever receives it takes only what such a log has, verifies it from its bytes, and lays it
 over an earlier export only if the new log begins with the old one.
@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import shutil
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 
-from falaj.governance.audit import merkle, note, rotation, tiles
+from falaj.governance.audit import rotation, shards, tiles
 from falaj.governance.audit.model import Report
 from falaj.governance.audit.quorum import WitnessPolicy
-from falaj.governance.audit.verify import CHECKPOINT, VKEY, check_extends, demanding_quorum, verify_folder
+from falaj.governance.audit.sharded import newest_folder, prove_extends, verify_log
+from falaj.governance.audit.verify import CHECKPOINT, HEAD, VKEY, demanding_quorum
 from falaj.kernel.errors import Conflict, FalajError, Integrity
 
 MAX_FILE = tiles.WIDTH * (tiles.MAX_BYTES + 2)
@@ -26,18 +27,36 @@ _BLOCK = 512
 
 
 class Snapshot(msgspec.Struct, frozen=True):
-    """A published log: `edge` are the files that change as it grows, the others lie in `folder` for good."""
+    """A published log: `edge` are the files that change as it grows, the others lie in `folder` for good.
+
+    `trees` are where each shard lies below it, and its size.
+    """
 
     folder: Path
-    size: int
+    trees: tuple[tuple[str, int], ...]
     edge: dict[str, bytes]
+
+    def lasting(self) -> Iterator[str]:
+        """The files that lie in the folder for good."""
+        for place, size in self.trees:
+            yield from (name for name in (f"{place}{p}" for p in tiles.paths(size)) if name not in self.edge)
 
     def files(self) -> Iterator[tuple[str, bytes]]:
         """Every file of the log, one after the other."""
         yield from self.edge.items()
-        for name in tiles.paths(self.size):
-            if name not in self.edge:
-                yield name, (self.folder / name).read_bytes()
+        for name in self.lasting():
+            yield name, (self.folder / name).read_bytes()
+
+
+def taken(folder: Path, trees: Sequence[tuple[str, int]], *, heads: bool = False) -> Snapshot:
+    """The log at this moment, in which nothing is published; with `heads` also the publisher's own files."""
+    edge: dict[str, bytes] = {}
+    for place, size in trees:
+        names = [CHECKPOINT, VKEY, *([HEAD] if heads and (folder / place / HEAD).exists() else ())]
+        names += [rotation.path(n) for n in range(1, len(rotation.stored(folder / place)) + 1)]
+        names += [name for name in tiles.paths(size) if tiles.partial_of(name)]
+        edge |= {f"{place}{name}": (folder / place / name).read_bytes() for name in names}
+    return Snapshot(folder, tuple(trees), edge)
 
 
 def pack(snapshot: Snapshot) -> Iterator[bytes]:
@@ -73,7 +92,7 @@ def place(new: Path, folder: Path, vkey: str | None, policy: WitnessPolicy | Non
     """
     earlier = _earlier(folder)
     trusted = vkey or (_text(folder / VKEY) if earlier else _text(new / VKEY))
-    report = verify_folder(new, trusted, policy, exported=True)
+    report = verify_log(new, trusted, policy, exported=True)
     if policy is not None:
         report = demanding_quorum(report, policy)
     if not report.ok:
@@ -98,23 +117,6 @@ def place(new: Path, folder: Path, vkey: str | None, policy: WitnessPolicy | Non
     return report
 
 
-def prove_extends(old: bytes, folder: Path, vkey: str) -> tuple[note.Checkpoint, note.Checkpoint]:
-    """Both checkpoints, after proving from the tiles in `folder` that its log begins with that of `old`."""
-    new = (folder / CHECKPOINT).read_bytes()
-    keys = rotation.keys_in(folder, vkey)
-    first, last = (keys.open(raw)[0] for raw in (old, new))
-    hashes = path_between(folder, first.size, last.size)
-    return check_extends(old, new, vkey, hashes, rotation.stored(folder))
-
-
-def path_between(folder: Path, old: int, new: int) -> tuple[bytes, ...]:
-    """The consistency proof between two sizes of the log in a folder; empty where none is due. Raises `Integrity`."""
-    if not 0 < old < new:
-        return ()
-    size = note.unsigned((folder / CHECKPOINT).read_bytes()).size
-    return merkle.consistency_proof(tiles.stored_nodes(folder, size), old, new)
-
-
 def _extends(earlier: bytes, new: Path, vkey: str) -> None:
     try:
         prove_extends(earlier, new, vkey)
@@ -132,7 +134,7 @@ def _earlier(folder: Path) -> bytes:
         return b""
     if folder.is_dir():
         if (folder / CHECKPOINT).is_file() and (folder / VKEY).is_file():
-            return (folder / CHECKPOINT).read_bytes()
+            return (newest_folder(folder) / CHECKPOINT).read_bytes()
         if not any(folder.iterdir()):
             return b""
     raise Conflict(
@@ -143,9 +145,9 @@ def _earlier(folder: Path) -> bytes:
 
 
 def _belongs(member: tarfile.TarInfo) -> bool:
-    known = (
-        member.name in (CHECKPOINT, VKEY) or rotation.is_path(member.name) or tiles.parse_path(member.name) is not None
-    )
+    shard = shards.split(member.name)
+    name = shard[1] if shard else ""
+    known = name in (CHECKPOINT, VKEY) or rotation.is_path(name) or tiles.parse_path(name) is not None
     return known and member.isreg() and member.size <= MAX_FILE
 
 

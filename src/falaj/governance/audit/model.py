@@ -25,7 +25,9 @@ AUDIT_VERIFY = Action("audit.verify", "read", "AuditLog", "check the audit log a
 AUDIT_FETCH = Action("audit.fetch", "audit", "AuditLog", "fetch the audit log's checkpoint, tiles, consistency proofs")
 AUDIT_PROVE = Action("audit.prove", "audit", "AuditLog", "take away a proof of one entry, with the entry")
 AUDIT_EXPORT = Action("audit.export", "audit", "AuditLog", "take away the whole audit log, entries and all")
-ACTIONS = (AUDIT_READ, AUDIT_VERIFY, AUDIT_FETCH, AUDIT_PROVE, AUDIT_EXPORT)
+AUDIT_SHARD = Action("audit.shard", "administration", "AuditLog", "seal the audit log's shard and begin the next one")
+AUDIT_TURN = Action("audit.turn", "system", "AuditLog", "begin the audit log's next shard with its period")
+ACTIONS = (AUDIT_READ, AUDIT_VERIFY, AUDIT_FETCH, AUDIT_PROVE, AUDIT_EXPORT, AUDIT_SHARD, AUDIT_TURN)
 
 
 class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -95,11 +97,20 @@ class Found(msgspec.Struct, frozen=True):
 
 
 class Published(msgspec.Struct, frozen=True):
-    """A signed checkpoint: how many entries, their root (base64, as in the checkpoint), when this process signed it."""
+    """A signed checkpoint: how many entries, their root (base64, as in the checkpoint), when this process signed it.
+
+    `first` is the number of the shard's first entry in the whole log.
+    """
 
     size: int
     root: str
     at: str
+    first: int = 0
+
+    @property
+    def entries(self) -> int:
+        """How many entries of the whole log it and the sealed shards before it cover."""
+        return self.first + self.size
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -107,6 +118,7 @@ class Report(msgspec.Struct, frozen=True):
 
     `witnesses` are those of the given policy that cosigned, each with the time that it named. `quorum` says whether they
     suffice; it is None where no policy asks for any. `unchecked` counts cosignatures that nobody gave a key for.
+    Of a log in several shards `size` counts all entries; root, witnesses and quorum are the newest shard's.
     """
 
     ok: bool
@@ -118,6 +130,7 @@ class Report(msgspec.Struct, frozen=True):
     quorum: bool | None = None
     unchecked: int = 0
     rotations: int = 0
+    shards: int = 1
 
 
 class WitnessStanding(msgspec.Struct, frozen=True):
@@ -137,15 +150,40 @@ class WitnessStanding(msgspec.Struct, frozen=True):
     why: str = ""
 
 
+class ShardLink(msgspec.Struct, frozen=True):
+    """What a shard hands out so that all can be followed: its newest checkpoint, the statements that its key was replaced,
+    and the proof of its first entry, all as text (the proof of the log's first shard is empty)."""
+
+    origin: str
+    checkpoint: str
+    rotations: tuple[str, ...]
+    link: str
+
+
+class ShardStanding(msgspec.Struct, frozen=True):
+    """A shard of the log: where it lies, its key now, the number of its first entry, its entries, whether it is sealed."""
+
+    number: int
+    origin: str
+    place: str
+    vkey: str
+    first: int
+    size: int
+    root: str
+    sealed: bool
+    since: str
+
+
 class Consistency(msgspec.Struct, frozen=True):
-    """That a log of `new` entries begins with its own `old` ones: hashes in base64, the newest checkpoint as text, and so
-    the statements that the log's key was replaced."""
+    """That a shard of `new` entries begins with its own `old` ones: hashes in base64, its newest checkpoint as text, and so
+    the statements that the log's key was replaced. `shards` are all of them, the oldest first."""
 
     old: int
     new: int
     hashes: tuple[str, ...]
     checkpoint: str
     rotations: tuple[str, ...] = ()
+    shards: tuple[ShardLink, ...] = ()
 
 
 class Standing(msgspec.Struct, frozen=True):

@@ -26,6 +26,10 @@ class AuditStore(Protocol):
         """The rows that meet all conditions, newest first."""
         ...
 
+    def of_actions(self, tx: Tx, actions: Sequence[str], since: int) -> list[Stored]:
+        """The rows of these actions from index `since` on, whatever came of them, by index."""
+        ...
+
     def size(self, tx: Tx) -> int:
         """How many entries were ever appended."""
         ...
@@ -48,6 +52,14 @@ class Cosigners(Protocol):
 
         Whoever did not answer lately is asked again after a pause only, unless `patient` is false.
         """
+        ...
+
+    def apart(self) -> Cosigners:
+        """The same witnesses, for a shard of the log that is sealed."""
+        ...
+
+    def begin_anew(self) -> None:
+        """Forget how they stand: a new shard has begun, of which they have seen nothing."""
         ...
 
     def standing(self) -> tuple[WitnessStanding, ...]:

@@ -7,6 +7,9 @@ The order of one publication, so that a crash anywhere is finished and never for
 
 A signed tree is always the last signed one with leaves added: its edge is rebuilt from the bytes of all rows when the
 publisher first works, and the rows of the last tile are hashed again at every publication.
+
+Which shard is signed is read from the committed rows, each time: an entry that begins a shard ends the one before it, whose
+final checkpoint is signed first. A crash anywhere in between is the same as a publication that has not come yet.
 """
 
 from __future__ import annotations
@@ -16,14 +19,16 @@ import errno
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 
 import msgspec
 
-from falaj.governance.audit import merkle, note, rotation, tiles
-from falaj.governance.audit.model import Published, Stored
+from falaj.governance.audit import merkle, note, rotation, shards, tiles
+from falaj.governance.audit.model import Published, Stored, decode
 from falaj.governance.audit.ports import AuditStore, Cosigners
 from falaj.governance.audit.quorum import NONE
+from falaj.governance.audit.shards import End, Shard
 from falaj.governance.audit.verify import CHECKPOINT, HEAD, VKEY, verify_database_entries
 from falaj.kernel.clock import Clock, iso
 from falaj.kernel.disk import refusal
@@ -48,8 +53,21 @@ class _Signed(msgspec.Struct, frozen=True):
     published: Published
 
 
+class Tree(msgspec.Struct, frozen=True):
+    """A published shard: its folder, its key now, its checkpoint as it lies there, and how many entries that signs."""
+
+    shard: Shard
+    folder: Path
+    vkey: str
+    checkpoint: bytes
+    size: int
+
+
 class Publisher:
-    """The one signer of a log. `origin` names the log and its key; `folder` is what foreign tools read."""
+    """The one signer of a log. `origin` names the log and its key; `folder` is what foreign tools read.
+
+    `shard` is the one that grows, in `folder`; the log as a whole lies in `base`.
+    """
 
     def __init__(
         self, database: Database, store: AuditStore, folder: Path, key: note.Signs, origin: str, clock: Clock,
@@ -57,13 +75,18 @@ class Publisher:
     ) -> None:  # fmt: skip
         self._database = database
         self._store = store
-        self.folder = folder
+        self.base = folder
+        self.shard = Shard(1, origin)
         self._key = key
         self._verifier = note.verifier_of(origin, key.public_key())
         self._keys = rotation.LogKeys((self._verifier,))
+        self._signed: _Signed | None = None
         self._clock = clock
         self.cosigners = cosigners
-        self._signed: _Signed | None = None
+        self._sealed_by: dict[int, Cosigners] = {}  # the witnesses of sealed shards, where they had to be asked again
+        self._shards = read_shards(database, store, origin)
+        self._looked = 0  # below which entry none is looked at again for shards
+        self._go_to(self._unsealed())
         self._failure: FalajError | None = None
         self._broken: FalajError | None = None
         self._lock = threading.RLock()
@@ -78,9 +101,10 @@ class Publisher:
 
     @property
     def signed_size(self) -> int:
-        """Entries under the last checkpoint that this process signed or read; 0 before the first `publish`."""
+        """Entries of the whole log under the last checkpoint that this process signed or read; none of the shard that
+        grows before the first `publish`."""
         signed = self._signed
-        return signed.published.size if signed else 0
+        return signed.published.entries if signed else self.shard.first
 
     @property
     def newest(self) -> Published | None:
@@ -90,8 +114,43 @@ class Publisher:
 
     @property
     def origin(self) -> str:
-        """The name of the log."""
+        """The name of the shard that grows."""
         return self._verifier.name
+
+    @property
+    def folder(self) -> Path:
+        """Where the shard that grows lies."""
+        return self.base / self.shard.place
+
+    @property
+    def edge(self) -> tiles.Edge:
+        """The right edge of the signed tree. Call it while nothing is published, after `publish`."""
+        return self._recovered().edge
+
+    def verifier_for(self, origin: str) -> note.Verifier:
+        """The key of the log under the name of another shard."""
+        return note.verifier_of(origin, self._key.public_key())
+
+    def shards(self) -> tuple[Shard, ...]:
+        """Every shard of the log up to the one that grows, the oldest first."""
+        return self._shards[: self.shard.number]
+
+    def trees(self) -> tuple[Tree, ...]:
+        """Every published shard, the oldest first. Call it while nothing is published, after `publish`.
+
+        Raises `Integrity` for a sealed one whose checkpoint is gone or broken.
+        """
+        found = []
+        for shard, after in pairwise(self.shards()):
+            folder = self.base / shard.place
+            raw = _read(folder / CHECKPOINT)
+            vkey = after.previous.vkey if after.previous else ""
+            size = note.unsigned(raw).size
+            if size != after.first - shard.first:
+                raise _forked(f"the checkpoint of {shard.origin} is not the one that ended it")
+            found.append(Tree(shard, folder, vkey, raw, size))
+        signed = self._recovered()
+        return (*found, Tree(self.shard, self.folder, self.vkey, signed.checkpoint, signed.edge.size))
 
     @property
     def quorum(self) -> bool | None:
@@ -135,21 +194,45 @@ class Publisher:
         `Unavailable` as `publish` does; what a witness does is never raised.
         """
         with self._lock:
-            signed = self._signed
-            if self.cosigners is None or signed is None:
+            if self.cosigners is None or self._signed is None:
                 return self.quorum
-            nodes = tiles.stored_nodes(self.folder, signed.edge.size)
-            raw = self.cosigners.cosigned(
-                signed.checkpoint,
-                self._verifier,
-                lambda old, new: merkle.consistency_proof(nodes, old, new),
-                patient=patient,
-            )
-            if raw != signed.checkpoint:
-                with self._whole_or_not():
-                    tiles.write_files(self.folder, {CHECKPOINT: raw})
-                self._signed = msgspec.structs.replace(signed, checkpoint=raw)
+            self._witness_newest(self.cosigners, patient=patient)
+            strangers = any(w.state == "stranger" for w in self.cosigners.standing())
+            if strangers and sum(self._witness_sealed(self.cosigners, *pair) for pair in pairwise(self.shards())):
+                self._witness_newest(self.cosigners, patient=False)  # they know this shard now, from the one before it
             return self.quorum
+
+    def _witness_newest(self, cosigners: Cosigners, *, patient: bool) -> None:
+        signed = self._signed
+        if signed is None:
+            return
+        nodes = tiles.stored_nodes(self.folder, signed.edge.size)
+        raw = cosigners.cosigned(
+            signed.checkpoint,
+            self._verifier,
+            lambda old, new: merkle.consistency_proof(nodes, old, new),
+            patient=patient,
+        )
+        if raw != signed.checkpoint:
+            with self._whole_or_not():
+                tiles.write_files(self.folder, {CHECKPOINT: raw})
+            self._signed = msgspec.structs.replace(signed, checkpoint=raw)
+
+    def _witness_sealed(self, cosigners: Cosigners, shard: Shard, after: Shard) -> bool:
+        """Ask the witnesses about a shard's final checkpoint; whether one of them has added a line."""
+        folder, end = self.base / shard.place, after.previous
+        raw = _read(folder / CHECKPOINT)
+        if end is None or not raw:
+            return False
+        asked = self._sealed_by.setdefault(shard.number, cosigners.apart())
+        nodes = tiles.stored_nodes(folder, end.size)
+        more = asked.cosigned(
+            raw, note.parse_vkey(end.vkey), lambda old, new: merkle.consistency_proof(nodes, old, new), patient=True
+        )
+        if more != raw:
+            with self._whole_or_not():
+                tiles.write_files(folder, {CHECKPOINT: more})
+        return more != raw
 
     def take_over(self, key: note.Signs, statement: bytes) -> None:
         """Sign with another key from now on; the statement says so and leads to it. Call it while nothing is published."""
@@ -261,16 +344,80 @@ class Publisher:
         return self.cosigners.policy.verifiers if self.cosigners else ()
 
     def _publish(self) -> Published:
-        signed = self._recovered()
+        size = self._look()
+        while self.shard.number < len(self._shards):
+            after = self._shards[self.shard.number]
+            self._seal(self._grown(after.first), after)
+        self._signed = self._grown(size)
+        if shards.next_of(note.unsigned(self._signed.checkpoint)):
+            raise _forked(f"{self.origin} is sealed, and the database knows no shard after it")
+        return self._signed.published
+
+    def _look(self) -> int:
+        """How many entries are committed, and with them which shards there are."""
+        size, new = self._database.read(
+            lambda tx: (self._store.size(tx), self._store.of_actions(tx, shards.ACTIONS, self._looked))
+        )
+        self._looked = size
+        if any(shards.told_in(row.data) for row in new):
+            found = read_shards(self._database, self._store, self._shards[0].origin)
+            if found[: len(self._shards)] != self._shards:
+                raise _forked("the entries that began the log's shards are not those that they were")
+            self._shards = found
+        return size
+
+    def _unsealed(self) -> Shard:
+        """The first shard without a final checkpoint of its own."""
+        for shard, after in pairwise(self._shards):
+            if not self._is_sealed(shard, after):
+                return shard
+        return self._shards[-1]
+
+    def _is_sealed(self, shard: Shard, after: Shard) -> bool:
+        folder, end = self.base / shard.place, after.previous
+        raw = _read(folder / CHECKPOINT)
+        if end is None or not raw:
+            return False
+        try:
+            last, _ = rotation.keys_in(folder, end.vkey).open(raw)
+        except FalajError:
+            return False  # it is read again where the shard is entered, and nothing is signed
+        ended = End(end.vkey, last.size, base64.b64encode(last.root).decode())
+        return ended == end and shards.next_of(last) == after.vkey
+
+    def _go_to(self, shard: Shard) -> None:
+        """Sign this shard from now on."""
+        self.shard = shard
+        self._verifier = self.verifier_for(shard.origin)
+        self._keys = rotation.LogKeys((self._verifier,))
+        self._signed = None
+
+    def _grown(self, until: int) -> _Signed:
+        """The tree of the shard, signed over its entries below `until`."""
+        signed, size = self._recovered(), until - self.shard.first
         if _read(self.folder / CHECKPOINT) != signed.checkpoint:
             raise _forked("the checkpoint in the folder is not the one that was signed last")
-        size = self._database.read(self._store.size)
         if size < signed.edge.size:
             raise _forked(f"the database holds {size} entries, but {signed.edge.size} were signed")
+        if size > signed.edge.size and shards.next_of(note.unsigned(signed.checkpoint)):
+            raise _forked(f"{self.origin} is sealed at {signed.edge.size}, and the database goes on in it")
         while signed.edge.size < size:
             signed = self._extend(signed, min(size, signed.edge.size + ROUND))
-        self._signed = signed
-        return signed.published
+        return signed
+
+    def _seal(self, signed: _Signed, after: Shard) -> None:
+        """Sign the final checkpoint of the shard and go over to the next one."""
+        last = self._at(signed.edge)
+        ended = End(self.vkey, last.size, base64.b64encode(last.root).decode())
+        if ended != after.previous:
+            raise _forked(f"entry {after.first} names another end of {self.origin} than its entries have")
+        final = shards.sealed(last, after.vkey)
+        if note.unsigned(signed.checkpoint) != final:
+            raw = note.sign(final.text, [(self._verifier.name, self._key)])
+            tiles.write_files(self.folder, {CHECKPOINT: raw})
+        self._go_to(after)
+        if self.cosigners is not None:
+            self.cosigners.begin_anew()
 
     def _recovered(self) -> _Signed:
         if self._signed is None:
@@ -293,7 +440,8 @@ class Publisher:
         signed = _Signed(edge, raw, self._published(self._at(edge)))
         if last is None or head is None or head.size > size:
             # Nothing was signed yet, or a head was persisted whose signature may exist: sign exactly that one first.
-            signed = self._extend(signed, head.size if head else 0, head.root if head else None)
+            least = 0 if self.shard.number == 1 else 1  # a later shard is shown with the entry that links it
+            signed = self._extend(signed, head.size if head else least, head.root if head else None)
         tiles.prune(self.folder, signed.edge.size)
         return signed
 
@@ -322,7 +470,7 @@ class Publisher:
             tiles.write_files(self.folder, {VKEY: own})
 
     def _replay(self, size: int) -> tiles.Edge:
-        """The edge of the tree over the bytes of the first `size` rows."""
+        """The edge of the tree over the bytes of the first `size` rows of the shard."""
         edge = tiles.Edge()
         while edge.size < size:
             rows = self._rows(edge.size, min(size, edge.size + ROUND))
@@ -338,7 +486,8 @@ class Publisher:
         tail = old.tails[0] if old.tails else ()
         for i, (leaf, known) in enumerate(zip(leaves, tail, strict=False)):
             if leaf != known:
-                raise _forked(f"entry {first * tiles.WIDTH + i} was changed in the database after it was signed")
+                number = self.shard.first + first * tiles.WIDTH + i
+                raise _forked(f"entry {number} was changed in the database after it was signed")
         edge, files = tiles.grow(old, leaves[len(tail) :])
         checkpoint = self._at(edge)
         if promised is not None and checkpoint.root != promised:
@@ -352,6 +501,8 @@ class Publisher:
         return self._signed
 
     def _rows(self, start: int, end: int) -> list[Stored]:
+        """The rows from `start` to below `end` of the shard."""
+        start, end = self.shard.first + start, self.shard.first + end
         rows = self._database.read(lambda tx: self._store.entries(tx, start, end - start))
         if [row.index for row in rows] != list(range(start, end)):
             raise _forked(f"the database does not hold every entry from {start} to {end - 1}")
@@ -361,21 +512,31 @@ class Publisher:
         return note.Checkpoint(self._verifier.name, edge.size, edge.root())
 
     def _published(self, checkpoint: note.Checkpoint) -> Published:
-        return Published(checkpoint.size, base64.b64encode(checkpoint.root).decode(), iso(self._clock.now()))
+        root, at = base64.b64encode(checkpoint.root).decode(), iso(self._clock.now())
+        return Published(checkpoint.size, root, at, self.shard.first)
 
     def _difference(self) -> str:
         """The first row that differs from the signed tiles, named."""
+        first = self.shard.first
+        end = next((s.first for s in self._shards[self.shard.number :]), None)
         report = self._database.read(
-            lambda tx: verify_database_entries(all_rows(self._store, tx), self.folder, self.vkey)
+            lambda tx: verify_database_entries(all_rows(self._store, tx, first, end), self.folder, self.vkey, first)
         )
         return next(iter(report.problems), "the tiles do not name a row")
 
 
-def all_rows(store: AuditStore, tx: Tx) -> Iterator[Stored]:
-    """Every row of the log, in pages, within one transaction."""
-    end = store.size(tx)
-    for start in range(0, end, ROUND):
+def all_rows(store: AuditStore, tx: Tx, first: int = 0, end: int | None = None) -> Iterator[Stored]:
+    """The rows from `first` to below `end` (every one, if None), in pages, within one transaction."""
+    end = store.size(tx) if end is None else end
+    for start in range(first, end, ROUND):
         yield from store.entries(tx, start, min(ROUND, end - start))
+
+
+def read_shards(database: Database, store: AuditStore, base: str) -> tuple[Shard, ...]:
+    """The shards of the log that is named `base`, from its committed entries. Raises `Integrity`."""
+
+    rows = database.read(lambda tx: store.of_actions(tx, shards.ACTIONS, 0))
+    return shards.in_order([(row.index, decode(row.data)) for row in rows], base)
 
 
 def _read(path: Path) -> bytes:

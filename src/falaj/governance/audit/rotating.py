@@ -21,7 +21,7 @@ from falaj.governance.audit import note, rotation, tiles
 from falaj.governance.audit.model import MAX_ENTRY, Conditions, Entry, decode
 from falaj.governance.audit.note import Signs
 from falaj.governance.audit.ports import AuditStore
-from falaj.governance.audit.publisher import Publisher
+from falaj.governance.audit.publisher import Publisher, read_shards
 from falaj.governance.audit.rotation import ACTION, KEY, Rotation
 from falaj.governance.door import Done, Door, Intent
 from falaj.governance.signing.model import KEY_ROTATE
@@ -121,7 +121,7 @@ class LogKeyService:
                 raise Invalid("a short reason is needed", hint="say why: --reason '…'", code="no_reason")
             replaced = Replaced(
                 KEY, old.fingerprint, fingerprint, until, ROTATED, told.new.vkey,
-                rotation.path(len(self._publisher.statements) + 1),
+                self._publisher.shard.place + rotation.path(len(self._publisher.statements) + 1),
             )  # fmt: skip
 
             def do(_tx: Tx) -> Done[dict[str, Any]]:
@@ -138,8 +138,13 @@ class LogKeyService:
 
 
 def settle(ring: Ring, folder: Path, database: Database, store: AuditStore) -> None:
-    """Finish a rotation that a crash cut short, before anything is signed; one that was not committed never was."""
-    entries = _rotations(database, store)
+    """Finish a rotation that a crash cut short, before anything is signed; one that was not committed never was.
+
+    A shard begins under the key that signs then, so only the rotations within the newest shard count.
+    """
+    grows = read_shards(database, store, "")[-1]
+    folder = folder / grows.place
+    entries = _rotations(database, store, grows.first)
     successor = ring.log_successor()
     if not entries or successor is None:
         return
@@ -153,10 +158,11 @@ def settle(ring: Ring, folder: Path, database: Database, store: AuditStore) -> N
     ring.take_over(KEY)
 
 
-def _rotations(database: Database, store: AuditStore) -> list[Entry]:
-    """The entries of the log's rotations, the first one first."""
+def _rotations(database: Database, store: AuditStore, first: int = 0) -> list[Entry]:
+    """The entries of the log's rotations from a number on, the first one first."""
     conditions = Conditions(action=ACTION, resource_id=KEY, outcome="done", limit=rotation.MAX_ROTATIONS)
-    return [decode(row.data) for row in reversed(database.read(lambda tx: store.search(tx, conditions)))]
+    rows = database.read(lambda tx: store.search(tx, conditions))
+    return [decode(row.data) for row in reversed(rows) if row.index >= first]
 
 
 def _statement(entry: Entry) -> bytes:

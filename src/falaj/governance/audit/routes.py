@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import msgspec
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response, StreamingResponse
+from pydantic import BaseModel, Field
 
 from falaj.governance.audit.export import pack
 from falaj.governance.audit.model import (
@@ -19,11 +20,14 @@ from falaj.governance.audit.model import (
     AUDIT_FETCH,
     AUDIT_PROVE,
     AUDIT_READ,
+    AUDIT_SHARD,
     AUDIT_VERIFY,
     Conditions,
     Found,
 )
 from falaj.governance.audit.service import AuditService
+from falaj.governance.audit.sharding import ShardService
+from falaj.governance.audit.shards import place
 from falaj.governance.audit.tiles import parse_path
 from falaj.governance.audit.veil import Veil
 from falaj.governance.door import Door, Intent
@@ -51,7 +55,13 @@ class Wanted:
     limit: Annotated[int, Query(ge=1, le=1000)] = 50
 
 
-def build(service: AuditService, door: Door, veil: Veil, guard: Guard) -> APIRouter:
+class NewShard(BaseModel):
+    """Why the log's shard is sealed."""
+
+    reason: str = Field(max_length=2000)
+
+
+def build(service: AuditService, sharding: ShardService, door: Door, veil: Veil, guard: Guard) -> APIRouter:
     """The log over HTTP."""
     routes = guard.router("/api/v1/audit", "audit")
 
@@ -92,6 +102,15 @@ def build(service: AuditService, door: Door, veil: Veil, guard: Guard) -> APIRou
         door.read(Intent(actor(request), AUDIT_EXPORT, _LOG))
         return StreamingResponse(pack(service.snapshot()), media_type="application/x-tar")
 
+    @routes.post("/shards", AUDIT_SHARD)
+    def shard(body: NewShard, request: Request) -> dict[str, Any]:
+        begun: dict[str, Any] = msgspec.to_builtins(sharding.begin(actor(request), body.reason))
+        return begun
+
+    @routes.get("/shards", AUDIT_FETCH)
+    def shards() -> list[dict[str, Any]]:
+        return [msgspec.to_builtins(s) for s in service.shards()]
+
     _published(service, door, routes)
     return routes.router
 
@@ -127,47 +146,83 @@ def _moment(text: str | None) -> datetime | None:
 
 
 def _published(service: AuditService, door: Door, routes: GuardedRouter) -> None:
-    """The log as it is published, below `/api/v1/audit/log`: the prefix that a tlog-tiles client is given."""
+    """The log as it is published, each shard below a prefix that a tlog-tiles client is given: `/api/v1/audit/log` for the
+    first one, `/api/v1/audit/log/shard/N` for each later one."""
+    _shard(service, door, routes)
 
-    @routes.get("/log/checkpoint", AUDIT_FETCH)
-    def checkpoint() -> Response:
-        return Response(service.checkpoint(), media_type=_TEXT)
+    @routes.get("/log/shard/{shard}/checkpoint", AUDIT_FETCH)
+    def checkpoint_of(shard: int) -> Response:
+        return _checkpoint(service, shard)
 
-    @routes.get("/log/vkey", AUDIT_FETCH)
-    def vkey() -> Response:
-        return Response(f"{service.vkey()}\n", media_type=_TEXT)
+    @routes.get("/log/shard/{shard}/vkey", AUDIT_FETCH)
+    def vkey_of(shard: int) -> Response:
+        return Response(f"{service.tree(shard).vkey}\n", media_type=_TEXT)
 
-    @routes.get("/log/rotation/{number}", AUDIT_FETCH)
-    def rotation(number: int) -> Response:
-        found = service.statement(number)
-        if found is None:
-            raise NotFound(
-                "the log's key was not replaced that often",
-                hint="they are counted from 1; `falaj keys history` lists the log's keys",
-                code="no_such_rotation",
-            )
-        return Response(found, media_type=_TEXT)
+    @routes.get("/log/shard/{shard}/rotation/{number}", AUDIT_FETCH)
+    def rotation_of(shard: int, number: int) -> Response:
+        return _rotation(service, shard, number)
 
-    @routes.get("/log/tile/{path:path}", AUDIT_FETCH)
-    def tile(request: Request, path: str) -> Response:
-        name = parse_path(f"tile/{path}")
-        if name is not None and name.level is None:  # a bundle tells entries, the other tiles only hashes
-            door.read(Intent(actor(request), AUDIT_FETCH, _LOG, detail={"bundle": name.path}))
-        data = None if name is None else service.tile(name)
-        if data is None:
-            raise NotFound(
-                "the log has no such tile",
-                hint="ask for tiles of the size that the checkpoint names, by the paths of c2sp.org/tlog-tiles",
-                code="no_such_tile",
-            )
-        return Response(data, media_type="application/octet-stream")
+    @routes.get("/log/shard/{shard}/tile/{path:path}", AUDIT_FETCH)
+    def tile_of(request: Request, shard: int, path: str) -> Response:
+        return _tile(service, door, request, (shard, path))
 
     @routes.get("/consistency", AUDIT_FETCH)
-    def consistency(old: Size, new: Size | None = None) -> dict[str, Any]:
-        proof: dict[str, Any] = msgspec.to_builtins(service.consistency(old, new))
+    def consistency(old: Size, new: Size | None = None, origin: str | None = None) -> dict[str, Any]:
+        proof: dict[str, Any] = msgspec.to_builtins(service.consistency(old, new, origin))
         return proof
 
     @routes.get("/witnesses", AUDIT_FETCH)
     def witnesses() -> dict[str, Any]:
         standing: dict[str, Any] = msgspec.to_builtins(service.watched())
         return standing
+
+
+def _shard(service: AuditService, door: Door, routes: GuardedRouter) -> None:
+    """The first shard, which is the whole log until it is sealed."""
+
+    @routes.get("/log/checkpoint", AUDIT_FETCH)
+    def checkpoint() -> Response:
+        return _checkpoint(service, 1)
+
+    @routes.get("/log/vkey", AUDIT_FETCH)
+    def vkey() -> Response:
+        return Response(f"{service.tree(1).vkey}\n", media_type=_TEXT)
+
+    @routes.get("/log/rotation/{number}", AUDIT_FETCH)
+    def rotation(number: int) -> Response:
+        return _rotation(service, 1, number)
+
+    @routes.get("/log/tile/{path:path}", AUDIT_FETCH)
+    def tile(request: Request, path: str) -> Response:
+        return _tile(service, door, request, (1, path))
+
+
+def _checkpoint(service: AuditService, shard: int) -> Response:
+    return Response(service.tree(shard).checkpoint, media_type=_TEXT)
+
+
+def _rotation(service: AuditService, shard: int, number: int) -> Response:
+    found = service.statement(number, shard)
+    if found is None:
+        raise NotFound(
+            "the log's key was not replaced that often",
+            hint="they are counted from 1; `falaj keys history` lists the log's keys",
+            code="no_such_rotation",
+        )
+    return Response(found, media_type=_TEXT)
+
+
+def _tile(service: AuditService, door: Door, request: Request, which: tuple[int, str]) -> Response:
+    shard, path = which
+    name = parse_path(f"tile/{path}")
+    if name is not None and name.level is None:  # a bundle tells entries, the other tiles only hashes
+        bundle = f"{place(shard)}{name.path}"
+        door.read(Intent(actor(request), AUDIT_FETCH, _LOG, detail={"bundle": bundle}))
+    data = None if name is None else service.tile(name, shard)
+    if data is None:
+        raise NotFound(
+            "the log has no such tile",
+            hint="ask for tiles of the size that the checkpoint names, by the paths of c2sp.org/tlog-tiles",
+            code="no_such_tile",
+        )
+    return Response(data, media_type="application/octet-stream")

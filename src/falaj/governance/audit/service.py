@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 
 import msgspec
 
-from falaj.governance.audit import merkle, rotation, tiles
-from falaj.governance.audit.export import Snapshot
+from falaj.governance.audit import merkle, note, rotation, tiles
+from falaj.governance.audit.export import Snapshot, taken
 from falaj.governance.audit.merkle import leaf_hash
 from falaj.governance.audit.model import (
     MAX_FOUND,
@@ -16,6 +17,8 @@ from falaj.governance.audit.model import (
     Consistency,
     Entry,
     Found,
+    ShardLink,
+    ShardStanding,
     Standing,
     Stored,
     Verification,
@@ -26,8 +29,9 @@ from falaj.governance.audit.model import (
 )
 from falaj.governance.audit.ports import AuditStore
 from falaj.governance.audit.proof import Proof, check_proof, encode_path, encode_proof
-from falaj.governance.audit.publisher import Publisher, all_rows
-from falaj.governance.audit.verify import CHECKPOINT, VKEY, verify_database_entries, verify_folder
+from falaj.governance.audit.publisher import Publisher, Tree, all_rows
+from falaj.governance.audit.sharded import verify_log, verify_rows
+from falaj.governance.audit.shards import link_of, next_of
 from falaj.governance.door import Event
 from falaj.kernel.clock import iso
 from falaj.kernel.errors import FalajError, Integrity, Invalid, NotFound
@@ -105,16 +109,41 @@ class AuditService:
 
     def checkpoint(self) -> bytes:
         """The newest signed checkpoint."""
-        return self._publisher.checkpoint or self._signed_now()[0]
+        return self._publisher.checkpoint or self._signed_now().checkpoint
 
-    def vkey(self) -> str:
-        """The key that signs it."""
-        return self._publisher.vkey
-
-    def tile(self, name: tiles.Name) -> bytes | None:
-        """A tile or entry bundle of the signed log; None for one that it does not have (yet)."""
+    def tree(self, number: int) -> Tree:
+        """A published shard, counted from 1. Raises `NotFound` for one that there is not."""
         with self._publisher.held():
-            return tiles.read_tile(self._publisher.folder, name, self._publisher.signed_size)
+            if not self._publisher.checkpoint:
+                self._publisher.publish()
+            found = self._publisher.trees()
+        if not 1 <= number <= len(found):
+            raise NotFound(
+                f"the log has no shard {number}",
+                hint="they are counted from 1; `falaj audit shards` lists them",
+                code="no_such_shard",
+            )
+        return found[number - 1]
+
+    def shards(self) -> tuple[ShardStanding, ...]:
+        """Every shard, the oldest first, over everything that is committed."""
+        with self._publisher.held():
+            self._publisher.publish()
+            found = self._publisher.trees()
+        heads = [note.unsigned(tree.checkpoint) for tree in found]
+        return tuple(
+            ShardStanding(
+                tree.shard.number, tree.shard.origin, tree.shard.place, tree.vkey, tree.shard.first, tree.size,
+                head.text.split("\n")[2], bool(next_of(head)), tree.shard.at,
+            )
+            for tree, head in zip(found, heads, strict=True)
+        )  # fmt: skip
+
+    def tile(self, name: tiles.Name, number: int = 1) -> bytes | None:
+        """A tile or entry bundle of a signed shard; None for one that it does not have (yet)."""
+        with self._publisher.held():
+            tree = self.tree(number)
+            return tiles.read_tile(tree.folder, name, tree.size)
 
     def prove(self, index: int) -> bytes:
         """A proof file of an entry, under a checkpoint of now and with what its witnesses say, checked before it leaves.
@@ -122,56 +151,60 @@ class AuditService:
         Raises `NotFound` for an entry that there is not, `Integrity` for one that cannot be proven.
         """
         with self._publisher.held():
-            raw, size = self._signed_now()
+            self._signed_now()
+            trees = self._publisher.trees()
+            size = trees[-1].shard.first + trees[-1].size
             if not 0 <= index < size:
                 raise NotFound(
                     f"there is no entry {index}: the log has {size}",
                     hint="`falaj audit log` lists entries with their numbers",
                     code="no_such_entry",
                 )
-            hashes = merkle.inclusion_proof(tiles.stored_nodes(self._publisher.folder, size), index, size)
+            tree = next(t for t in reversed(trees) if t.shard.first <= index)
+            position = index - tree.shard.first
+            hashes = merkle.inclusion_proof(tiles.stored_nodes(tree.folder, tree.size), position, tree.size)
             rows = self._database.read(lambda tx: self._store.entries(tx, index, 1))
-        proof = Proof(index, hashes, raw, rows[0].data if rows else b"")
-        check_proof(proof, self._publisher.vkey, rotations=self._publisher.statements)
+        proof = Proof(position, hashes, tree.checkpoint, rows[0].data if rows else b"")
+        check_proof(proof, tree.vkey, rotations=rotation.stored(tree.folder))
         return encode_proof(proof)
 
-    def consistency(self, old: int, new: int | None = None) -> Consistency:
-        """The proof that the log of `new` entries (all, if None) begins with that of `old`. Raises `Invalid`."""
+    def consistency(self, old: int, new: int | None = None, origin: str | None = None) -> Consistency:
+        """The proof that a shard (the first, if none is named) of `new` entries (all, if None) begins with that of `old`,
+        and what leads from it to all others. Raises `Invalid`."""
         with self._publisher.held():
-            raw, size = self._signed_now()
-            end = size if new is None else new
-            if end > size:
+            self._signed_now()
+            trees = self._publisher.trees()
+            tree = next((t for t in trees if t.shard.origin == (origin or trees[0].shard.origin)), None)
+            end = (tree.size if tree else 0) if new is None else new
+            if tree is None or end > tree.size:
                 raise Invalid(
-                    f"the log has {size} entries, not {end}",
+                    f"the log has {tree.size} entries, not {end}" if tree else f"the log has no shard {origin}",
                     hint="ask for sizes of checkpoints of this log; if you hold one of this size, the log went back",
                     code="no_such_proof",
                 )
-            hashes = merkle.consistency_proof(tiles.stored_nodes(self._publisher.folder, size), old, end)
-        statements = tuple(s.decode() for s in self._publisher.statements)
-        return Consistency(old, end, tuple(encode_path(hashes)), raw.decode(), statements)
+            hashes = merkle.consistency_proof(tiles.stored_nodes(tree.folder, tree.size), old, end)
+            links = tuple(_link(t) for t in trees)
+        this = links[tree.shard.number - 1]
+        return Consistency(old, end, tuple(encode_path(hashes)), this.checkpoint, this.rotations, links)
 
-    def statement(self, number: int) -> bytes | None:
-        """The statement of the log's first, second, … change of its key; None for one that there was not."""
-        found = self._publisher.statements
+    def statement(self, number: int, shard: int = 1) -> bytes | None:
+        """The statement of a shard's first, second, … change of its key; None for one that there was not."""
+        found = rotation.stored(self.tree(shard).folder)
         return found[number - 1] if 1 <= number <= len(found) else None
 
     def snapshot(self) -> Snapshot:
         """The published log at this moment: what is replaced as it grows by its bytes, full tiles by their paths."""
         with self._publisher.held():
-            raw, size = self._signed_now()
-            folder = self._publisher.folder
-            growing = [name for name in tiles.paths(size) if tiles.partial_of(name)]
-            edge = {CHECKPOINT: raw, VKEY: f"{self._publisher.vkey}\n".encode()}
-            edge |= {rotation.path(n): told for n, told in enumerate(self._publisher.statements, 1)}
-            edge |= {name: (folder / name).read_bytes() for name in growing}
-        return Snapshot(folder, size, edge)
+            self._signed_now()
+            trees = [(t.shard.place, t.size) for t in self._publisher.trees()]
+            return taken(self._publisher.base, trees)
 
-    def _signed_now(self) -> tuple[bytes, int]:
-        """The checkpoint over everything committed, cosigned as far as witnesses answer, and its size."""
+    def _signed_now(self) -> Tree:
+        """The newest shard over everything committed, cosigned as far as witnesses answer."""
         with self._publisher.held():
-            size = self._publisher.publish().size
+            self._publisher.publish()
             self._publisher.witnessed()
-            return self._publisher.checkpoint, size
+            return self._publisher.trees()[-1]
 
     def verify(self) -> Verification:
         """Publish what is committed, then check folder and rows from their bytes against the signed checkpoint.
@@ -184,12 +217,12 @@ class AuditService:
                 self._signed_now()
             except FalajError as e:
                 problems.append(e.message)
-            folder, vkey = self._publisher.folder, self._publisher.vkey
+            folder, vkey = self._publisher.base, self._publisher.vkey
             cosigners = self._publisher.cosigners
-            published = verify_folder(folder, vkey, cosigners.policy if cosigners else None)
+            published = verify_log(folder, vkey, cosigners.policy if cosigners else None)
             rows, committed = self._database.read(
                 lambda tx: (
-                    verify_database_entries(all_rows(self._store, tx), folder, vkey),
+                    verify_rows(partial(all_rows, self._store, tx), folder, vkey),
                     self._store.size(tx),
                 )
             )
@@ -204,6 +237,13 @@ class AuditService:
             folder=published,
             database=rows,
         )
+
+
+def _link(tree: Tree) -> ShardLink:
+    """What a shard hands out so that it can be followed."""
+    link = link_of(tree.folder, tree.checkpoint) if tree.shard.number > 1 else b""
+    statements = tuple(s.decode() for s in rotation.stored(tree.folder))
+    return ShardLink(tree.shard.origin, tree.checkpoint.decode(), statements, link.decode())
 
 
 def _entry(event: Event) -> Entry:

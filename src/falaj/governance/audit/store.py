@@ -103,6 +103,12 @@ class SqlAuditStore:
             query = query.where(c.idx < min(max(conditions.before_index, 0), _MOST))
         return [_as_stored(row) for row in tx.execute(query)]
 
+    def of_actions(self, tx: Tx, actions: Sequence[str], since: int) -> list[Stored]:
+        """The rows of these actions from index `since` on, whatever came of them, by index."""
+        c = audit_entries.c
+        query = select(*_stored).where(c.action.in_(actions), c.idx >= since).order_by(c.idx)
+        return [_as_stored(row) for row in tx.execute(query)]
+
     def size(self, tx: Tx) -> int:
         """How many entries were ever appended."""
         return tx.execute(_size).scalar() or 0

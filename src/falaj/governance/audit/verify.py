@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from falaj.governance.audit import merkle, note, rotation, tiles
+from falaj.governance.audit import merkle, note, rotation, shards, tiles
 from falaj.governance.audit.model import COLUMNS, Report, Stored, columns_of, decode
 from falaj.governance.audit.quorum import NONE, WitnessPolicy
 from falaj.kernel.clock import iso
@@ -29,20 +29,22 @@ _MAX_BUNDLE = tiles.WIDTH * (tiles.MAX_BYTES + 2)
 
 
 def verify_folder(
-    folder: Path, vkey: str | None, policy: WitnessPolicy | None = None, *, exported: bool = False
-) -> Report:
-    """Check a published folder against a trusted `vkey`; with None only against the key that lies in it.
+    folder: Path, vkey: str | None, policy: WitnessPolicy | None = None, *, exported: bool = False, first: int = 0,
+    beside: str = "",
+) -> Report:  # fmt: skip
+    """Check one published folder, of a log or of one of its shards, against a trusted `vkey`; with None only against the key that lies in it.
 
     With a `policy` every line below the checkpoint must be by the log or by a witness that the policy names, and is
     checked; whether they suffice is said in `quorum` and left to whoever asks. A folder that is being published is read
     again when its head moved meanwhile. One that may be `exported` needs no head: that file is the publisher's own.
+    `first` is the number that its first entry is named by; what lies in the folder `beside` is looked at by whoever asks.
     """
     for _ in range(_TRIES):
         before = heads(folder)
-        report = _FolderCheck(folder, vkey, policy, exported=exported).run()
+        report = _FolderCheck(folder, vkey, policy, exported=exported, first=first, beside=beside).run()
         if report.ok or heads(folder) == before:
             return report
-    return _FolderCheck(folder, vkey, policy, exported=exported).run()
+    return _FolderCheck(folder, vkey, policy, exported=exported, first=first, beside=beside).run()
 
 
 def demanding_quorum(report: Report, policy: WitnessPolicy) -> Report:
@@ -69,13 +71,13 @@ def check_extends(
     return first, last
 
 
-def verify_database_entries(entries: Iterable[Stored], folder: Path, vkey: str | None = None) -> Report:
-    """Check database rows (all of them, by index) against the signed tiles in `folder`, and name those that differ.
+def verify_database_entries(entries: Iterable[Stored], folder: Path, vkey: str | None = None, first: int = 0) -> Report:
+    """Check database rows (all from `first` on, by index) against the signed tiles in `folder`, and name those that differ.
 
     Rows that no checkpoint covers yet are checked only against themselves. The folder must not move meanwhile; where it
     may, the caller compares its `heads` before and after.
     """
-    return _DatabaseCheck(folder, vkey).run(entries)
+    return _DatabaseCheck(folder, vkey, first=first).run(entries)
 
 
 class _Problems:
@@ -105,9 +107,12 @@ class _Check:
     """Reading a folder: what both verifications share."""
 
     def __init__(
-        self, folder: Path, vkey: str | None, policy: WitnessPolicy | None = None, *, exported: bool = False
-    ) -> None:
+        self, folder: Path, vkey: str | None, policy: WitnessPolicy | None = None, *, exported: bool = False,
+        first: int = 0, beside: str = "",
+    ) -> None:  # fmt: skip
         self.folder = folder
+        self.first = first
+        self.beside = beside
         self.vkey = vkey
         self.policy = policy
         self.exported = exported
@@ -299,7 +304,10 @@ class _FolderCheck(_Check):
         if not whole or len(entries) != width:
             rest = "" if whole else " and a rest"
             self.problems.add(f"{name}: it holds {len(entries)} whole entries{rest} instead of {width}")
-        self.told += [(n * tiles.WIDTH + i, told) for i, e in enumerate(entries) if (told := rotation.told_in(e))]
+        first = n * tiles.WIDTH
+        self.told += [(first + i, told) for i, e in enumerate(entries) if (told := rotation.told_in(e))]
+        for at in (self.first + first + i for i, e in enumerate(entries) if first + i and shards.told_in(e)):
+            self.problems.add(f"entry {at}: it begins a shard of the log, and lies within one")
         return [merkle.leaf_hash(entry) for entry in entries]
 
     def _compare(self, n: int, leaves: list[bytes] | None, hashes: list[bytes] | None) -> None:
@@ -308,7 +316,7 @@ class _FolderCheck(_Check):
         for i, (leaf, signed) in enumerate(zip(leaves, hashes, strict=False)):
             if leaf != signed:
                 tile, bundle = tiles.hash_path(0, n, len(hashes)), tiles.entries_path(n, len(hashes))
-                at = f"entry {n * tiles.WIDTH + i}"
+                at = f"entry {self.first + n * tiles.WIDTH + i}"
                 self.problems.add(f"{at}: its bytes in {bundle} do not give the leaf hash in {tile}")
                 return
 
@@ -353,6 +361,8 @@ class _FolderCheck(_Check):
         if head > checkpoint.size and head - checkpoint.size <= 1 << 20:
             expected.update(tiles.paths(head))
         for name in sorted(_walk(self.folder)):
+            if self.beside and name.startswith(f"{self.beside}/"):
+                continue
             if name not in expected and not self._beginning(name, expected):
                 left = name.endswith(tiles.TEMPORARY) and name.removesuffix(tiles.TEMPORARY) in expected
                 why = " (left by an interrupted publication; the publisher removes it when it starts)" if left else ""
@@ -380,21 +390,21 @@ class _DatabaseCheck(_Check):
         if checkpoint is None:
             return self.report(None)
         signed = self._signed(checkpoint)
-        position = 0
+        position, end = self.first, self.first + checkpoint.size
         for stored in entries:
             if stored.index < position:
                 self.problems.add(f"entry {stored.index}: the database holds it twice or out of order")
                 continue
             if stored.index > position:
                 self._missing(position, stored.index)
-                for _ in range(position, min(stored.index, checkpoint.size)):
+                for _ in range(position, min(stored.index, end)):
                     next(signed, None)
-            self._one(stored, next(signed, None) if stored.index < checkpoint.size else None)
+            self._one(stored, next(signed, None) if stored.index < end else None)
             position = stored.index + 1
             if self.problems.full:
                 return self.report(checkpoint)
-        if position < checkpoint.size:
-            self._missing(position, checkpoint.size)
+        if position < end:
+            self._missing(position, end)
         for _ in signed:  # to its end, where the tiles are held against the signed root
             pass
         return self.report(checkpoint)

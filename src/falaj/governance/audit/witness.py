@@ -2,12 +2,15 @@
 
 It needs no database and no home: its folder holds its key and, for each log, the key to believe, the newest checkpoint
 that it cosigned, and signed checkpoints that it refused. A `fork`, another root at the size that was cosigned, proves that
-the log was rewritten. The others only call for a look: whoever has a log's old checkpoint can send it again, and whoever
-has a new one can send it with a proof that is none.
+the log was rewritten, and so does one `beyond` a tree that its final checkpoint sealed. The others only call for a look: whoever
+has a log's old checkpoint can send it again, and whoever has a new one can send it with a proof that is none.
+
+A final checkpoint names the shard that follows. Once it is cosigned, that shard is known here too, if it has the same key:
+the only way to it is that link, and from there on the sealed one is answered for no more but with what it ended with.
 
     witness.json   name and vkey          logs/<sha256 of the origin>/vkey · checkpoint
     key.pem        0600                   logs/…/rotation/N           statements that led to the log's key
-                                          logs/…/refused/{fork,behind,unproven}-<sha256 of the text>
+                                          logs/…/refused/{fork,behind,unproven,beyond}-<sha256 of the text>
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from falaj.governance.audit import merkle, note, rotation, tiles
+from falaj.governance.audit import merkle, note, rotation, shards, tiles
 from falaj.governance.audit.note import SIZE_TYPE
 from falaj.kernel.clock import Clock
 from falaj.kernel.digests import sha256
@@ -37,8 +40,9 @@ MAX_REQUEST = 65_536
 """Bytes of a request at the most: 63 hashes and a checkpoint with more signatures than anybody has."""
 MAX_REFUSED = 100
 """Refused checkpoints of one sort that are kept of a log at the most; the first ones say what happened."""
-FORK, BEHIND, UNPROVEN = "fork", "behind", "unproven"
+FORK, BEHIND, UNPROVEN, BEYOND = "fork", "behind", "unproven", "beyond"
 """Why a checkpoint that its log had signed was refused."""
+SORTS = (FORK, BEHIND, UNPROVEN, BEYOND)
 _OLD = re.compile(rb"old (0|[1-9][0-9]{0,18})\Z")
 _LONGEST = 63  # hashes of a proof
 _log = logger(__name__)
@@ -54,7 +58,7 @@ class Reply(msgspec.Struct, frozen=True):
 
 class Seen(msgspec.Struct, frozen=True):
     """What a witness knows of a log. `at` is when it last cosigned, in seconds since 1970 (0: never); `refused` counts
-    the signed checkpoints that it kept and did not cosign, by their sort."""
+    the signed checkpoints that it kept and did not cosign, by their sort; `next` is the shard that a sealed one names."""
 
     origin: str
     vkey: str
@@ -62,6 +66,7 @@ class Seen(msgspec.Struct, frozen=True):
     root: str = ""
     at: int = 0
     refused: dict[str, int] = {}
+    next: str = ""
 
 
 class _About(msgspec.Struct, frozen=True):
@@ -176,14 +181,15 @@ class Witness:
             vkey = path.read_text("utf-8").removesuffix("\n")
             verifier = note.parse_vkey(vkey)
             last = self._last(verifier)
-            refused = {sort: n for sort in (FORK, BEHIND, UNPROVEN) if (n := len(_kept(path.parent / "refused", sort)))}
+            refused = {sort: n for sort in SORTS if (n := len(_kept(path.parent / "refused", sort)))}
             if last is None:
                 found.append(Seen(verifier.name, vkey, refused=refused))
             else:
                 checkpoint, opened = last
                 root = checkpoint.text.split("\n")[2]
                 at = opened.times[self.vkey]
-                found.append(Seen(verifier.name, vkey, checkpoint.size, root, at, refused))
+                after = shards.next_of(checkpoint).partition("+")[0]
+                found.append(Seen(verifier.name, vkey, checkpoint.size, root, at, refused, after))
         return sorted(found, key=lambda s: s.origin)
 
     def add_checkpoint(self, body: bytes) -> Reply:
@@ -218,6 +224,9 @@ class Witness:
             return Reply(409, f"{known}\n".encode(), SIZE_TYPE)
         if fork:
             return _told(409, "another root was cosigned at this size")
+        if last is not None and shards.next_of(last[0]) and head.text != last[0].text:
+            self._keep(log, request.checkpoint, BEYOND)
+            return _told(422, f"this log was sealed at {known}: it goes on under the name in its final checkpoint only")
         why = _inconsistent(request, last[0] if last else None, head)
         if why:
             if last is not None:
@@ -228,7 +237,19 @@ class Witness:
                           if (name, key_id) == (log.name, log.key_id))  # fmt: skip
         stored = f"{head.text}\n".encode() + signed + line.encode()
         tiles.write_files(self.folder, {f"{_place(log.name)}/checkpoint": stored})
+        self._follow_on(log, head)
         return Reply(200, line.encode())
+
+    def _follow_on(self, log: note.Verifier, head: note.Checkpoint) -> None:
+        """Know the shard that a final checkpoint names, if it is one of this log and has this log's key."""
+        vkey = shards.next_of(head)
+        try:
+            after = note.parse_vkey(vkey)
+        except FalajError:
+            return  # it is not final, or a foreign log's own line: it leads nowhere
+        ours = after.public == log.public and shards.is_shard_of(after.name, log.name)
+        if ours and self._read(f"{_place(after.name)}/vkey") is None:
+            tiles.write_files(self.folder, {f"{_place(after.name)}/vkey": f"{vkey}\n".encode()})
 
     def _last(self, log: note.Verifier) -> tuple[note.Checkpoint, note.Opened] | None:
         """The newest checkpoint that was cosigned. Raises `Integrity` unless it carries both signatures."""

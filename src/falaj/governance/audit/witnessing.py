@@ -61,14 +61,27 @@ class Witnesses:
         self.trouble = trouble
         self._post = post or post_over_http
         self._asked = [w for w in policy.witnesses if w.url]
-        self._standing = {w.name: WitnessStanding(w.name, w.verifier.vkey, w.url) for w in policy.witnesses}
+        self._told: tuple[str, ...] | None = None  # whose refusal was told last
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """See `Cosigners.begin_anew`."""
+        self._standing = {w.name: WitnessStanding(w.name, w.verifier.vkey, w.url) for w in self.policy.witnesses}
         self._sizes: dict[str, int] = {}  # what each has seen last, by its own word
         self._again: dict[str, float] = {}  # when each may be asked again
-        self._told: tuple[str, ...] | None = None  # whose refusal was told last
 
     def standing(self) -> tuple[WitnessStanding, ...]:
         """See `Cosigners.standing`."""
         return tuple(self._standing.values())
+
+    def apart(self) -> Witnesses:
+        """See `Cosigners.apart`. A refusal is told as any other; that all is well again, only these tell, of the newest shard."""
+
+        def told(refusing: tuple[WitnessStanding, ...]) -> None:
+            if refusing and self.trouble is not None:
+                self.trouble(refusing)
+
+        return Witnesses(self.policy, self._post, told)
 
     def cosigned(self, checkpoint: bytes, log: note.Verifier, prove: Prove, *, patient: bool) -> bytes:
         """See `Cosigners.cosigned`."""

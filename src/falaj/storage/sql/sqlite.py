@@ -67,7 +67,9 @@ class SqliteDatabase:
                 return query(connection)
         except (DatabaseError, OverflowError) as e:
             told = self._explained(e)
-            if told is e or "readonly" in str(getattr(e, "orig", "")):  # a query that writes is a fault of ours, not the disk's
+            if told is e or "readonly" in str(
+                getattr(e, "orig", "")
+            ):  # a query that writes is a fault of ours, not the disk's
                 raise
             raise told from e
 

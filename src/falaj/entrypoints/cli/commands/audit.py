@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,10 +15,10 @@ from cyclopts import App, Parameter
 from falaj.entrypoints.cli import render
 from falaj.entrypoints.cli.client import connect
 from falaj.entrypoints.cli.session import DEFAULT, Common
-from falaj.governance.audit import export, note, proof, rotation
+from falaj.governance.audit import export, note, proof, rotation, sharded, shards
 from falaj.governance.audit.model import encode
 from falaj.governance.audit.quorum import WitnessPolicy, parse_policy
-from falaj.governance.audit.verify import VKEY, check_extends, demanding_quorum, verify_folder
+from falaj.governance.audit.verify import VKEY, check_extends, demanding_quorum
 from falaj.kernel.errors import Integrity, Invalid
 
 audit_app = App(name="audit", help="The log of everything that anyone did.")
@@ -75,7 +76,7 @@ def audit_verify(
                 code="no_such_folder",
             )
         policy = _policy(witnesses)
-        found = verify_folder(folder, vkey, policy, exported=True)
+        found = sharded.verify_log(folder, vkey, policy, exported=True)
         report: dict[str, Any] = msgspec.to_builtins(demanding_quorum(found, policy) if policy else found)
     elif vkey is not None or witnesses is not None:
         raise Invalid(
@@ -96,7 +97,9 @@ def audit_verify(
     if common.json:
         render.show_json(report)
         return
-    render.line(f"the log holds: {report['size']} entries, root {report['root']}")
+    count = report.get("folder", report)["shards"]
+    where = f" in {count} shards" if count > 1 else ""
+    render.line(f"the log holds: {report['size']} entries{where}, root {report['root']}")
     if replaced := report.get("folder", report)["rotations"]:
         render.line(f"its key was replaced {replaced} time{'s'[: replaced > 1]}; each one vouches for the next")
     _tell_witnesses(report.get("folder", report))
@@ -125,7 +128,8 @@ def audit_export(
     if common.json:
         render.show_json({**msgspec.to_builtins(report), "folder": str(folder), "vkey": trusted})
         return
-    render.line(f"{folder}: {report.size} entries, root {report.root}; the log holds")
+    where = f" in {report.shards} shards" if report.shards > 1 else ""
+    render.line(f"{folder}: {report.size} entries{where}, root {report.root}; the log holds")
     _tell_witnesses(msgspec.to_builtins(report))
     render.line(f"its key is {trusted}: keep it apart from the copy")
 
@@ -198,17 +202,55 @@ def audit_consistency(
     kept = _bytes(old, note.MAX_NOTE)
     if folder is not None:
         trusted = vkey or _bytes(folder / VKEY, note.MAX_NOTE).decode("utf-8", "replace").strip()
-        first, last = export.prove_extends(kept, folder, trusted)
+        first, last = sharded.prove_extends(kept, folder, trusted)
         if new is not None:
             last = _same_log(_bytes(new, note.MAX_NOTE), folder, trusted, first, kept)
-        hashes = list(export.path_between(folder, first.size, last.size))
+        hashes = []
+        if first.origin == last.origin:
+            at = sharded.folder_of(folder, first.origin)
+            hashes = list(sharded.path_between(at, first.size, last.size))
     else:
         first, last, hashes = _proven_online(kept, None if new is None else _bytes(new, note.MAX_NOTE), vkey, common)
     answer = {"origin": last.origin, "old": first.size, "new": last.size, "hashes": proof.encode_path(hashes)}
     if common.json:
-        render.show_json(answer)
-    else:
+        render.show_json(answer if first.origin == last.origin else answer | {"from": first.origin})
+    elif first.origin == last.origin:
         render.line(f"consistent: the {last.size} entries of {last.origin} begin with the {first.size} of {old}")
+    else:
+        render.line(f"consistent: {first.origin} begins with the {first.size} entries of {old}, and ends where it was")
+        render.line(f"            sealed; from there the links lead to the {last.size} entries of {last.origin}")
+
+
+@audit_app.command(name="shards")
+def audit_shards(*, common: Common = DEFAULT) -> None:
+    """List the log's shards: each is a log of its own, and the final checkpoint of one leads to the next."""
+    with connect(common.settings()) as client:
+        found = client.get("/api/v1/audit/shards")
+    if common.json:
+        render.show_json(found)
+        return
+    rows = [
+        (s["number"], s["origin"], s["first"], s["size"], "sealed" if s["sealed"] else "grows", s["place"] or ".")
+        for s in found
+    ]
+    render.table(("shard", "name", "from entry", "entries", "state", "folder"), rows)
+
+
+@audit_app.command(name="shard")
+def audit_shard(
+    *,
+    reason: Annotated[str, Parameter(help="Why; it stands in the log.")],
+    common: Common = DEFAULT,
+) -> None:
+    """Seal the log's shard for good and begin the next one, as a log of its own that a signed link leads to."""
+    with connect(common.settings()) as client:
+        begun = client.post("/api/v1/audit/shards", {"reason": reason})
+    if common.json:
+        render.show_json(begun)
+        return
+    render.line(f"{begun['sealed']} is sealed at {begun['size']} entries, root {begun['root']}")
+    render.line(f"{begun['origin']} begins with entry {begun['first']}, in {begun['place']}")
+    render.line(f"its key is {begun['vkey']}: whoever has the key of an earlier shard needs no new one")
 
 
 @audit_app.command(name="witnesses")
@@ -237,25 +279,71 @@ def audit_witnesses(*, common: Common = DEFAULT) -> None:
 def _proven_online(
     old: bytes, new: bytes | None, vkey: str | None, common: Common
 ) -> tuple[note.Checkpoint, note.Checkpoint, list[bytes]]:
-    """Ask the home for the proof, and check it here; returns both checkpoints and the proof."""
+    """Ask the home for the proofs, and check them here; returns both checkpoints, and the proof if both are of one shard."""
     with connect(common.settings()) as client:
         trusted = vkey or client.text("/api/v1/audit/log/vkey").decode("utf-8", "replace").strip()
         first = note.unsigned(old)  # whose it is is looked at below
-        asked: dict[str, Any] = {"old": max(first.size, 1)}
-        if new is not None:
-            asked["new"] = note.unsigned(new).size
+        last = None if new is None else note.unsigned(new)
+        asked: dict[str, Any] = {"old": max(first.size, 1), "origin": first.origin}
+        if last is not None and last.origin == first.origin:
+            asked["new"] = last.size
         answer = client.get("/api/v1/audit/consistency", **asked)
-    hashes = [note.unbase64(h) for h in answer["hashes"]] if first.size < answer["new"] else []
-    statements = [s.encode() for s in answer["rotations"]]
-    last = new if new is not None else answer["checkpoint"].encode()
-    return (*check_extends(old, last, trusted, hashes, statements), hashes)
+        later = answer
+        if last is not None and "new" not in asked:
+            later = client.get("/api/v1/audit/consistency", old=max(last.size, 1), origin=last.origin)
+    if last is not None and "new" in asked:
+        hashes = _hashes(answer) if first.size < answer["new"] else []
+        keys = sharded.shard_of(shards.follow(_parts(answer), note.parse_vkey(trusted)), first.origin).keys
+        rotations = [s.encode() for s in answer["rotations"]]
+        return (*check_extends(old, new or b"", keys.newest.vkey, hashes, rotations), hashes)
+    begun, newest = _extended(old, answer, trusted)
+    if new is None:
+        same = begun.origin == newest.origin and begun.size < newest.size
+        return begun, newest, _hashes(answer) if same else []
+    ended, _ = _extended(new, later, trusted)
+    chain = shards.follow(_parts(later), note.parse_vkey(trusted))
+    return begun, _after(chain, begun, ended), []
+
+
+def _extended(old: bytes, answer: dict[str, Any], trusted: str) -> tuple[note.Checkpoint, note.Checkpoint]:
+    """The old checkpoint and the log's newest, proven by what the home answered."""
+    return sharded.extended(
+        old, _parts(answer), trusted, lambda _shard, first, last: _hashes(answer) if first < last else ()
+    )
+
+
+def _after(chain: Sequence[shards.Known], first: note.Checkpoint, last: note.Checkpoint) -> note.Checkpoint:
+    """The later checkpoint, of a later shard. Raises `Integrity` when it is of an earlier one."""
+    if sharded.shard_of(chain, last.origin).number < sharded.shard_of(chain, first.origin).number:
+        raise Integrity(
+            f"{last.origin} comes before {first.origin}",
+            hint="name the older checkpoint first",
+            code="audit_fork",
+        )
+    return last
+
+
+def _hashes(answer: dict[str, Any]) -> list[bytes]:
+    return [note.unbase64(h) for h in answer["hashes"]]
+
+
+def _parts(answer: dict[str, Any]) -> list[shards.Part]:
+    return [
+        shards.Part(s["checkpoint"].encode(), tuple(r.encode() for r in s["rotations"]), s["link"].encode())
+        for s in answer["shards"]
+    ]
 
 
 def _same_log(new: bytes, folder: Path, vkey: str, first: note.Checkpoint, old: bytes) -> note.Checkpoint:
     """The newer checkpoint, after proving that the log in the folder begins with it, and it with the older one."""
-    last, _ = export.prove_extends(new, folder, vkey)
-    between = export.path_between(folder, first.size, last.size)
-    check_extends(old, new, vkey, between, rotation.stored(folder))
+    last, _ = sharded.prove_extends(new, folder, vkey)
+    chain = shards.follow(shards.parts_in(folder), note.parse_vkey(vkey))
+    if last.origin != first.origin:
+        return _after(chain, first, last)
+    known = sharded.shard_of(chain, first.origin)
+    at = folder / shards.place(known.number)
+    between = sharded.path_between(at, first.size, last.size)
+    check_extends(old, new, known.keys.newest.vkey, between, rotation.stored(at))
     return last
 
 

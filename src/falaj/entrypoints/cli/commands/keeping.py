@@ -16,6 +16,8 @@ from falaj.entrypoints.cli import render
 from falaj.entrypoints.cli.client import connect
 from falaj.entrypoints.cli.session import DEFAULT, Common
 from falaj.governance.audit.note import verifier_of
+from falaj.governance.audit.sharded import newest_folder
+from falaj.governance.audit.verify import VKEY
 from falaj.governance.signing import recovery
 from falaj.kernel.clock import SystemClock, iso
 from falaj.kernel.digests import sha256
@@ -28,7 +30,7 @@ keys_app = App(
 )
 
 _WAIT = 1.0  # seconds that one question for a backup's state may take
-_VKEY = "audit/vkey"
+_LOG = "audit"
 RecoveryFile = Annotated[
     Path | None,
     Parameter(help="A file with the recovery code; else it is asked for on the terminal, or read from standard input."),
@@ -224,7 +226,7 @@ def _code(recovery_file: Path | None) -> str:
 
 def _check_home(home: Path, keys: dict[str, bytes]) -> None:
     """Refuse keys that are not this home's: its published log names the key that signs it."""
-    key, vkey = recovery.log_key(keys), home / _VKEY
+    key, vkey = recovery.log_key(keys), newest_folder(home / _LOG) / VKEY
     if key is None or not vkey.exists():
         return
     lying = vkey.read_text("utf-8", "replace").strip()

@@ -8,7 +8,7 @@ from typing import Any
 from falaj.entrypoints.cli.commands.look import tree
 from falaj.entrypoints.cli.demo.copies import flip_byte
 from falaj.entrypoints.cli.demo.stage import MINUTES, MODEL, Stage, timed
-from falaj.governance.audit.verify import verify_folder
+from falaj.governance.audit.sharded import verify_log
 from falaj.kernel.digests import short
 from falaj.kernel.errors import Integrity, Unavailable
 
@@ -57,7 +57,7 @@ def _attack(stage: Stage) -> None:
         entries = sorted((copy / "tile" / "entries").rglob("*"), key=lambda p: p.stat().st_size)[-1]
         flip_byte(entries, entries.stat().st_size // 2)
         with timed() as seconds:
-            report = verify_folder(copy, (home / "audit" / "vkey").read_text().strip())
+            report = verify_log(copy, (home / "audit" / "vkey").read_text().strip())
             took = seconds()
     finally:
         shutil.rmtree(copy, ignore_errors=True)

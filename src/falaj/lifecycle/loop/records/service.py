@@ -77,8 +77,8 @@ class RecordService:
         found = [(trail, note) for trail, note in found if wanted(change_id(note.index))]
         found.sort(key=lambda pair: -pair[1].index)
         records = (self._record(note, trail, brief=True) for trail, note in found)
-        wanted = (r for r in records if model in ("", r.model) and only in ("", r.type))
-        return [summary(r) for r in islice(wanted, limit)]
+        meant = (r for r in records if model in ("", r.model) and only in ("", r.type))
+        return [summary(r) for r in islice(meant, limit)]
 
     def get(self, change: str) -> ChangeRecord:
         """Raises `NotFound`, `Invalid`."""
