@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.entrypoints.cli.shell import Shell
-from tests.provider import CLIENT, SECRET, RunningProvider
+from tests.provider.running import CLIENT, SECRET, RunningProvider
 
 pytestmark = pytest.mark.timeout(300)  # npm may have to be asked for the provider
 
