@@ -19,11 +19,13 @@ from shlex import quote
 import msgspec
 import pytest
 
+from falaj.bootstrap.control_plane import ControlPlane
 from falaj.bootstrap.doctor import examining, folder, machine, planes, stores, truth
 from falaj.bootstrap.doctor.examining import CHECKS, examine
 from falaj.bootstrap.doctor.mending import mend, wants_opening
 from falaj.bootstrap.doctor.model import BROKEN, NOTE, PROBLEM, WELL, Check, Patient, Report
 from falaj.bootstrap.keeping.restoring import Note
+from falaj.entrypoints.cli.client import connect
 from falaj.governance.audit.model import Stored
 from falaj.governance.audit.publisher import Publisher, all_rows
 from falaj.governance.audit.service import AuditService
@@ -170,6 +172,7 @@ DAMAGES: tuple[tuple[str, str, Check, Callable[[Path], object], bool], ...] = (
     ("open_to_others", PROBLEM, folder.rights, lambda h: (h / "keys" / "log.pem").chmod(0o644), False),
     ("two_homes", PROBLEM, folder.twin, _twin, False),
     ("left_over", PROBLEM, folder.left_over, _old_temporary, False),
+    ("rotation_cut_short", PROBLEM, folder.successors, lambda h: shutil.copyfile(h / "keys" / "dev.pem", h / "keys" / ".dev.next"), False),
     ("database_missing", BROKEN, truth.databases, lambda h: (h / "metrics.db").unlink(), False),
     ("database_damaged", BROKEN, truth.databases, _damaged_database, False),
     ("home_is_newer", PROBLEM, truth.schema, lambda h: sql(h, "UPDATE alembic_version SET version_num = '9999'"), False),
@@ -306,6 +309,55 @@ def test_what_is_safe_is_mended(home: Path) -> None:
     report = Report(str(home), tuple(f for check in checks for f in check(patient)))
     assert len(mend(report)) == 3 and wants_opening(report)
     assert set(look(home, *checks)) & {"open_to_others", "left_over"} == set()
+
+
+@pytest.mark.parametrize("name", ["production", "log", "kek"])
+@pytest.mark.parametrize("committed", [False, True], ids=["before the commit", "after the commit"])
+def test_a_rotation_that_was_cut_short_is_finished_and_not_removed(
+    tmp_path: Path, name: str, committed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process is killed between the commit and the rename: the successor is the only copy of the key that holds."""
+    settings = Settings(home=tmp_path / "left", project=tmp_path)
+    plane = ControlPlane(Settings(home=tmp_path / "home", project=tmp_path))
+    plane.start()
+    owner = plane.identity.principal("owner")
+    rotate: dict[str, Callable[[], object]] = {
+        "production": lambda: plane.signing.rotate(owner, "production", "a new year"),
+        "log": lambda: plane.log_keys.rotate(owner, "a new year"),
+        "kek": lambda: plane.store_keys.rotate(plane.door, owner, "a new year"),
+    }
+
+    def crash(*_: object, **__: object) -> None:
+        shutil.copytree(tmp_path / "home", settings.home)  # as it would lie there if the process were gone now
+        raise KeyboardInterrupt
+
+    for part in (plane.keys, plane.store_keys._keks):
+        monkeypatch.setattr(part, "take_over", crash)
+    monkeypatch.setattr(plane.publisher, "take_over", crash)
+    if not committed:
+        monkeypatch.setattr(plane.door, "change", crash)
+    with pytest.raises(KeyboardInterrupt):
+        rotate[name]()
+    monkeypatch.undo()
+    plane.close()
+    (waiting,) = settings.home.glob("keys/.*.next")
+    successor = waiting.read_bytes()
+    os.utime(waiting, (0, 0))  # as left over as a file can be
+
+    patient = Patient(settings, deep=False)
+    report = Report(
+        str(settings.home), tuple(f for check in (folder.left_over, folder.successors) for f in check(patient))
+    )
+    (found,) = report.findings
+    assert (found.name, found.path) == ("rotation_cut_short", str(waiting)) and wants_opening(report)
+    assert mend(report) == [] and waiting.read_bytes() == successor, "only an open home knows whose turn it is"
+    with connect(settings) as client:  # what `--mend` does then
+        client.get("/api/v1/status")
+    assert look(settings.home, folder.left_over, folder.successors) == {}
+    assert not list(settings.home.glob("keys/.*.next"))
+    holds = settings.home / "keys" / ("kek.bin" if name == "kek" else f"{name}.pem")
+    assert (holds.read_bytes() == successor) is committed
+    assert look(settings.home, truth.keys, truth.audit_log, truth.blobs).keys() <= {"keys", "audit", "blobs"}
 
 
 @contextmanager

@@ -66,3 +66,29 @@ def test_a_policy_is_planned_applied_and_asked(shell: Shell, tmp_path: Path) -> 
     (tmp_path / "p.cedar").write_text(text)
     refused = shell.refused("policy", "apply", "p.cedar", "--reason", "mine", "--as", "reporter")
     assert refused["code"] == "denied_by_policy" and "within-the-tokens-scope" in refused["error"]
+
+
+def test_what_was_changed_and_who_may_act_is_listed_shown_and_taken_back(shell: Shell, tmp_path: Path) -> None:
+    first = shell.done("policy", "show")["text"]
+    (tmp_path / "p.cedar").write_text(first + MORE)
+    shell.done("policy", "apply", "p.cedar", "--reason", "they asked")
+    (line,) = shell.done("changes", "list", "--type", "policy")
+    record = shell.done("changes", "show", line["id"])
+    assert (record["reason"], record["risk"]) == ("they asked", "permits more: audit.read for viewer")
+    assert record["back_out"].startswith("falaj policy apply --version 0 ")
+    assert "| rule viewers-read-the-log |" in shell("changes", "show", line["id"], "--markdown").out
+    for wrong in (("p.cedar", "--version", "0"), ()):
+        refused = shell.refused("policy", "apply", *wrong, "--reason", "which?", code=2)
+        assert refused["code"] == "file_or_version"
+    shell.done("policy", "apply", "--version", "0", "--reason", "as the record says")
+    assert shell.done("policy", "show")["text"] == first
+    assert shell.done("changes", "show", line["id"])["state"] == "backed out"
+
+    token = shell.done("token", "create", "vera", "--role", "viewer", "--reason", "she asked")["id"]
+    shell.done("token", "revoke", token, "--reason", "she left")
+    taken, given = shell.done("changes", "list", "--type", "access", "--limit", "2")
+    assert (given["title"], given["state"], taken["title"]) == (
+        "vera is viewer", "backed out", f"token {token} of vera is revoked",
+    )  # fmt: skip
+    assert [shell.done("changes", "show", c["id"])["reason"] for c in (given, taken)] == ["she asked", "she left"]
+    assert shell.refused("changes", "list", "--type", "weather")["code"] == "bad_change_type"

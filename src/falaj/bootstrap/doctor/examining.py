@@ -10,6 +10,7 @@ from falaj.kernel.settings import Settings
 
 CHECKS: tuple[Check, ...] = (
     folder.rights, folder.lock, folder.twin, folder.disk, folder.ports, folder.processes, folder.left_over,
+    folder.successors,
     truth.databases, truth.schema, truth.keys, truth.audit_log, truth.blobs,
     stores.lake, stores.quarantine, stores.online, stores.journal,
     planes.bundles, planes.flows, planes.clock, planes.backups, planes.tokens,

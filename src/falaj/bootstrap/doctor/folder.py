@@ -14,14 +14,15 @@ from pathlib import Path
 import httpx
 import msgspec
 
-from falaj.bootstrap.doctor.model import NOTE, PROBLEM, WELL, Finding, Patient
+from falaj.bootstrap.doctor.model import NOTE, OPEN, PROBLEM, WELL, Finding, Patient
 from falaj.bootstrap.keeping.restoring import read_note, twin_of
-from falaj.governance.signing.kek import NEXT
 from falaj.kernel.disk import free_bytes
 
 _LEAST_FREE = 1 << 30
 _OLD_SECONDS = 3600.0  # a temporary file that is older belongs to nobody
 CHMOD, REMOVE = "close it to others", "remove it"
+NEXT = ".next"
+"""How the name of a key ends that is to take another one's place."""
 
 
 def rights(patient: Patient) -> Iterator[Finding]:
@@ -138,9 +139,7 @@ def left_over(patient: Patient) -> Iterator[Finding]:
     home = patient.home
     found = [p for pattern in ("blobs/*/.*", "lake/**/.*.tmp", "plane/journal/.*.new", "plane/.*.json.*", ".*.db") for p in home.glob(pattern)]  # fmt: skip
     found += [home / "keys.new"] if (home / "keys.new").exists() else []
-    found += [
-        p for p in (home / "keys").glob(".*") if p.name != NEXT
-    ]  # it may be the key that holds: opening the home decides
+    found += [p for p in (home / "keys").glob(".*") if p.suffix != NEXT]  # one of those may be the key that holds
     found += list(home.parent.glob(f".{escape(home.name)}.restoring-*"))
     found += [] if patient.running else [p for p in (home / "tmp").glob("*") if p.is_dir()]
     for path in found:
@@ -149,6 +148,17 @@ def left_over(patient: Patient) -> Iterator[Finding]:
                 "left-over", "left_over", PROBLEM, f"{path} was left by a process that was killed",
                 f"nothing uses it: rm -r {path}", REMOVE, str(path),
             )  # fmt: skip
+
+
+def successors(patient: Patient) -> Iterator[Finding]:
+    """Keys that lie beside another one: only the database knows whether they took its place, and opening the home asks it."""
+    waiting = () if patient.running else sorted((patient.home / "keys").glob(f".*{NEXT}"))
+    for path in waiting:
+        yield Finding(
+            "keys", "rotation_cut_short", PROBLEM, f"{path}: a process was killed while it replaced this key",
+            "open the home, which finishes it, or removes what was not committed: falaj status; never remove it by hand", OPEN,
+            str(path),
+        )  # fmt: skip
 
 
 def _mode(path: Path) -> int:

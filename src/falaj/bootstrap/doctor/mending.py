@@ -6,8 +6,7 @@ import shutil
 from pathlib import Path
 
 from falaj.bootstrap.doctor.folder import CHMOD, REMOVE
-from falaj.bootstrap.doctor.model import Finding, Report
-from falaj.bootstrap.doctor.planes import OPEN
+from falaj.bootstrap.doctor.model import OPEN, Finding, Report
 
 
 def mend(report: Report) -> list[str]:
@@ -16,7 +15,8 @@ def mend(report: Report) -> list[str]:
 
 
 def wants_opening(report: Report) -> bool:
-    """Whether opening the home once would mend something: it publishes what the data planes lack."""
+    """Whether opening the home once would mend something: it publishes what the data planes lack, and finishes a
+    rotation of a key."""
     return any(f.mend == OPEN for f in report.findings)
 
 

@@ -22,6 +22,9 @@ from falaj.storage.sql.snapshot import reading
 WELL, NOTE, PROBLEM, BROKEN = "well", "note", "problem", "broken"
 """Levels: all is well · worth knowing · something does not work or soon will not · bytes are not what they must be."""
 
+OPEN = "open the home once, which puts it right"
+"""What `--mend` does about a finding where only an open home can."""
+
 
 class Finding(msgspec.Struct, frozen=True):
     """What a check found. `name` is stable; `hint` is the next step; `mend` says what `--mend` would do, if it can."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from falaj.bootstrap.doctor.model import BROKEN, NOTE, PROBLEM, WELL, Finding, Patient
+from falaj.bootstrap.doctor.model import BROKEN, NOTE, OPEN, PROBLEM, WELL, Finding, Patient
 from falaj.governance.signing.keys import plane_key
 from falaj.governance.signing.sealing import unseal
 from falaj.kernel.clock import HomeClock, iso, parse_iso
@@ -25,7 +25,6 @@ from falaj.lifecycle.serving.process import plane_folder
 from falaj.storage.blobs.local import LocalBlobs, blob_path
 from falaj.workflow.moving import under_way
 
-OPEN = "open the home once, which publishes it again"
 _SOON = timedelta(days=7)
 _STUCK_SECONDS = 86_400
 _AHEAD = timedelta(minutes=5)

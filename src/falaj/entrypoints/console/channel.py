@@ -15,6 +15,8 @@ _STANDS = {
     "approved": "registry",
     "rejected": "registry",
     "serving": "serving",
+    "killed": "serving",
+    "in its place": "serving",
     "retired": "registry",
     "rolled back": "rollout",
 }

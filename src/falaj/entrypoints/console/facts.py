@@ -17,7 +17,7 @@ from falaj.lifecycle.monitoring.model import PlaneHealth
 from falaj.lifecycle.registry.model import ModelVersion, unpassed
 from falaj.lifecycle.rollout.model import TrafficPlan
 from falaj.lifecycle.rollout.strategy import Rollout
-from falaj.lifecycle.serving.model import LATENCY_SECONDS, VersionCounts
+from falaj.lifecycle.serving.model import LATENCY_SECONDS, Killed, VersionCounts
 from falaj.lifecycle.training.model import METRICS, Run, ViewUse
 
 TOO_MANY_ERRORS = 0.01
@@ -244,6 +244,15 @@ def rollout_fact(
     detail = "; ".join([*shadows, *([under_way] if under_way else []), *back])
     state = "stopped" if rolled_back else "waiting" if under_way else "flowing"
     return StageFact("rollout", ", ".join(shares), detail, state)
+
+
+def answering(version: ModelVersion, weight: int | None, killed: Killed | None) -> tuple[str, int | None]:
+    """A version's state and share as callers see them: of a killed model only what was declared answers, if anything."""
+    if killed is None:
+        return version.state, weight
+    if killed.digest == version.digest:
+        return "in its place", 100
+    return (version.state, None) if weight is None else ("killed", 0)
 
 
 def serving_fact(plan: TrafficPlan | None, plane: PlaneHealth, seen: Traffic) -> StageFact:

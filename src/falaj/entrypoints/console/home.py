@@ -226,12 +226,14 @@ class HomeReader:
 
     def _version(self, version: ModelVersion, plan: TrafficPlan | None) -> Version:
         route = next((r for r in plan.routes if r.digest == version.digest), None) if plan else None
+        killed = self._p.fallbacks.killed().get(version.model)
+        state, weight = facts.answering(version, route.weight if route else None, killed)
         decisions = [a for a in self._p.changes.of(version.digest) if a.evidence == version.evidence]
         return Version(
             alias=version.alias,
             reference=version.alias.rpartition("@")[2],
             digest=version.digest,
-            state=version.state,
+            state=state,
             author=version.author,
             created_at=version.created_at,
             run=version.run,
@@ -239,7 +241,7 @@ class HomeReader:
             reason=version.reason,
             hint=self._log.hint_of(version.alias) if version.state == "refused" else "",
             role=route.role if route else "",
-            weight=route.weight if route else None,
+            weight=weight,
             environments=self._p.registry.let_in(version.digest),
             rehearsal=self._rehearsal(version),
             lacking=self._p.registry.lacking(version),

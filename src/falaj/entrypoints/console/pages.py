@@ -37,6 +37,7 @@ _OK = (
     "current",
     "approved",
     "flowing",
+    "in its place",
 )
 _WAIT = (
     "unresolved",
@@ -67,6 +68,7 @@ _BAD = (
     "silent",
     "refusing",
     "stopped",
+    "killed",
 )
 TONES: dict[str, str] = {**dict.fromkeys(_OK, "ok"), **dict.fromkeys(_WAIT, "wait"), **dict.fromkeys(_BAD, "bad")}
 """State → how it looks: ok, wait or bad; any other is quiet. The word stands beside it always."""

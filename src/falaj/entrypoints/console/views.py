@@ -164,8 +164,8 @@ class Version(msgspec.Struct, frozen=True):
     """A model version in the channel and in the list.
 
     `reference` is what stands after the @ of `alias`. `role` (stable, canary, shadow) and `weight`
-    (percent of the traffic) come from the traffic plan; they are empty and None outside it. `environments` have let
-    it in.
+    (percent of the traffic) come from the traffic plan; they are empty and None outside it. Of a killed model the state is
+    `killed` where the plan had a share for it, or `in its place` for the version that answers. `environments` have let it in.
     """
 
     alias: str

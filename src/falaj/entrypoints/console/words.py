@@ -435,6 +435,8 @@ ENGLISH = MappingProxyType(
         "state.stopped": "stopped",
         "state.dry": "nothing yet",
         "state.rolled back": "rolled back",
+        "state.killed": "killed",
+        "state.in its place": "answers in its place",
         "state.shadow": "shadow",
         "state.canary": "canary",
         "state.promoted": "promoted",

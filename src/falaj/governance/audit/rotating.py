@@ -55,6 +55,10 @@ class Ring(Protocol):
         """Let the successor take the key's place."""
         ...
 
+    def discard(self, name: str) -> None:
+        """Remove a successor that signs nothing."""
+        ...
+
     def record(self, name: str) -> KeyRecord:
         """What may be told of the key that signs."""
         ...
@@ -142,16 +146,16 @@ def settle(ring: Ring, folder: Path, database: Database, store: AuditStore) -> N
 
     A shard begins under the key that signs then, so only the rotations within the newest shard count.
     """
+    successor = ring.log_successor()
+    if successor is None:
+        return
     grows = read_shards(database, store, "")[-1]
     folder = folder / grows.place
-    entries = _rotations(database, store, grows.first)
-    successor = ring.log_successor()
-    if not entries or successor is None:
+    statements = [_statement(entry) for entry in _rotations(database, store, grows.first)]
+    newest = rotation.parse(statements[-1]).new if statements else None
+    if newest is None or note.verifier_of(newest.name, successor.public_key()) != newest:
+        ring.discard(KEY)  # it was never committed
         return
-    statements = [_statement(entry) for entry in entries]
-    newest = rotation.parse(statements[-1]).new
-    if note.verifier_of(newest.name, successor.public_key()) != newest:
-        return  # it was never committed: the next one takes its place
     number = len(statements)
     if len(rotation.stored(folder)) == number - 1:
         tiles.write_files(folder, {rotation.path(number): statements[-1]})

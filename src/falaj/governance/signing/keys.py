@@ -141,7 +141,12 @@ class KeyRing:
             if fingerprint(self._named(name)) in ended:
                 self.take_over(name)
             else:
-                self._successor(name).unlink()
+                self.discard(name)
+
+    def discard(self, name: str) -> None:
+        """Remove a successor that did not take the key's place."""
+        self._successor(name).unlink()
+        flush(self.folder)
 
     def _successor(self, name: str) -> Path:
         return self.folder / f".{name}.next"

@@ -29,7 +29,7 @@ def doctor(
         bool,
         Parameter(
             negative=(),
-            help="Do what is safe: close secrets to others, remove what killed processes left, publish bundles again.",
+            help="Do what is safe: close secrets to others, remove what killed processes left, publish bundles again, finish a key's rotation.",
         ),
     ] = False,
     common: Common = DEFAULT,
@@ -62,7 +62,7 @@ def _opened(settings: Settings) -> str:
             client.get("/api/v1/status")
     except FalajError as e:
         return f"the home could not be opened: {e.message}"
-    return "the home was opened: bundles and trust roots are as the database says"
+    return "the home was opened: bundles, trust roots and keys are as the database says"
 
 
 def _show(report: Report, done: list[str]) -> None:
