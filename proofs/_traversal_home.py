@@ -52,6 +52,7 @@ def serve(root: Path, broken: bool) -> None:
             unpacking.break_open(app, home.root / "home" / "blobs")
         config = uvicorn.Config(app, port=0, log_level="error", lifespan="off")
         listener, server = config.bind_socket(), uvicorn.Server(config)
+        listener.listen()
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
         plant(root)

@@ -6,8 +6,8 @@ In a network namespace of its own, where 192.0.2.1 is an address like any other:
 are started as for others, by the command line. Rows are hops: at the side that is called, callers try to get an answer that
 needs a token; at the side that calls, servers wait for the token or the checkpoint. Columns: plaintext, no certificate, a
 certificate by another authority, expired, without an identity, with two, of a foreign trust domain, of another environment
-or role, TLS 1.2, and the right one. A cell is as it should be when the answer came, or the server got bytes of the request,
-in the last column only. At the end the planes' certificates and their authority are replaced under them. What a hop cannot have, such as identities at a witness that asks for none, is no cell.
+or role, the token over a certificate of somebody else who may call there (replayed), TLS 1.2, and the right one. A cell is as
+it should be when the answer came, or the server got bytes of the request, in the last column only. At the end the planes' certificates and their authority are replaced under them. What a hop cannot have, such as identities at a witness that asks for none, is no cell.
 
 Holds when all cells are as they should be. `--broken` runs everything on a copy of the code that asks nobody who they are and
 takes TLS 1.2: then it must not hold. `--sample` takes four columns.
@@ -45,41 +45,49 @@ from falaj.kernel.errors import FalajError  # noqa: E402
 from falaj.lifecycle.serving.model import RehearseTask  # noqa: E402
 from falaj.lifecycle.serving.plane.journal import Journal, Prediction  # noqa: E402
 from falaj.lifecycle.serving.steps.rehearse import rehearse  # noqa: E402
+from falaj.storage import keychain  # noqa: E402
 from tests.governance.identity.forge import DOMAIN, Forge  # noqa: E402
 from tests.lifecycle.serving.plane.fleet import Silent, flight_contract  # noqa: E402
 
 HERE = "192.0.2.1"  # of TEST-NET-1: nobody's
 COLUMNS = (
-    "plaintext", "none", "wrong CA", "expired", "0 SAN", "2 SANs", "foreign domain", "another's", "TLS 1.2", "right",
+    "plaintext", "none", "wrong CA", "expired", "0 SAN", "2 SANs", "foreign domain", "another's", "replayed", "TLS 1.2", "right",
 )  # fmt: skip
-SAMPLE = ("plaintext", "none", "2 SANs", "right")
+SAMPLE = ("plaintext", "none", "2 SANs", "replayed", "right")
 WEB = ("plaintext", "none", "wrong CA", "expired", "TLS 1.2", "right")
 """What a hop can have whose server has an ordinary certificate, for its name."""
 CHECKS = (
     ("tls.py", "        _check(end)\n", ""),
     ("tls.py", "minimum_version = ssl.TLSVersion.TLSv1_3", "minimum_version = ssl.TLSVersion.TLSv1_2"),
     ("peers.py", "if len(uris) != 1:", "if not uris:"),
+    ("peers.py", "if peer is not None and peer.segments != (OPERATOR, principal):", "if False:"),
+    ("../../lifecycle/serving/plane/behind.py", "        if not worker:\n", "        if worker >= 0:\n"),
 )
 """What --broken changes."""
+LIVE, STATUS = "/v2/health/live", "/falaj/v1/status"
+"""Of a data plane: what needs no token, and what needs one."""
 FORGED = ("wrong CA", "expired", "0 SAN", "2 SANs", "foreign domain")
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}"
 
 
 class Called:
-    """A hop at the side that is called."""
+    """A hop at the side that is called. `identities` are the right one, one that has no business there, and one that has, but
+    not with this token."""
 
-    def __init__(self, name: str, url: str, path: str, identities: tuple[str, str], forge: Forge) -> None:
+    def __init__(self, name: str, url: str, path: str, identities: tuple[str, str, str], forge: Forge) -> None:
         self.name, self.columns = name, COLUMNS
         self._host, self._port = HERE, int(url.rpartition(":")[2])
         self._path, self._identities, self.forge = path, identities, forge
 
     def gets_through(self, column: str, folder: Path, token: str) -> bool:
         """Whether a caller of this kind gets an answer for the token."""
-        right, other = self._identities
+        right, other, neighbour = self._identities
         kind = column if column in FORGED else "right"
-        party = self.forge.write(folder, "caller", other if column == "another's" else right, kind)
+        identity = {"another's": other, "replayed": neighbour}.get(column, right)
+        party = self.forge.write(folder, "caller", identity, kind)
+        path = STATUS if column == "replayed" and self._path == LIVE else self._path
         request = (
-            f"GET {self._path} HTTP/1.1\r\nHost: {HERE}\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n"
+            f"GET {path} HTTP/1.1\r\nHost: {HERE}\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n"
         ).encode()
         try:
             with socket.create_connection((self._host, self._port), 10) as plain:
@@ -97,7 +105,7 @@ class Calling:
     def __init__(
         self, name: str, identities: tuple[str, str], call: Callable[[str], object], forge: Forge, *, web: bool = False
     ) -> None:
-        self.name, self.columns = name, WEB if web else COLUMNS
+        self.name, self.columns = name, WEB if web else tuple(c for c in COLUMNS if c != "replayed")
         self._identities, self._call, self._forge = identities, call, forge
 
     def gets_through(self, column: str, folder: Path, _token: str) -> bool:
@@ -193,6 +201,7 @@ class Scene:
         self.urls = found["control_plane"], found["data_plane"]
         self.token = (root / "home" / "tokens" / "owner").read_text().strip()
         self.witness, witness = self._witness()
+        keychain.hold(root / "journal", keychain.fresh())
         journal = Journal(root / "journal", SystemClock())
         inputs = {"distance": [1.0], "hour": [7], "carrier": ["AA"], "origin": ["JFK"]}
         more: dict[str, Any] = {"outputs": {"probability": [0.5]}, "rows": 1, "generation": 1, "at": 1, "worker": "1"}
@@ -202,11 +211,11 @@ class Scene:
         control, plane = self.urls
         self.hops: list[Called | Calling] = [
             Called("operator → control plane", control, "/api/v1/status",
-                   ("operator/owner", "operator/eve"), self.forge),
-            Called("caller → data plane", plane, "/falaj/v1/status",
-                   ("caller/production/shop", "caller/staging/shop"), self.forge),
-            Called("control plane → data plane", plane, "/falaj/v1/status",
-                   ("control-plane", "data-plane/staging"), self.forge),
+                   ("operator/owner", "caller/production/owner", "operator/eve"), self.forge),
+            Called("operator → data plane", plane, STATUS, ("operator/owner", "data-plane/production", "operator/eve"), self.forge),
+            Called("caller → data plane", plane, STATUS,
+                   ("caller/production/owner", "caller/staging/owner", "caller/production/eve"), self.forge),
+            Called("control plane → data plane", plane, LIVE, ("control-plane", "data-plane/staging", "control-plane"), self.forge),
             Calling("command line → control plane", ("control-plane", "data-plane/production"), self._status, self.forge),
             Calling("rehearsal → data plane", ("data-plane/staging", "data-plane/production"), self._rehearse, self.forge),
             Calling("log → witness", ("control-plane", "control-plane"), post, self.forge, web=True),

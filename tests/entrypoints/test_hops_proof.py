@@ -18,7 +18,7 @@ def proved(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_nothing_gets_through_but_the_right_one() -> None:
     done = proved()
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("hops: 31 of 31 cells of 7 hops as they should be")
+    assert done.stdout.startswith("hops: 41 of 41 cells of 8 hops as they should be")
 
 
 def test_without_the_check_of_identities_the_proof_does_not_hold() -> None:
@@ -26,3 +26,5 @@ def test_without_the_check_of_identities_the_proof_does_not_hold() -> None:
     assert done.returncode == 1
     hops = {line.partition(",")[0] for line in done.stderr.splitlines() if line.endswith("2 SANs: answered")}
     assert len(hops - {""}) >= 5, done.stderr
+    replayed = [line for line in done.stderr.splitlines() if line.endswith("replayed: answered")]
+    assert len(replayed) == 4, done.stderr  # tokens over others' certificates, at both planes

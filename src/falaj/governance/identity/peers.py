@@ -119,11 +119,21 @@ def check_server(found: SpiffeId, wanted: SpiffeId) -> None:
 def check_bearer(peer: SpiffeId | None, principal: str) -> None:
     """Raise `Denied` when a token or a session comes over somebody else's certificate. `None`: it came over loopback."""
     if peer is not None and peer.segments != (OPERATOR, principal):
-        raise Denied(
-            f"the token is not of whoever holds the certificate ({peer})",
-            hint=f"connect with a certificate for operator/{principal}: `falaj certs issue`",
-            code="certificate_of_another",
-        )
+        raise refused_bearer(principal, str(peer))
+
+
+def bearers(environment: str, principal: str) -> tuple[tuple[str, ...], ...]:
+    """Over whose certificates a principal's token is good at a data plane: the principal's own, as operator or as caller."""
+    return (OPERATOR, principal), (CALLER, environment, principal)
+
+
+def refused_bearer(principal: str, peer: str = "somebody else") -> Denied:
+    """What to say of a token that comes over another certificate than its principal's."""
+    return Denied(
+        f"the token is not of whoever holds the certificate ({peer})",
+        hint=f"connect with a certificate for operator/{principal} (a program: caller/ENVIRONMENT/{principal}): `falaj certs issue`",
+        code="certificate_of_another",
+    )
 
 
 def _authority(certificate: x509.Certificate) -> bool:

@@ -12,7 +12,10 @@ from pathlib import Path
 import pytest
 
 from falaj.governance.identity.tls import Mutual, Party, client_of
+from falaj.kernel.access import Principal
+from falaj.kernel.errors import Denied
 from falaj.lifecycle.serving.plane import front
+from falaj.lifecycle.serving.plane.behind import Peers
 from falaj.lifecycle.serving.plane.front import Front, Outward
 from falaj.lifecycle.serving.plane.verify import read_trust
 from tests.governance.identity.forge import DOMAIN, Forge
@@ -38,6 +41,7 @@ class Scene:
         role = f"data-plane/{self.environment}"
         self.forge.write(root / "host", role, role)
         self.forge.write(root / "laptop", "operator", "operator/alice")
+        self.peers = Peers(self.home.plane, 1, DOMAIN, self.environment)
         self.context: Mutual = client_of(str(root / "laptop"), DOMAIN, "operator", role)
 
     @contextlib.asynccontextmanager
@@ -45,7 +49,7 @@ class Scene:
         server = await asyncio.start_server(answer, "127.0.0.1", 0)
         outward = Outward("127.0.0.1", 0, str(self.root / "host"), DOMAIN)
         found = Front(outward, self.home.plane, server.sockets[0].getsockname())
-        await found.start()
+        await found.start(self.peers)
         try:
             yield found, found.port
         finally:
@@ -79,6 +83,31 @@ def test_it_hands_on_every_byte_both_ways_and_no_faster_than_is_read(scene: Scen
             writer.close()
 
     asyncio.run(asyncio.wait_for(run(), 60))
+
+
+def test_whose_connection_it_is_is_known_before_the_first_byte(scene: Scene) -> None:
+    told: list[str] = []
+
+    async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        host, port = writer.get_extra_info("peername")
+        for name in ("alice", "eve"):
+            try:
+                scene.peers.check(f"{host}:{port}", Principal(name, "person", ("viewer",)))
+                told.append(name)
+            except Denied:
+                continue
+        writer.close()
+
+    async def run() -> None:
+        async with scene.open(ask) as (_, port):
+            reader, writer = await scene.connect(port)
+            writer.write(b"x")
+            assert await reader.read() == b""
+            writer.close()
+
+    asyncio.run(asyncio.wait_for(run(), 60))
+    assert told == ["alice"]
 
 
 def test_when_either_side_ends_so_does_the_other(scene: Scene) -> None:

@@ -35,7 +35,7 @@ def _purpose(facts: Facts) -> str:
     contract = facts.contract
     if contract is None:
         return ""
-    said = [f"Task: {contract.task}."]
+    said = [f"Task: {_plain(contract.task)}."]
     said += [f"It predicts `{_code(contract.label)}`."] if contract.label else []
     said += [f"Purpose: {_plain(contract.purpose)}."] if contract.purpose else ["No purpose is declared."]
     inputs = [(i.name, i.type, f"view {i.view}" if i.source == "view" else i.source) for i in contract.inputs]

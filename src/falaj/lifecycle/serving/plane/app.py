@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import msgspec
 from granian.rsgi import ProtocolClosed  # type: ignore[attr-defined]  # public, but not said so to type checkers
 
-from falaj.kernel.access import Action
+from falaj.kernel.access import Action, Principal
 from falaj.kernel.clock import Clock
 from falaj.kernel.errors import FalajError, Invalid, NotFound, Unauthenticated
 from falaj.kernel.log import logger
@@ -53,6 +53,10 @@ class Observer(Protocol):
 
     def alive(self) -> bool:
         """Whether the housekeeping still runs."""
+        ...
+
+    def check_caller(self, client: str, principal: Principal) -> None:
+        """Raise `Denied` unless the principal's token may come from this address."""
         ...
 
 
@@ -297,7 +301,9 @@ class App:
         if isinstance(access, Action):
             resource = parameters.get("model") or self.generations.trust.environment
             header = scope.headers.get("authorization") or ""
-            principal = self.generations.state.permits.admit(header, access, resource, self._clock.now()).name
+            caller = self.generations.state.permits.admit(header, access, resource, self._clock.now())
+            self.observer.check_caller(scope.client, caller)
+            principal = caller.name
         if route is None:
             allowed = ", ".join(sorted(methods))
             raise NotAllowed(f"{scope.method[:20]} is not possible here", hint=f"use {allowed}", code="method_not_allowed",

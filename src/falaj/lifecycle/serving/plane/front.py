@@ -1,5 +1,5 @@
 """The data plane beyond loopback: a worker takes TLS 1.3 with a certificate on both sides, and hands on what it says in
-the clear to the server on loopback, which knows no client certificate.
+the clear to the server on loopback, which knows no client certificate: `behind` says whose each connection is.
 
 A connection reaches the server only after the handshake, in which the peer's identity is checked; it ends when the peer's
 certificate does.
@@ -16,9 +16,10 @@ from typing import Any, cast
 
 import msgspec
 
-from falaj.governance.identity.peers import DATA_PLANE, peer_of
+from falaj.governance.identity.peers import DATA_PLANE, SpiffeId, peer_of
 from falaj.governance.identity.tls import Party, Renewed
 from falaj.kernel.log import logger
+from falaj.lifecycle.serving.plane.behind import Peers
 from falaj.lifecycle.serving.plane.verify import read_trust
 
 HANDSHAKE_SECONDS = 10.0
@@ -57,10 +58,16 @@ class Front:
         self._open: set[Outside] = set()
         self._listening: asyncio.Server | None = None
 
-    async def start(self) -> None:
-        """Listen; the workers share the port. Raises `OSError`."""
+    @property
+    def domain(self) -> str:
+        """The trust domain of its identities."""
+        return self._where.domain
+
+    async def start(self, peers: Peers) -> None:
+        """Listen; the workers share the port. `peers` is told whose each connection is. Raises `OSError`."""
+        peers.sweep()
         self._listening = await asyncio.get_running_loop().create_server(
-            lambda: Outside(self._server, self._open),
+            lambda: Outside(self._server, self._open, peers),
             sock=_shared(self._where.host, self._where.port),
             ssl=self._context,
             ssl_handshake_timeout=HANDSHAKE_SECONDS,
@@ -109,15 +116,30 @@ class _End(asyncio.Protocol):
 
 
 class _Inside(_End):
+    """The end at the server, which is told apart by the port that it comes from."""
+
+    def __init__(self, peer: SpiffeId, peers: Peers) -> None:
+        self._peer, self._peers = peer, peers
+        self._port, self._use = 0, 0
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Say who is behind it, before anything is handed on."""
         self.transport = cast(asyncio.Transport, transport)
+        self._port = int(transport.get_extra_info("sockname")[1])
+        self._use = self._peers.remember(self._port, self._peer)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nobody is behind it any more."""
+        super().connection_lost(exc)
+        self._peers.forget(self._port, self._use)
 
 
 class Outside(_End):
     """The end that whoever calls has: it stands once they have proved who they are."""
 
-    def __init__(self, server: tuple[str, int], all_open: set[Outside]) -> None:
+    def __init__(self, server: tuple[str, int], all_open: set[Outside], peers: Peers) -> None:
         self._server = server
+        self._peers = peers
         self._all = all_open
         self._joining: asyncio.Task[None] | None = None
         self._until: asyncio.TimerHandle | None = None
@@ -135,10 +157,10 @@ class Outside(_End):
         loop = asyncio.get_running_loop()
         self._until = loop.call_later(max(0.0, (peer.until - datetime.now(UTC)).total_seconds()), self.hang_up)
         self.transport.pause_reading()
-        self._joining = loop.create_task(self._join())
+        self._joining = loop.create_task(self._join(peer.id))
 
-    async def _join(self) -> None:
-        inside = _Inside()
+    async def _join(self, peer: SpiffeId) -> None:
+        inside = _Inside(peer, self._peers)
         inside.other = self
         try:
             await asyncio.get_running_loop().create_connection(lambda: inside, *self._server)

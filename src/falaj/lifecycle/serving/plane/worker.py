@@ -15,11 +15,13 @@ from typing import Any
 import msgspec
 
 from falaj.governance.signing.keyfile import plane_key
+from falaj.kernel.access import Principal
 from falaj.kernel.clock import Clock, iso
 from falaj.kernel.errors import Conflict
 from falaj.kernel.log import logger
 from falaj.lifecycle.serving.model import PLANE_ACTIONS, PlaneStatus
 from falaj.lifecycle.serving.plane.app import App
+from falaj.lifecycle.serving.plane.behind import Peers
 from falaj.lifecycle.serving.plane.enrich import OnlineValues
 from falaj.lifecycle.serving.plane.files import replace_file
 from falaj.lifecycle.serving.plane.front import Front
@@ -59,6 +61,7 @@ class Worker:
         trust = read_trust(folder / "trust.json")
         key = plane_key(folder)
         self._environment = trust.environment
+        self._peers = Peers(folder, int(self.name), front.domain, trust.environment) if front is not None else None
         self._reader = b""
         self._hold(trust.journal)
         self._journal = Journal(folder / "journal", clock)
@@ -77,8 +80,8 @@ class Worker:
     def __rsgi_init__(self, loop: Any) -> None:
         """Say so, then let the server listen."""
         self._loop = loop
-        if self._front is not None:
-            loop.run_until_complete(self._front.start())
+        if self._front is not None and self._peers is not None:
+            loop.run_until_complete(self._front.start(self._peers))
         self._write_status()
         self._keeper.start()
         self._guard.start()
@@ -121,6 +124,11 @@ class Worker:
             guards=self._generations.trips.reports(state.models),
             killed=tuple(sorted(state.killed)),
         )
+
+    def check_caller(self, client: str, principal: Principal) -> None:
+        """Raise `Denied` for a token that came over another certificate than its principal's."""
+        if self._peers is not None:
+            self._peers.check(client, principal)
 
     def alive(self) -> bool:
         """Whether both threads of the housekeeping still run."""
