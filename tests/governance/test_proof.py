@@ -65,3 +65,10 @@ def test_a_sample_of_the_hostile_tokens_is_refused_and_a_missing_check_is_told()
     assert " 7 of 7 checks taken away let some through" in line
     broken = run("proofs/tokens.py", "--name", "another-client", "--break", "_check_parties", seconds=280)
     assert broken.returncode == 1 and "callback: aud 'another-client'" in broken.stderr
+
+
+def test_a_sample_of_the_proof_of_the_logs_shards_holds() -> None:
+    done = run("proofs/shards.py", "--every", "40", "--writers", "1", "--sample", "40", seconds=240)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (line,) = done.stdout.splitlines()
+    assert line.startswith("shards: ") and "13 deeds on shards and links named" in line and " 0 wrong" in line

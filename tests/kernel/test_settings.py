@@ -53,6 +53,7 @@ def test_every_setting_can_come_from_the_environment(tmp_path: Path, name: str) 
     values = {
         "host": "localhost",
         "log_level": "debug",
+        "audit_shards": "year",
         "home": "h",
         "project": "p",
         "server": "http://h:1",
@@ -94,6 +95,7 @@ def test_what_was_read_is_frozen(tmp_path: Path) -> None:
         "[falaj]\nhome = 5",
         "[falaj]\nproject = ['a']",
         "[falaj]\nlog_level = 'loud'",
+        "[falaj]\naudit_shards = 'week'",
         "[falaj]\napprovals = 0",
         "[falaj]\nstep_memory_mb = 255",
         "falaj = 3",

@@ -69,6 +69,25 @@ def test_an_outsider_checks_with_no_home(shell: Shell, tmp_path: Path) -> None:
     assert not list((tmp_path / "outside").iterdir())
 
 
+def test_a_log_in_shards_is_taken_away_and_led_on_from_what_was_kept(shell: Shell, tmp_path: Path) -> None:
+    copy, kept, later = (str(tmp_path / name) for name in ("copy", "kept", "later"))
+    vkey = shell.done("audit", "export", copy)["vkey"]
+    shutil.copy(tmp_path / "copy/checkpoint", kept)
+    told = shell.done("audit", "shard", "--reason", "the year is over")
+    assert shell.done("audit", "export", copy)["shards"] == 2  # brought up to date over the switch
+    shutil.copy(tmp_path / "copy/shard/2/checkpoint", later)
+    assert [s["sealed"] for s in shell.done("audit", "shards")] == [True, False]
+    assert shell.done("audit", "consistency", kept, later, "--vkey", told["vkey"])["from"] == told["sealed"]
+    assert shell.refused("audit", "consistency", later, kept, code=4)["code"] == "audit_fork"
+    shell.done("audit", "prove", str(told["first"]), "--to", str(tmp_path / "p"))
+    assert shell.done("audit", "check-proof", str(tmp_path / "p"), "--vkey", told["vkey"])["index"] == 0
+    by_copy = ("--folder", copy, "--vkey", vkey)
+    assert shell.done("audit", "consistency", kept, later, *by_copy)["origin"] == told["origin"]
+    shutil.rmtree(tmp_path / "copy/shard")
+    assert "shard/2: it is missing" in shell.refused("audit", "verify", *by_copy, code=4)["error"]
+    assert shell.refused("audit", "consistency", kept, *by_copy, code=4)["code"] == "audit_shard_cut"
+
+
 def test_the_log_is_searched_by_time_and_by_page(shell: Shell) -> None:
     everything = shell.done("audit", "log", "--limit", "1000")
     first = everything[-1]

@@ -509,6 +509,13 @@ def test_a_witness_that_was_away_over_two_switches_catches_up(home: Home, tmp_pa
     assert home.publisher.witnessed() and len(watched.witness.logs()) == 3
 
 
+def test_a_crash_while_a_sealed_shard_gets_its_lines_is_tidied_up(home: Home) -> None:
+    home.shard()
+    (home.log / "checkpoint.new").write_bytes(b"half")
+    home.restart()
+    home.holds()
+
+
 def test_a_witness_goes_nowhere_but_along_the_link(home: Home, tmp_path: Path) -> None:
     watched = Watched(home, tmp_path / "w")
     told = home.shard()

@@ -428,6 +428,8 @@ class Publisher:
         """The last signed tree from the folder, proven by the bytes of the rows; a crashed publication is finished."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self._own_folder()
+        for shard in self.shards()[:-1]:  # a crash may have cut off the writing of witnesses' lines
+            (self.base / shard.place / f"{CHECKPOINT}{tiles.TEMPORARY}").unlink(missing_ok=True)
         raw, head_raw = _read(self.folder / CHECKPOINT), _read(self.folder / HEAD)
         last, raw = self._last(raw)
         head = note.parse_head(head_raw) if head_raw else last
