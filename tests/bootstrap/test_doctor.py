@@ -237,11 +237,11 @@ def test_a_log_that_is_published_while_it_is_looked_at_is_well(home: Path, monke
     audit, moved = AuditService(database, SqlAuditStore(), publisher), list[int]()
     event = Event(HomeClock(home).now(), "owner", "x", "Home", "*", "done", "op")
 
-    def while_looking(store: SqlAuditStore, tx: Tx) -> Iterator[Stored]:
+    def while_looking(store: SqlAuditStore, tx: Tx, first: int, end: int | None) -> Iterator[Stored]:
         if not moved:
             database.change(lambda own: audit.record_many(own, [event] * 300))
             moved.append(publisher.publish().size)
-        yield from all_rows(store, tx)
+        yield from all_rows(store, tx, first, end)
 
     monkeypatch.setattr(truth, "all_rows", while_looking)
     try:
