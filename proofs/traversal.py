@@ -275,7 +275,6 @@ def prove(root: Path, every: int, broken: bool) -> tuple[str, list[str]]:
         process.stdin.write(f"files\n{every}\n")
         process.stdin.flush()
         unpacked = json.loads(process.stdout.readline())
-        print(unpacked["taken"], file=sys.stderr)
         after = around(root)
     finally:
         process.stdin.close()
