@@ -47,8 +47,8 @@ from falaj.kernel.errors import Unauthenticated  # noqa: E402
 from tests.governance.identity.forged import Forge, falaj_tokens, id_tokens  # noqa: E402
 from tests.lifecycle.house import MODEL, House, house  # noqa: E402
 from tests.lifecycle.serving.plane.fleet import flight  # noqa: E402
-from tests.provider.running import CLIENT, SECRET, RunningProvider  # noqa: E402
 from tests.provider.relay import Relay  # noqa: E402
+from tests.provider.running import CLIENT, SECRET, RunningProvider  # noqa: E402
 
 CONSOLE = "http://127.0.0.1:4321"
 BACK = f"{CONSOLE}/oidc/callback"

@@ -24,8 +24,8 @@ from falaj.kernel.access import SYSTEM
 from falaj.kernel.settings import Settings
 from tests.governance.identity.forged import Forge, id_tokens
 from tests.governance.support import StillClock
-from tests.provider.running import CLIENT, SECRET, RunningProvider, signing_key
 from tests.provider.relay import Relay
+from tests.provider.running import CLIENT, SECRET, RunningProvider, signing_key
 
 CONSOLE = "http://127.0.0.1:4321"
 BACK = f"{CONSOLE}/oidc/callback"
