@@ -34,14 +34,14 @@ _QUERY = {"module-path", "pin-source"}
 class Session:
     """The objects of one key in one token. It stays open, and is opened again when the token was away."""
 
-    def __init__(self, uri: str, kinds: tuple[str, ...], code: str) -> None:
-        """`kinds` are the classes of the objects; `code` is that of the error when the token does not answer.
+    def __init__(self, uri: str, kinds: tuple[str, ...], away: Callable[[str, str], Unavailable]) -> None:
+        """`kinds` are the classes of the objects; `away` makes the error, of a text and a hint, when the token does not answer.
 
         Raises `Invalid` for a URI that does not name one key, its module and where its PIN comes from.
         """
         self._named = _attributes(uri)
         self._kinds = kinds
-        self._code = code
+        self._refusal = away
         self._session: Any = None
         self._objects: tuple[Any, ...] | None = None
 
@@ -63,7 +63,7 @@ class Session:
 
     def _open(self) -> tuple[Any, ...]:
         token = self._found(pkcs11.lib(self._named["module-path"]).get_tokens(**self._wanted("token")), "token")
-        pin = _pin(self._named["pin-source"], self._code)
+        pin = _pin(self._named["pin-source"], self._refusal)
         try:
             self._session = token.open(user_pin=pin)
         except exceptions.UserAlreadyLoggedIn:  # by another key of this process: a login is the whole process's
@@ -95,19 +95,17 @@ class Session:
         if len(found) != 1:
             words = ", ".join(f"{n}={self._named[n]}" for n in ("token", "serial", "object", "id") if n in self._named)
             also = "; a key that signs needs its public half in the token" if len(self._kinds) > 1 else ""
-            raise Unavailable(
+            raise self._refusal(
                 f"{len(found)} {what}s answer to {words}",
-                hint=f"name exactly one, by token or serial and by object or id{also}",
-                code=self._code,
+                f"name exactly one, by token or serial and by object or id{also}",
             )
         return found[0]
 
     def _away(self, error: Exception) -> Unavailable:
         why = type(error).__name__ + (f": {error}" if str(error) else "")
-        return Unavailable(
+        return self._refusal(
             f"the token {self._named.get('token', self._named.get('serial'))} does not do it: {why}",
-            hint="see to the token and its PIN; nothing was changed, and it can be tried again",
-            code=self._code,
+            "see to the token and its PIN; nothing was changed, and it can be tried again",
         )
 
 
@@ -139,7 +137,7 @@ def _attributes(uri: str) -> dict[str, str]:
     return named
 
 
-def _pin(source: str, code: str) -> str:
+def _pin(source: str, away: Callable[[str, str], Unavailable]) -> str:
     if source.startswith("env:"):
         pin = os.environ.get(source.removeprefix("env:"), "")
     else:
@@ -148,10 +146,9 @@ def _pin(source: str, code: str) -> str:
         except (OSError, UnicodeDecodeError):
             pin = ""
     if not pin:
-        raise Unavailable(
+        raise away(
             f"the PIN source {source} gives no PIN",
-            hint="pin-source names a file that this process can read, or a variable as env:NAME",
-            code=code,
+            "pin-source names a file that this process can read, or a variable as env:NAME",
         )
     return pin
 

@@ -18,7 +18,7 @@ from falaj.governance.signing.dsse import PublicKey
 from falaj.governance.signing.places.session import SCHEME as SCHEME
 from falaj.governance.signing.places.session import Session
 from falaj.governance.signing.places.session import pkcs11 as pkcs11
-from falaj.kernel.errors import Invalid
+from falaj.kernel.errors import Invalid, Unavailable
 
 _P256 = bytes.fromhex("06082a8648ce3d030107")
 _ED25519 = (bytes.fromhex("06032b6570"), b"\x13\x0cedwards25519")  # CKA_EC_PARAMS: the OID, or the curve's name
@@ -31,7 +31,7 @@ class Token:
     def __init__(self, uri: str) -> None:
         """Raises `Invalid` for a URI that does not name one key, its module and where its PIN comes from."""
         self._uri = uri
-        self._session = Session(uri, ("PUBLIC_KEY", "PRIVATE_KEY"), "signer_unavailable")
+        self._session = Session(uri, ("PUBLIC_KEY", "PRIVATE_KEY"), _away)
 
     def public(self) -> tuple[str, PublicKey]:
         """See `Place.public`."""
@@ -64,3 +64,7 @@ def _signed(public: PublicKey, private: Any, data: bytes) -> bytes:
     raw = bytes(private.sign(hashlib.sha256(data).digest(), mechanism=pkcs11.Mechanism.ECDSA))
     half = len(raw) // 2
     return encode_dss_signature(int.from_bytes(raw[:half], "big"), int.from_bytes(raw[half:], "big"))
+
+
+def _away(text: str, hint: str) -> Unavailable:
+    return Unavailable(text, hint=hint, code="signer_unavailable")

@@ -30,7 +30,7 @@ class Token:
     def __init__(self, uri: str) -> None:
         """Raises `Invalid` for a URI that does not name one key, its module and where its PIN comes from."""
         self._uri = uri
-        self._session = Session(uri, ("SECRET_KEY",), KEK_AWAY)
+        self._session = Session(uri, ("SECRET_KEY",), _away)
 
     def exact(self) -> str:
         """See `Wrapper.exact`."""
@@ -85,3 +85,7 @@ def _no(why: str) -> Invalid:
         hint="make one in the token: `pkcs11-tool --keygen --key-type AES:32 --sensitive --label kek`",
         code="kek_key_type",
     )
+
+
+def _away(text: str, hint: str) -> Unavailable:
+    return Unavailable(text, hint=hint, code=KEK_AWAY)
