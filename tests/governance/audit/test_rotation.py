@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from falaj.bootstrap.control_plane import actions
-from falaj.governance.audit import merkle, note, rotation
+from falaj.governance.audit import merkle, note, rotation, tiles
 from falaj.governance.audit.export import pack, place, unpack
 from falaj.governance.audit.proof import check_proof, encode_path, parse_proof
 from falaj.governance.audit.publisher import Publisher
@@ -85,6 +86,34 @@ def home(tmp_path: Path) -> Iterator[Home]:
     made.busy()
     yield made
     made.database.close()
+
+
+def test_a_disk_that_fills_up_in_mid_rotation_lets_the_old_key_sign_nothing_more(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rotation is committed by then: what the old key signed now would stand beyond its own end."""
+    write, old = tiles.write_files, home.publisher.vkey
+
+    def full(folder: Path, files: dict[str, bytes]) -> None:
+        if any(name.startswith("rotation/") for name in files):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(folder, files)
+
+    monkeypatch.setattr(tiles, "write_files", full)
+    with pytest.raises(Unavailable, match="went no further"):
+        home.rotate()
+    monkeypatch.undo()
+    lying = (home.audit_folder / "checkpoint").read_bytes()
+    for _ in range(2):
+        with pytest.raises(Unavailable, match="went no further") as refused:
+            home.busy(1)
+        assert "restart" in refused.value.hint
+    assert (home.audit_folder / "checkpoint").read_bytes() == lying
+    home.restart()
+    home.busy(1)
+    report = verify_folder(home.audit_folder, old)
+    assert report.ok and report.rotations == 1, report.problems
+    assert home.publisher.vkey != old and home.audit.verify().ok
 
 
 def test_every_key_that_the_log_had_leads_to_the_newest(home: Home, tmp_path: Path) -> None:

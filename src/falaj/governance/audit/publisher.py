@@ -235,14 +235,28 @@ class Publisher:
         return more != raw
 
     def take_over(self, key: note.Signs, statement: bytes) -> None:
-        """Sign with another key from now on; the statement says so and leads to it. Call it while nothing is published."""
-        with self._lock, self._whole_or_not():
-            self._recovered()
-            number = len(self._keys.rotations) + 1
-            keys = rotation.follow(self._verifier, [*rotation.stored(self.folder), statement])
-            tiles.write_files(self.folder, {rotation.path(number): statement})
-            tiles.write_files(self.folder, {VKEY: f"{keys.newest.vkey}\n".encode()})
-            self._key, self._verifier, self._keys = key, keys.newest, keys
+        """Sign with another key from now on; the statement says so and leads to it. Call it while nothing is published.
+
+        The change of keys is committed by now: when this raises, `Unavailable`, this process signs nothing more, for it
+        would sign with the key that ended. The next start goes on from the entry.
+        """
+        with self._lock:
+            try:
+                with self._whole_or_not():
+                    self._recovered()
+                    number = len(self._keys.rotations) + 1
+                    keys = rotation.follow(self._verifier, [*rotation.stored(self.folder), statement])
+                    tiles.write_files(self.folder, {rotation.path(number): statement})
+                    tiles.write_files(self.folder, {VKEY: f"{keys.newest.vkey}\n".encode()})
+                    self._key, self._verifier, self._keys = key, keys.newest, keys
+            except Exception as e:  # whatever it is, the old key must not go on
+                why = e.message if isinstance(e, FalajError) else str(e)
+                self._broken = self._failure = Unavailable(
+                    f"the log's key was replaced, and this process went no further: {why}",
+                    hint="mend what is said there, then restart: the start takes up the new key",
+                    code="audit_not_written",
+                )
+                raise self._broken from e
 
     @property
     def statements(self) -> list[bytes]:
