@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from falaj.governance.signing.keys import KeyRing, plane_key, public_pem
 from falaj.governance.signing.sealing import seal_to, unseal
-from falaj.kernel.errors import Integrity
+from falaj.kernel.errors import Integrity, Unavailable
 
 NAMES = {"attestation.pem", "dev.pem", "staging.pem", "production.pem", "model.pem", "log.pem", "kek.bin", "pepper.bin"}
 READER, OTHER = X25519PrivateKey.generate(), X25519PrivateKey.generate()
@@ -63,6 +63,28 @@ def test_a_missing_or_broken_key_is_refused_and_never_made_again(tmp_path: Path,
         assert refused.value.code == "key_missing"
         assert "backup" in refused.value.hint
     assert sorted(p.name for p in path.parent.iterdir()) == before
+
+
+@pytest.mark.parametrize("name", ["log", "model", "production"])
+def test_a_successor_that_could_not_take_its_place_is_not_made_anew(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ring = KeyRing(tmp_path / "keys")
+    fingerprint = ring.prepare(name)
+
+    def refused(_path: Path, _to: Path) -> Path:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(Path, "replace", refused)
+        with pytest.raises(OSError, match="Input/output"):
+            ring.take_over(name)
+    with pytest.raises(Unavailable, match="not finished") as told:
+        ring.prepare(name)
+    assert told.value.code == "rotation_unfinished"
+    again = KeyRing(ring.folder)
+    again.take_over(name)
+    assert again.record(name).fingerprint == fingerprint
 
 
 def test_an_empty_folder_is_not_a_new_one(tmp_path: Path) -> None:

@@ -101,6 +101,28 @@ def test_a_crash_after_the_commit_lets_the_successor_take_over_at_the_next_start
     again.close()
 
 
+def test_a_successor_that_was_committed_is_not_lost_to_the_next_rotation(
+    plane: ControlPlane, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rows are under it already: were it made anew, a crash before the next commit would lose everything."""
+    filled(plane, 1)
+    keys = settings.home / "keys"
+
+    def refused(_keys: FileKeys) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(FileKeys, "take_over", refused)
+        with pytest.raises(OSError, match="Input/output"):
+            rotate(plane)
+        committed = (keys / NEXT).read_bytes()
+        with pytest.raises(OSError, match="Input/output"):
+            rotate(plane)
+        assert (keys / NEXT).read_bytes() == committed
+    rotate(plane)
+    told(plane, 1)
+
+
 def test_a_successor_that_was_never_committed_goes_at_the_next_start(plane: ControlPlane, settings: Settings) -> None:
     filled(plane, 1)
     plane.close()

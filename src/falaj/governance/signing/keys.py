@@ -33,7 +33,7 @@ from falaj.governance.signing.keyfile import plane_key as plane_key
 from falaj.governance.signing.trust import SIGNING, KeyRecord
 from falaj.kernel.digests import sha256
 from falaj.kernel.environments import ENVIRONMENTS, home_of
-from falaj.kernel.errors import Conflict, FalajError, Invalid
+from falaj.kernel.errors import Conflict, FalajError, Invalid, Unavailable
 from falaj.kernel.files import flush, write_private
 
 K = TypeVar("K")
@@ -57,6 +57,7 @@ class KeyRing:
         if not folder.exists():
             _create(folder, self._places)
         self.attestation = _signing(folder, "attestation", Ed25519PrivateKey)
+        self._unfinished: set[str] = set()  # keys whose successor could not take their place
         self.model = _signing(folder, "model", ec.EllipticCurvePrivateKey)
         self.log = _signing(folder, LOG, Ed25519PrivateKey)
         self._environments = {name: _signing(folder, name, Ed25519PrivateKey) for name in ENVIRONMENTS}
@@ -92,6 +93,12 @@ class KeyRing:
         It is made here, or found where `places` say. Raises `Conflict` when that is the very key that signs now,
         `Invalid` for one of another type, `Unavailable`.
         """
+        if name in self._unfinished:
+            raise Unavailable(
+                f"the last change of the key {name} is not finished: its successor could not take its place",
+                hint="see to the disk and the rights of the keys folder, then restart: the start finishes it",
+                code="rotation_unfinished",
+            )
         path = self._successor(name)
         path.unlink(missing_ok=True)
         if name in self._places:
@@ -122,8 +129,12 @@ class KeyRing:
 
     def take_over(self, name: str) -> None:
         """Let the successor take the key's place, in the folder and here. The old private key is gone then."""
+        self._unfinished.add(
+            name
+        )  # what a failure leaves there signs already, or is promised to: it must not be replaced
         self._successor(name).replace(self.folder / f"{name}.pem")
         flush(self.folder)
+        self._unfinished.discard(name)
         if name == "model":
             self.model = _signing(self.folder, name, ec.EllipticCurvePrivateKey)
         elif name == "attestation":

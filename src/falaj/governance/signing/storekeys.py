@@ -119,6 +119,7 @@ class StoreKeys:
                 f"a reason of 1 to {_REASON} characters is needed", hint="say why: --reason '…'", code="no_reason"
             )
         with self._changing:
+            self._keks.settle(self._database.read(self._rows.all)[0].kek)  # a successor that was committed goes first
             old, new = self._keks.current(), self._keks.prepare()
             keys = {s: (*own, secrets.token_bytes(_BYTES)) for s, own in self._keys.items()}
             rows = [_wrapped(new, s, n, key) for s, own in keys.items() for n, key in enumerate(own)]
