@@ -211,7 +211,7 @@ def listed(home: House, tenants: list[Tenant], paths: list[str]) -> tuple[int, l
             for path in paths:
                 looked += 1
                 answer = told(api, "GET", path)
-                leaks = [n for n in (*other.names(), other.project) if n in answer]
+                leaks = [n for n in (*other.names(), other.project) if re.search(rf"{re.escape(n)}\b", answer)]
                 if not answer.startswith("200 ") or leaks:
                     wrong.append(f"{one.project}: GET {path}: {leaks} {answer[:150]}")
                 elif applied is one and not any(n in answer for n in one.names()):
