@@ -5,14 +5,25 @@ Nothing outside .venv is changed: packages are downloaded by apt and unpacked, n
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent.parent / ".venv" / "debian"
 _PATIENCE = 120
+
+
+@contextmanager
+def one_at_a_time() -> Iterator[None]:
+    """Tests run beside each other, and apt refuses a second one."""
+    with FOLDER.with_name("apt.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def program(name: str, *packages: str) -> list[str]:
@@ -22,7 +33,8 @@ def program(name: str, *packages: str) -> list[str]:
         return [found]
     unpacked = next((p for p in FOLDER.glob(f"usr/*bin/{name}") if os.access(p, os.X_OK)), None)
     if unpacked is None:
-        unpacked = _fetched(name, packages)
+        with one_at_a_time():
+            unpacked = _fetched(name, packages)
     libraries = ":".join(sorted({str(p.parent) for p in FOLDER.glob("**/*.so.*")}))
     return ["env", f"LD_LIBRARY_PATH={libraries}", str(unpacked)]
 

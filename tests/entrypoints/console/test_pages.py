@@ -339,7 +339,9 @@ def test_every_sentence_is_in_the_table_and_every_entry_is_used() -> None:
 
 def test_another_language_is_another_table() -> None:
     arabic = words.Words(words.ENGLISH, "ar", "rtl")
-    html = pages.Pages(arabic).render("login.html", section="", code="", error=None, command="falaj console")
+    html = pages.Pages(arabic).render(
+        "login.html", section="", code="", error=None, command="falaj console", provider=True
+    )
     assert '<html lang="ar" dir="rtl">' in bytes(html.body).decode()
 
 

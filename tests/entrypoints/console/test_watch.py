@@ -69,7 +69,7 @@ def told(plane: ControlPlane, rollout: Rollout) -> None:
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Built]:
     folder = tmp_path_factory.mktemp("watch")
-    plane = ControlPlane(Settings(home=folder / "home", project=folder))
+    plane = ControlPlane(Settings(home=folder / "home", project=folder, region="us"))
     try:
         plane.start()
         yield build(plane, folder)
