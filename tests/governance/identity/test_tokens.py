@@ -111,15 +111,14 @@ def test_the_hash_needs_the_pepper() -> None:
     assert len(bytes.fromhex(token_hash(TOKEN, PEPPER))) == 32
 
 
-@pytest.mark.parametrize("header", [f"Bearer {TOKEN}", f"bearer {TOKEN}", f"BEARER  {TOKEN} "])
+@pytest.mark.parametrize("header", ["Bearer {}", "bearer {}", "BEARER  {} "])
 def test_the_header_holds_the_token(header: str) -> None:
-    assert bearer(header) == TOKEN
+    assert bearer(header.format(TOKEN)) == TOKEN
 
 
-@pytest.mark.parametrize(
-    "header", ["", "Bearer", "Bearer ", TOKEN, f"Basic {TOKEN}", f"Token {TOKEN}", f"Bearer:{TOKEN}"]
-)
+@pytest.mark.parametrize("header", ["", "Bearer", "Bearer ", "{}", "Basic {}", "Token {}", "Bearer:{}"])
 def test_any_other_header_holds_none(header: str) -> None:
+    header = header.format(TOKEN)
     with pytest.raises(Unauthenticated) as refused:
         bearer(header)
     assert refused.value.code == "no_token"

@@ -157,7 +157,7 @@ def test_four_eyes(role: str) -> None:
         "\ud800",
         object(),
     ],
-    ids=lambda a: ascii(a)[:40],
+    ids=lambda a: ascii(a).partition(" at 0x")[0][:40],
 )
 def test_an_author_that_is_missing_or_no_principal_denies(author: Any) -> None:
     attributes = {} if author is None else {"author": author}
