@@ -159,6 +159,7 @@ def test_a_model_card_of_payloads_has_no_markup_of_theirs(shift: int) -> None:
     assert not tags.texts
 
 
+@pytest.mark.timeout(600)  # a fresh machine installs the browser first
 def test_a_sample_in_a_browser_runs_nothing_and_the_controls_run() -> None:
     needed("chromium", "/usr/bin/chromium")
     done = subprocess.run([sys.executable, PROOF, "--sample"], capture_output=True, text=True, timeout=280, check=False)

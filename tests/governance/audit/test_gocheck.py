@@ -19,6 +19,7 @@ from falaj.governance.audit.merkle import leaf_hash
 from tests.debian import needed
 from tests.governance.audit.support import ORIGIN, Log
 
+pytestmark = pytest.mark.timeout(400)  # a fresh machine installs Go first
 SOURCE = Path(__file__).parent / "gocheck" / "main.go"
 PACKAGES = "/usr/share/gocode"
 Go = Callable[..., subprocess.CompletedProcess[str]]
