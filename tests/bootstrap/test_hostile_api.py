@@ -98,8 +98,9 @@ class Battery:
         except ValueError:
             said = {}
         clear = all(said.get(k) for k in ("error", "code", "hint")) and "Traceback" not in answer.text
-        wanted = 401 if not headers else answer.status_code
-        nowhere = said.get("code") == "no_route" and not any(n in path for n in ("%", "'", "é"))
+        no_route = said.get("code") == "no_route"
+        wanted = answer.status_code if headers or no_route else 401
+        nowhere = no_route and not any(n in path for n in ("%", "'", "é"))
         if answer.status_code >= 500 or not clear or answer.status_code != wanted or nowhere:
             self.complaints.append(f"{method} {path[:80]} {body[:150]!r}: {answer.status_code} {answer.text[:300]}")
 

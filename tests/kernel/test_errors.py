@@ -74,3 +74,9 @@ def test_details_are_never_shared() -> None:
     one, two = NotFound("a", hint="h", code="x"), NotFound("b", hint="h", code="x")
     one.details["x"] = 1
     assert two.details == {}
+
+
+def test_what_was_sent_can_always_be_told_again() -> None:
+    error = Invalid("there is no \ud800", hint="not \udfff", code="x")
+    assert error.message == str(error) == r"there is no \ud800" and error.hint == r"not \udfff"
+    assert msgspec.json.encode(error.as_dict())

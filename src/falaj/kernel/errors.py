@@ -21,6 +21,7 @@ class FalajError(Exception):
 
     `code` is stable and names the error in `--json`, in the log and in `falaj errors`; where an error is raised it is a
     literal, so that the reference can be made from the code. `details` holds JSON-able facts for machines.
+    What was sent may be told again: half a surrogate pair, which no UTF-8 can hold, is told by its number.
     """
 
     kind: ClassVar[str] = "error"
@@ -29,9 +30,9 @@ class FalajError(Exception):
     received = False  # whether a server said it: what it finds invalid is refused input, not wrong usage
 
     def __init__(self, message: str, *, hint: str, code: str, details: dict[str, Any] | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message = _utf8(message)
+        super().__init__(self.message)
+        self.hint = _utf8(hint)
         self.code = code
         self.details = details or {}
 
@@ -44,6 +45,10 @@ class FalajError(Exception):
             "hint": self.hint,
             "details": self.details,
         }
+
+
+def _utf8(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 class NotFound(FalajError):
