@@ -76,7 +76,7 @@ def write(descriptor, data):
 """,
     "off": """
 def write(descriptor, data):
-    return len(data) if bytes(data) != journal.MAGIC else os.write(descriptor, data)
+    return os.write(descriptor, data) if bytes(data).startswith(journal.SEALED) else len(data)
 """,
 }
 """What takes the place of `os.write` in the journal of a control, by its name."""
