@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import signal
 import stat
 import sys
 from contextlib import closing
@@ -14,7 +15,7 @@ import pytest
 from cyclopts import App
 
 from falaj.entrypoints.cli import render
-from falaj.entrypoints.cli.app import COMMANDS, app
+from falaj.entrypoints.cli.app import COMMANDS, app, main
 from falaj.entrypoints.cli.client import running_control_plane, token_of, token_path
 from falaj.entrypoints.cli.commands.build import parameters, project_files
 from falaj.entrypoints.cli.commands.follow import window
@@ -243,8 +244,23 @@ def test_every_command_has_help(command: tuple[str, ...], capsys: pytest.Capture
 
 def test_a_cell_is_never_taken_for_markup(capsys: pytest.CaptureFixture[str]) -> None:
     hostile: list[Any] = ["[red]x[/]", "[/nonsense]"]
-    render.out.file = sys.stdout
     render.table(("a", "b"), [hostile])
     render.line("[bold]y[/]")
     out = capsys.readouterr().out
     assert "[red]x[/]" in out and "[/nonsense]" in out and "[bold]y[/]" in out
+
+
+def test_ctrl_c_while_an_error_is_told_shows_no_trace(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def pressed(*_text: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(render.err, "print", pressed)
+    try:
+        with pytest.raises(SystemExit) as end:
+            main(["errors", "there-is-none"])
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert end.value.code == 130 and capsys.readouterr().err.startswith("interrupted: ")

@@ -105,19 +105,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The console script. Ends the process with the exit code."""
     if signal.getsignal(signal.SIGINT) not in (signal.SIG_IGN, signal.default_int_handler):
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    as_json = "--json" in (arguments if arguments is not None else sys.argv)
+    try:
+        _run(arguments, "--json" in (arguments if arguments is not None else sys.argv))
+    except KeyboardInterrupt as e:  # also while an error is being told
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # it ends now; once more changes nothing
+        with contextlib.suppress(OSError):
+            sys.stderr.write(_left(e) + "\n")
+            sys.stderr.flush()
+        sys.exit(130)
+
+
+def _run(arguments: Sequence[str] | None, as_json: bool) -> None:
+    """Run the command; tell what went wrong, and end."""
     try:
         app(list(arguments) if arguments is not None else None, exit_on_error=False, print_error=True)
     except CycloptsError:
         sys.exit(2)
     except FalajError as e:
         _end(e, as_json)
-    except KeyboardInterrupt as e:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # it ends now; once more changes nothing
-        with contextlib.suppress(OSError):
-            sys.stderr.write(_left(e) + "\n")
-            sys.stderr.flush()
-        sys.exit(130)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)

@@ -22,7 +22,6 @@ from falaj.kernel.clock import iso, parse_iso
 from falaj.lifecycle.rollout.model import Guard
 from falaj.lifecycle.serving.model import GuardReport
 from falaj.lifecycle.serving.plane.journal import read_record
-from falaj.lifecycle.serving.plane.shadows import MAX_WAITING
 from tests.lifecycle.serving.plane.challenge import GUARD, INFER, Callers, Challenge, request
 from tests.lifecycle.serving.plane.fleet import Home, Plane, eventually
 from tests.lifecycle.serving.plane.test_generations import generations
@@ -178,7 +177,7 @@ def test_a_shadow_that_does_not_keep_up_is_left_behind_and_counted(start: Start)
     assert not callers.failures
     assert set(callers.versions()) == {"1"}
     run = sum(r.role == "shadow" for r in challenge.records())
-    assert run + dropped() + MAX_WAITING <= len(callers.answers) + 1
+    assert run + dropped() <= len(callers.answers) + 1, "each answer is mirrored once, or left out"
     metrics = plane.http.get("/metrics", headers=challenge.viewer).text
     line = next(x for x in metrics.splitlines() if x.startswith("falaj_shadow_dropped_total") and "@2" in x)
     assert int(line.split()[-1]) >= dropped()
