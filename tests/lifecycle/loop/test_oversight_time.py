@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 
-from falaj.kernel.access import SYSTEM
+from falaj.kernel.access import SYSTEM, Principal
 from falaj.kernel.environments import PRODUCTION
-from falaj.kernel.errors import Denied, Invalid
+from falaj.kernel.errors import Conflict, Denied, Invalid
 from falaj.lifecycle.loop.starting import Order
 from falaj.lifecycle.registry.model import ModelVersion
 from tests.lifecycle.house import House, house
@@ -108,3 +110,29 @@ def test_an_approval_expires_unless_it_was_used_in_time(fresh: House) -> None:
     assert home.now(unused).state == "approved"
     again = approve(home, unused, home.risk)
     assert again["approvals"] == 1 and home.finished(again["flow"]).state == "done"
+
+
+def test_several_renew_what_expired(fresh: House) -> None:
+    """Whoever comes first, the version lapses once, is approved once, and is released once."""
+    home, people = fresh, [fresh.risk, fresh.owner, fresh.person("eve", "risk-officer")]
+    version = home.registered(model="renewed")
+    home.plane.decisions.approve(home.risk, version, "read", hold=True)
+    home.plane.set_clock(home.plane.clock.now() + timedelta(days=31), 1.0)
+    lapsed, together = home.now(version), Barrier(len(people))
+
+    def renew(who: Principal) -> str:
+        together.wait(30)
+        try:
+            return str(home.plane.decisions.approve(who, lapsed, "read again")["flow"])
+        except Conflict as e:
+            return e.code
+
+    with ThreadPoolExecutor(len(people)) as pool:
+        came = list(pool.map(renew, people))
+    (flow,) = set(came) - {"not_awaiting"}
+    assert home.finished(flow).state == "done" and home.now(version).state == "serving"
+    plans = home.log(action="rollout.set_plan", resource_id="renewed")
+    assert [p.entry.operation_id for p in plans] == [f"{flow}:plan"]
+    done = home.log(action="registry.move", resource_id=version.alias, outcome="done")
+    moves = [f.entry.detail["to"] for f in reversed(done)]
+    assert moves[-4:] == ["approved", "awaiting approval", "approved", "serving"]

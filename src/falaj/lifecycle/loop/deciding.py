@@ -53,14 +53,16 @@ class DecisionService:
 
         It is complete with as many people as the version and its risk tier need, and with each role that they demand among
         them. In a tier that promotes nothing by itself it starts nothing: a person does, by `falaj rollout start`.
-        Whoever gave it may repeat it: what a crash left undone is done then, and nothing twice.
+        Whoever gave that one may repeat it: what a crash left undone is done then, and nothing twice. Of several people who
+        approve at the same moment one completes it, and the others are told.
         Raises `Conflict` unless the version awaits approval, `Denied` for its author.
         """
         subject = self._registry.subject(version)
         needed, _ = self._registry.asked(version)
-        approval = self._given(actor, version, "approved") if version.state == "approved" else None
+        approval, rested_on = self._completed(actor, version) if version.state == "approved" else None, None
         if approval is None:
-            self._awaiting(version, approved_before=self._lapsed(version))
+            rested_on = self._lapsed(version)
+            self._awaiting(version, approved_before=rested_on is not None)
             approval = self._given(actor, version, "approved") or self._changes.decide(actor, subject, True, reason)
         counting = self._changes.counting(subject)
         missing = missing_roles(counting, subject)
@@ -73,8 +75,10 @@ class DecisionService:
         }
         if len(counting) < needed or missing:
             return {**answer, "flow": "", "rollout": False}
-        if version.state == "awaiting approval":
-            self._registry.decide(version.digest, "approved", "", actor.name, f"{approval.id}:approved")
+        if version.state == "approved" and rested_on is not None:
+            self._registry.lapse(version.digest, actor.name, f"{rested_on}:lapsed")
+        if version.state == "awaiting approval" or (version.state == "approved" and rested_on is not None):
+            self._registry.decide(version.digest, "approved", "", actor.name, _approved_by(approval))
         held = hold or version.state in SERVED or not self._promotions.starts(version.model)
         flow = "" if held else self._starts.after_approval(actor, version, approval.id.partition("_")[2])
         return {**answer, "flow": flow, "rollout": flow.startswith("rol_"), "held": held and not hold}
@@ -102,14 +106,26 @@ class DecisionService:
             return None
         return next((a for a in counting if a.principal == actor.name), None)
 
-    def _lapsed(self, version: ModelVersion) -> bool:
-        """Whether a version was approved, and its approvals no longer suffice: they expired, were taken back, or its tier rose."""
+    def _completed(self, actor: Principal, version: ModelVersion) -> Approval | None:
+        """This person's approval, if it is the one that made the version approved, and all that it rests on still counts."""
+        given = self._given(actor, version, "approved")
+        return given if given is not None and self._registry.done(_approved_by(given)) else None
+
+    def _lapsed(self, version: ModelVersion) -> str | None:
+        """The approval that made a version approved, when it is and its approvals no longer suffice: they expired, were taken
+        back, or its tier rose. Its digest when no approval did; None when they suffice, or it is not approved.
+
+        However many people renew it at the same moment, they all see the same one: so it lapses once.
+        """
         if version.state not in ADMISSIBLE:
-            return False
+            return None
         subject = self._registry.subject(version)
         counting = self._changes.counting(subject)
         needed, _ = self._registry.asked(version)
-        return len(counting) < needed or bool(missing_roles(counting, subject))
+        if len(counting) >= needed and not missing_roles(counting, subject):
+            return None
+        given = reversed(self.decisions(version.digest))
+        return next((a.id for a in given if self._registry.done(_approved_by(a))), version.digest)
 
     def roll_back(self, actor: Principal, model: str, reason: str) -> dict[str, Any]:
         """Give all traffic back to the version that served before. Raises `Conflict` when there is none."""
@@ -153,3 +169,8 @@ class DecisionService:
                 hint=f"`falaj versions {version.model}` shows where each version stands",
                 code="not_awaiting",
             )
+
+
+def _approved_by(approval: Approval) -> str:
+    """The operation by which an approval makes its version approved."""
+    return f"{approval.id}:approved"

@@ -494,6 +494,15 @@ class RegistryService:
         """
         self.move(digest, state, reason, on_behalf_of, operation_id, only_from="awaiting approval")
 
+    def lapse(self, digest: str, on_behalf_of: str, operation_id: str) -> None:
+        """Let an approved version await approval again: what it rested on counts no more. Raises `Conflict` for another."""
+        why = "its approvals no longer suffice"
+        self.move(digest, "awaiting approval", why, on_behalf_of, operation_id, only_from="approved")
+
+    def done(self, operation_id: str) -> bool:
+        """Whether an operation was done."""
+        return self._door.result(operation_id) is not None
+
     def move(
         self, digest: str, state: str, reason: str, on_behalf_of: str, operation_id: str, *, only_from: str = ""
     ) -> None:
@@ -504,7 +513,7 @@ class RegistryService:
             now = self._p.store.by_digest(tx, digest)
             if only_from and now is not None and now.state != only_from:
                 raise Conflict(
-                    f"{version.alias} is {now.state} by now, it does not await approval",
+                    f"{version.alias} is {now.state} by now, it is not {only_from}",
                     hint=f"`falaj versions {version.model}` shows where each version stands",
                     code="not_awaiting",
                 )
