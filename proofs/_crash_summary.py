@@ -36,7 +36,7 @@ from falaj.kernel.errors import FalajError
 from falaj.storage import keychain
 from falaj.storage.blobs.local import LocalBlobs
 from falaj.storage.lake import delta
-from falaj.storage.online.fillings import opened_filling
+from falaj.storage.online.fillings import opened_filling, prefix_of
 
 _VOLATILE = re.compile(
     r"(?P<digest>sha256:[0-9a-f]{64})|(?P<hex>\b[0-9a-f]{64}\b)|(?P<short>\b[0-9a-f]{12}\b)"
@@ -256,7 +256,7 @@ def _online(layout: Layout) -> list[Any]:
     keys, told = keychain.keys_of(layout.online).online, []
     for name in sorted(k for k in found if k.startswith(b"view\0")):
         meta = msgspec.msgpack.decode(found[name])
-        prefix = meta["digest"].removeprefix("sha256:")[:32].encode() + b"\0"
+        prefix = prefix_of(meta["digest"])
         filling = opened_filling(meta["digest"], found[b"key\0" + prefix], keys)
         values = [msgspec.msgpack.decode(filling.open(k, v)) for k, v in found.items() if k.startswith(prefix)]
         told.append([meta, sorted(values, key=repr)])

@@ -68,6 +68,22 @@ def test_replacing_a_view_removes_what_it_held_and_touches_no_other(tmp_path: Pa
     assert get(tmp_path, ["k1"], OTHER) == [(1, (9.0,))]
 
 
+@given(st.lists(st.dictionaries(st.sampled_from("abc"), VALUES, max_size=3), min_size=2, max_size=5))
+def test_a_reader_that_stays_open_sees_each_filling(
+    tmp_path_factory: pytest.TempPathFactory, fillings: list[dict[str, Values]]
+) -> None:
+    """It knows a filling's key from before, and must neither take an old value nor miss a new one."""
+    folder = tmp_path_factory.mktemp("online")
+    fill(folder, {"a": (0, (0.5,))}, meta(OTHER))
+    reader = OnlineReader(folder)
+    for number, rows in enumerate(fillings):
+        reader.close()  # one of them for a folder in a process; what it knows of fillings stays
+        fill(folder, rows, meta(operation=f"op{number}"))
+        assert reader.get_many(VIEW, ["a", "b", "c"]) == [rows.get(k) for k in "abc"]
+        assert reader.get_each([(OTHER, "a"), (VIEW, "b")]) == [(0, (0.5,)), rows.get("b")]
+    reader.close()
+
+
 def test_a_replacement_that_fails_leaves_everything_as_it_was(tmp_path: Path) -> None:
     fill(tmp_path, {"a": (1, (1.0,))}, meta())
     for bad in ([("b", (1, ())), ("b", (2, ()))], [("", (1, ()))], [("x" * (MAX_KEY_BYTES + 1), (1, ()))]):

@@ -30,7 +30,7 @@ from falaj.kernel.digests import parse_digest
 from falaj.kernel.errors import Conflict, Integrity, Invalid, Unavailable
 from falaj.storage import keychain
 from falaj.storage.keychain import Keys, keys_of
-from falaj.storage.online.fillings import Filling, new_filling, opened_filling
+from falaj.storage.online.fillings import Filling, new_filling, opened_filling, prefix_of
 
 Values = tuple[int, tuple[float | str | None, ...]]
 """Event time in µs since 1970 (UTC), and the values in the order of the view's columns.
@@ -41,9 +41,7 @@ Numbers and booleans are floats, categories are strings, what is not known is No
 T = TypeVar("T")
 MAX_KEY_BYTES = 478  # LMDB's limit of 511, less the prefix
 _MAP_BYTES = 1 << 30  # address space, not disk; grows when it is full
-_PREFIX_HEX = 32
 _KEY = b"key\0"
-_FILLINGS = 256  # data keys that a reader remembers
 _encoder = msgspec.msgpack.Encoder()
 _decoder: msgspec.msgpack.Decoder[Values] = msgspec.msgpack.Decoder(Values)
 
@@ -76,7 +74,7 @@ class OnlineWriter:
         `meta.keys` is counted here. The same operation again changes nothing. Raises `Conflict` when what
         is there is newer, `Invalid` for a key that is empty, too long or there twice.
         """
-        prefix = _prefix(parse_digest(meta.digest))
+        prefix = prefix_of(parse_digest(meta.digest))
         plain = sorted((_checked(key), _encoder.encode(values)) for key, values in rows)
         for (left, _), (right, _) in pairwise(plain):
             if left == right:
@@ -86,7 +84,7 @@ class OnlineWriter:
                     code="duplicate_key",
                 )
         wrapped, filling = new_filling(meta.digest, keys_of(self._folder).online)
-        items = sorted(filling.seal(prefix, number, key, values) for number, (key, values) in enumerate(plain))
+        items = sorted(filling.seal(number, key, values) for number, (key, values) in enumerate(plain))
         meta = msgspec.structs.replace(meta, keys=len(items))
         while True:
             try:
@@ -99,8 +97,9 @@ class OnlineWriter:
     def drop(self, view_digest: str) -> bool:
         """Remove a view that no model reads any more; False when it was not there."""
         with self._env.begin(write=True) as tx:
-            _clear(tx, _prefix(parse_digest(view_digest)))
-            tx.delete(_KEY + _prefix(view_digest))
+            prefix = prefix_of(parse_digest(view_digest))
+            _clear(tx, prefix)
+            tx.delete(_KEY + prefix)
             return bool(tx.delete(_meta_key(view_digest)))
 
     def close(self) -> None:
@@ -139,8 +138,7 @@ class OnlineReader:
         self._map_bytes = map_bytes
         self._env: lmdb.Environment | None = None
         self._pid = 0
-        self._prefixes: dict[str, bytes] = {}
-        self._fillings: dict[bytes, Filling] = {}  # by their wrapped data keys
+        self._last: dict[str, tuple[bytes, Filling]] = {}  # by view: the filling seen last, with its wrapped data key
 
     def hold(self, keys: tuple[bytes, ...]) -> None:
         """Open values with these keys from now on, in this process."""
@@ -155,24 +153,35 @@ class OnlineReader:
 
     def get_each(self, wanted: Sequence[tuple[str, str]]) -> list[Values | None]:
         """The values for pairs of (view digest, key), all from one snapshot; None where there are none."""
-        prefixes = self._prefixes
-        fillings: dict[str, Filling | None] = {}
+        last = self._last
         answers: list[Values | None] = []
         with self._begin() as tx:
             for digest, key in wanted:
-                prefix = prefixes.get(digest) or self._remember(digest)
-                if digest not in fillings:
-                    fillings[digest] = self._filling(tx, digest, prefix)
-                filling, plain = fillings[digest], key.encode("utf-8", "surrogatepass")
-                if len(plain) > MAX_KEY_BYTES:  # LMDB refuses a name over its limit; such a key was never written
-                    answers.append(None)
-                    continue
-                name = prefix + plain if filling is None else filling.name(prefix, plain)
-                found = tx.get(name)
-                if found is not None and filling is not None:
-                    found = filling.open(name, found)
-                answers.append(None if found is None else _decoded(_decoder, found))
+                plain = key.encode("utf-8", "surrogatepass")
+                known = last.get(digest)
+                # A name is of one filling, so a value at the name that it has in the last one is a value of that filling,
+                # and the transaction sees no other: nothing else need be read. Each read may wait for another thread.
+                if known is not None and (found := tx.get(name := known[1].name(plain))) is not None:
+                    answers.append(_decoded(_decoder, known[1].open(name, found)))
+                else:
+                    answers.append(self._sought(tx, digest, plain, known))
         return answers
+
+    def _sought(
+        self, tx: lmdb.Transaction, digest: str, key: bytes, tried: tuple[bytes, Filling] | None
+    ) -> Values | None:
+        """The values of a key, whatever the view was filled with as the transaction sees it; `tried` has none."""
+        if len(key) > MAX_KEY_BYTES:  # LMDB refuses a name over its limit; such a key was never written
+            return None
+        prefix = prefix_of(parse_digest(digest))
+        filling = self._filling(tx, digest, prefix)
+        if tried is not None and filling is tried[1]:
+            return None
+        name = prefix + key if filling is None else filling.name(key)
+        found = tx.get(name)
+        if found is not None and filling is not None:
+            found = filling.open(name, found)
+        return None if found is None else _decoded(_decoder, found)
 
     def meta(self, view_digest: str) -> ViewMeta | None:
         """What a view was filled with; None when it never was.
@@ -200,11 +209,11 @@ class OnlineReader:
         found = tx.get(_KEY + prefix)
         if found is None:
             return None
-        wrapped = bytes(found)
-        filling = self._fillings.get(wrapped)
-        if filling is None:
-            filling = opened_filling(digest, wrapped, keys_of(self._folder).online)
-            self._fillings = {**dict(list(self._fillings.items())[-_FILLINGS:]), wrapped: filling}
+        wrapped, known = bytes(found), self._last.get(digest)
+        if known is not None and known[0] == wrapped:
+            return known[1]
+        filling = opened_filling(digest, wrapped, keys_of(self._folder).online)
+        self._last[digest] = wrapped, filling
         return filling
 
     def _begin(self) -> lmdb.Transaction:
@@ -226,10 +235,6 @@ class OnlineReader:
         self._pid = os.getpid()
         return _open(self._folder, map_bytes=self._map_bytes, readonly=True)
 
-    def _remember(self, digest: str) -> bytes:
-        prefix = self._prefixes[digest] = _prefix(parse_digest(digest))
-        return prefix
-
 
 def _open(folder: Path, *, map_bytes: int, readonly: bool) -> lmdb.Environment:
     try:
@@ -248,10 +253,6 @@ def _open(folder: Path, *, map_bytes: int, readonly: bool) -> lmdb.Environment:
             hint="it must be a local folder that this user may write; materialise again if it is damaged",
             code="online_store_unreadable",
         ) from e
-
-
-def _prefix(digest: str) -> bytes:
-    return digest.removeprefix("sha256:")[:_PREFIX_HEX].encode() + b"\0"
 
 
 def _meta_key(digest: str) -> bytes:

@@ -137,6 +137,15 @@ def test_a_member_given_twice_is_found_even_when_escapes_hide_colons(name: str, 
         read_request(f"{{{again},{body[1:]}".encode())
 
 
+@pytest.mark.parametrize("place", [0, 3])
+@pytest.mark.parametrize("name", ["name", "shape", "datatype", "data"])
+def test_a_tensor_s_member_given_twice_is_found(name: str, place: int) -> None:
+    plain = flight()
+    plain["inputs"][place] |= {"again": plain["inputs"][place][name]}
+    with pytest.raises(Invalid):
+        read_request(json.dumps(plain).replace('"again"', f'"{name}"').encode())
+
+
 @pytest.mark.parametrize("key", [1, True, "x" * 257])
 def test_a_routing_key_is_a_short_string(key: Any) -> None:
     with pytest.raises(Invalid):

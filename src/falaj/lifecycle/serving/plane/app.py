@@ -55,8 +55,8 @@ class Observer(Protocol):
         """Whether the housekeeping still runs."""
         ...
 
-    def check_caller(self, client: str, principal: Principal) -> None:
-        """Raise `Denied` unless the principal's token may come from this address."""
+    def check_caller(self, scope: Any, principal: Principal) -> None:
+        """Raise `Denied` unless the principal's token may come over this request's connection."""
         ...
 
 
@@ -302,7 +302,7 @@ class App:
             resource = parameters.get("model") or self.generations.trust.environment
             header = scope.headers.get("authorization") or ""
             caller = self.generations.state.permits.admit(header, access, resource, self._clock.now())
-            self.observer.check_caller(scope.client, caller)
+            self.observer.check_caller(scope, caller)
             principal = caller.name
         if route is None:
             allowed = ", ".join(sorted(methods))

@@ -25,7 +25,7 @@ class OnlineValues(Protocol):
         ...
 
 
-class Features(msgspec.Struct, frozen=True):
+class Features(msgspec.Struct, frozen=True, gc=False):
     """What was looked up: by feature one value a row (None where nothing could be used), by view one
     status and the event time of what was found (µs since 1970) a row, and how often each status occurred."""
 

@@ -59,7 +59,7 @@ _NOT_FINITE = ("its output ", " is not a finite number")
 _DAY = 86_400_000_000  # µs
 
 
-class Prediction(msgspec.Struct, frozen=True, omit_defaults=True):
+class Prediction(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """One answered request. Every list has one value a row.
 
     A record with `primary` was not an answer: a shadow's output, or a canary's failure beside the answer that the
@@ -119,6 +119,7 @@ class Journal:
         self._day_seconds = day_seconds
         self._encoder = msgspec.msgpack.Encoder()
         self._retired: list[int] = []
+        self._next = ""
         self._dirty = False
         self._began: float | None = None  # when the segment's first record came
         self._stop = threading.Event()
@@ -129,12 +130,12 @@ class Journal:
     @property
     def next_id(self) -> str:
         """The id of the record that is appended next."""
-        return f"{self._prefix}{self._offset:x}"
+        return self._next
 
     def append(self, record: Prediction) -> None:
         """Write a record whose id is `next_id`. Raises `Unavailable` when it cannot be written: then no
         answer may be given."""
-        if record.id != self.next_id:
+        if record.id != self._next:
             raise ValueError("a record carries the id of its place")
         buffer = framed(self._sealer.seal(self._encoder.encode(record), self._offset))
         try:
@@ -149,6 +150,7 @@ class Journal:
                 code="journal_unavailable",
             ) from e
         self._offset += written
+        self._next = f"{self._prefix}{self._offset:x}"
         self._dirty = True
         if self._began is None:
             self._began, self._day = time.monotonic(), record.at // _DAY
@@ -186,6 +188,7 @@ class Journal:
         self._sealer = sealer
         self._prefix = f"{name}_"
         self._offset = HEAD
+        self._next = f"{self._prefix}{HEAD:x}"
         self._began = None
         self._day = 0
         flush(self._folder)

@@ -58,6 +58,8 @@ _USUAL: dict[str, dict[str, object]] = {
 }
 """What most single rows send, by a feature's type: datatype → the value's type. These need few checks."""
 _ONE = [1]
+_MEMBERS = 4
+"""The members that every tensor has."""
 _AT_BYTE = re.compile(r"\(byte (\d+)\)")
 _NO_NUMBER = re.compile(rb"NaN|Infinity")  # Python writes them
 
@@ -67,7 +69,7 @@ Parameters = dict[Annotated[str, msgspec.Meta(max_length=_MAX_TEXT)], Scalar] | 
 msgspec from remembering names, which would hold on to the memory of a request that had a million of them."""
 
 
-class Tensor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Tensor(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     """A named input. `data` is flat, or nested once for the shape [rows, 1]; null is a value that is not known.
 
     Inner values are read as tuples: the collector of cycles soon forgets those, while it would walk through a million
@@ -81,14 +83,14 @@ class Tensor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     parameters: Parameters = UNSET
 
 
-class RequestedOutput(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class RequestedOutput(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     """An output that the caller asks for."""
 
     name: str
     parameters: Parameters = UNSET
 
 
-class InferRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class InferRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     """The body of an infer request. `parameters.routing_key` keeps a caller on one version during a rollout."""
 
     inputs: list[Tensor]
@@ -132,9 +134,12 @@ def read_request(body: bytes) -> InferRequest:
         gc.disable()  # while a great many objects are made, it would walk through them again and again
     try:
         request = _decoder.decode(body)
-        # Each member of an object has one colon. When the colons of the body are not those of what was
-        # understood, a member was given twice, or strings have escapes: then look closely.
-        if b"\\" in body or body.count(b":") != _encoder.encode(request).count(b":"):
+        # Each member of an object has one colon. When there are no more of them than the members that must be there,
+        # or than in what was understood, none was given twice; strings with escapes are looked at closely.
+        colons = body.count(b":")
+        if b"\\" in body or (
+            colons != 1 + _MEMBERS * len(request.inputs) and colons != _encoder.encode(request).count(b":")
+        ):
             json.loads(body, object_pairs_hook=_once)
     except (msgspec.DecodeError, UnicodeError, RecursionError, ValueError) as e:
         raise _unreadable(body, e) from e
@@ -157,17 +162,16 @@ def read_columns(
     columns: dict[str, list[Any]] = {}
     rows = -1
     for tensor in inputs:
-        name = tensor.name
+        name, data = tensor.name, tensor.data
         want = wanted.get(name)
         if want is None or want.source == "view":
             raise _unknown(name, want, wanted)
-        data = tensor.data
         if (
             len(data) != 1
+            or want.usual.get(tensor.datatype) is not type(value := data[0])
             or tensor.shape != _ONE
-            or want.usual.get(tensor.datatype) is not type(data[0])
             or tensor.parameters is not UNSET
-            or not _is_small(data[0])
+            or not (-_FLOAT32 <= value <= _FLOAT32 if type(value) is float else _is_small(value))
         ):
             data = _values(tensor, want)
         if rows < 0:
@@ -195,10 +199,8 @@ def read_columns(
 
 
 def _is_small(value: Any) -> bool:
-    """Whether a single value of its usual type is certainly within its range."""
+    """Whether a single value of its usual type, no float, is certainly within its range."""
     kind = type(value)
-    if kind is float:
-        return bool(-_FLOAT32 <= value <= _FLOAT32)
     if kind is str:
         return len(value) <= _MAX_TEXT
     return kind is bool or bool(-(1 << 63) <= value < 1 << 63)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,23 +27,27 @@ class RowEncoder:
             (i.name, i.type == "float", {c: float(n) for n, c in enumerate(i.categories)}, i.type, i.null == "refuse")
             for i in encoder.inputs
         ]
+        self._pack = struct.Struct(f"={len(self._inputs)}f").pack
 
     def encode(self, columns: Mapping[str, list[Any]]) -> Matrix:
         """A matrix of shape [1, inputs]. Raises like `Encoder.encode`."""
         row: list[float] = []
         for name, number, table, kind, refuse_null in self._inputs:
             value = columns[name][0]
+            if number and type(value) is float and -_FLOAT32 <= value <= _FLOAT32:
+                row.append(value)
+                continue
             read: float | None
             if value is None:
                 read = None if refuse_null else math.nan
             elif number:
-                read = value if type(value) is float and -_FLOAT32 <= value <= _FLOAT32 else None
+                read = None
             else:
                 read = table.get(value) if kind == "category" and type(value) is str else _whole(value, kind)
             if read is None:
                 return self._encoder.encode(columns)
             row.append(read)
-        return np.array([row], dtype=np.float32)
+        return np.frombuffer(self._pack(*row), np.float32).reshape(1, -1)
 
 
 def _whole(value: Any, kind: str) -> float | None:

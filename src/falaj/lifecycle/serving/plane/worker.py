@@ -125,10 +125,10 @@ class Worker:
             killed=tuple(sorted(state.killed)),
         )
 
-    def check_caller(self, client: str, principal: Principal) -> None:
+    def check_caller(self, scope: Any, principal: Principal) -> None:
         """Raise `Denied` for a token that came over another certificate than its principal's."""
         if self._peers is not None:
-            self._peers.check(client, principal)
+            self._peers.check(scope.client, principal)
 
     def alive(self) -> bool:
         """Whether both threads of the housekeeping still run."""
