@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import gc
 import os
 import socket
 import sys
@@ -60,6 +61,8 @@ def main() -> None:
             logger(__name__).error("home_not_opened", exc_info=e)
         say(told.as_dict())
         sys.exit(told.exit_code)
+    finally:
+        gc.freeze()  # ending, the interpreter would look through all that it loaded, for nothing
 
 
 def run(settings: Settings, *, private: bool) -> None:

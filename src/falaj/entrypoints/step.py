@@ -7,6 +7,7 @@ workspace. When standard input closes, the parent is gone and this process ends 
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import os
 import queue
@@ -68,6 +69,7 @@ def main() -> None:
             keychain.take(task.secrets[KEYCHAIN])
         _do(task, reporter)
         if task.fresh:
+            gc.freeze()  # ending, the interpreter would look through all that it loaded, for nothing
             return
 
 

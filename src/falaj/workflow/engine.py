@@ -84,6 +84,8 @@ class DbosWorkflows:
             "executor_id": "embedded",  # one process owns the home, so one name is enough
             "serializer": _Sealing(database),
             "log_level": "WARNING",
+            # How long closing waits for its listener, which sleeps in between; it looks at nothing while no flow listens.
+            "notification_listener_polling_interval_sec": 0.05,
         }
         DBOS(config=config)
 
