@@ -19,7 +19,7 @@ demo: install  ## the whole loop on real flight data, then the console
 	@$(BIN)/falaj demo
 
 test: install  ## every test, on as many cores as there are up to 4; ARGS="-k name" for some
-	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: install  ## format, lint, types, the direction of imports, the budgets
 	@$(BIN)/ruff format --check --output-format concise .

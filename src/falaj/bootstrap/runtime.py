@@ -14,7 +14,9 @@ from falaj.storage.blobs.local import LocalBlobs
 
 def runtime_list() -> bytes:
     """The installed distributions as sorted [name, version] pairs, in canonical JSON."""
-    told = (d.metadata for d in metadata.distributions())  # once for each: a distribution reads its file at every question
+    told = (
+        d.metadata for d in metadata.distributions()
+    )  # once for each: a distribution reads its file at every question
     return canonical_json(sorted({(m["Name"].lower(), m["Version"]) for m in told if "Name" in m}))
 
 

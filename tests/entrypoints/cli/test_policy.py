@@ -42,6 +42,7 @@ def test_a_table_is_asked_without_a_home(shell: Shell, tmp_path: Path) -> None:
 def test_a_policy_is_planned_applied_and_asked(shell: Shell, tmp_path: Path) -> None:
     (tmp_path / "cases.csv").write_text(CASES)
     assert shell("policy", "test", "cases.csv").code == 1
+    shell.done("up")  # each command opened the home for itself otherwise
     text = shell.done("policy", "show")["text"]
     (tmp_path / "p.cedar").write_text(text + MORE)
     planned = shell.done("policy", "plan", "p.cedar")
@@ -69,6 +70,7 @@ def test_a_policy_is_planned_applied_and_asked(shell: Shell, tmp_path: Path) -> 
 
 
 def test_what_was_changed_and_who_may_act_is_listed_shown_and_taken_back(shell: Shell, tmp_path: Path) -> None:
+    shell.done("up")
     first = shell.done("policy", "show")["text"]
     (tmp_path / "p.cedar").write_text(first + MORE)
     shell.done("policy", "apply", "p.cedar", "--reason", "they asked")

@@ -25,6 +25,12 @@ def shown(home: House, model: str) -> dict[str, tuple[str, int | None, str]]:
     return {v.reference: (v.state, v.weight, r.stage) for r in reaches for v in r.versions}
 
 
+def overview(home: House, model: str) -> tuple[str, str, str]:
+    """What the overview says of a model: its health, what serves, what answers instead."""
+    (told,) = [m for m in HomeReader(home.plane).overview(home.owner).models if m.model == model]
+    return told.health, told.alias, told.instead
+
+
 @pytest.mark.parametrize(
     ("fallback", "first"),
     [({"kind": "refuse"}, ("retired", None, "registry")), ({"kind": "previous"}, ("in its place", 100, "serving"))],
@@ -38,8 +44,11 @@ def test_the_channel_says_what_answers(home: House, fallback: dict[str, Any], fi
     one, two = (v.number for v in home.plane.registry.versions(model))
     well = {str(one): ("retired", None, "registry"), str(two): ("serving", 100, "serving")}
     assert shown(home, model) == well
+    assert overview(home, model)[1:] == (f"{model}@{two}", "")
     home.plane.oversight.overseeing.kill(home.risk, model, "it answers nonsense")
     assert shown(home, model) == {str(one): first, str(two): ("killed", 0, "serving")}
+    health, serves, instead = overview(home, model)
+    assert (health, serves) == ("down", "") and instead
     home.plane.oversight.overseeing.revive(home.risk, model, "mended")
     home.plane.oversight.overseeing.revive(home.owner, model, "seen")
     assert shown(home, model) == well

@@ -205,6 +205,14 @@ def test_the_overview_tells_how_things_are(console: Any) -> None:
     assert 'title="sha256:' in text and "95 min ago" in text
 
 
+def test_the_overview_tells_what_answers_for_a_killed_model(console: Any) -> None:
+    page = console.home.shown
+    killed = msgspec.structs.replace(page.models[0], alias="", digest="", health="down", instead="no <answer>")
+    console.home.shown = msgspec.structs.replace(page, models=(killed, *page.models[1:]))
+    text = get(console, "/").text
+    assert "In its place:" in text and "no &lt;answer&gt;" in text and "Nothing serves yet" not in text
+
+
 def test_evidence_shows_each_gate_with_reason_and_limit(console: Any) -> None:
     text = get(console, "/models/flight-delay/2/evidence").text
     for fact in ("0.5312 misses &gt;= 0.6", "the load generator could not reach the plane", "too few rows to judge"):

@@ -310,8 +310,8 @@ class HomeReader:
             model=name,
             health=state,
             health_reason=reason,
-            alias=serving.alias if serving else "",
-            digest=stable,
+            alias=serving.alias if serving and killed is None else "",
+            digest=stable if killed is None else "",
             state=versions[0].state if versions else "",
             task=about.task if about else "",
             requests=seen.requests,
@@ -321,6 +321,7 @@ class HomeReader:
             change=change,
             changed_at=at,
             incidents=len(incidents),
+            instead=killed.fallback.words if killed else "",
         )
 
     @staticmethod

@@ -36,7 +36,7 @@ class Served(msgspec.Struct, frozen=True):
     `alias` and `digest` name the serving version and are empty while nothing serves. `state` is the
     state of its newest version. `requests` and `errors` count since the plane started; the
     percentiles are milliseconds, None when not known. `change` says in words what happened last.
-    `incidents` counts those that are open.
+    `incidents` counts those that are open. Of a killed model nothing serves: `instead` says what answers.
     """
 
     model: str
@@ -53,6 +53,7 @@ class Served(msgspec.Struct, frozen=True):
     change: str = ""
     changed_at: str = ""
     incidents: int = 0
+    instead: str = ""
 
 
 class Plane(msgspec.Struct, frozen=True):

@@ -53,6 +53,7 @@ ENGLISH = MappingProxyType(
         "overview.incidents.one": "{n} open incident",
         "overview.incidents.other": "{n} open incidents",
         "overview.serving": "Serving",
+        "overview.instead": "In its place:",
         "overview.newest": "newest version",
         "overview.notserving": "Nothing serves yet",
         "overview.requests": "Requests",
