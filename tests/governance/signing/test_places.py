@@ -208,6 +208,18 @@ def test_a_service_that_is_away_is_told(vault: type[Transit], monkeypatch: pytes
     assert gone.value.code == "signer_unavailable"
 
 
+@pytest.mark.parametrize("address", ["http://vault.example:8200", "", "vault.example"])
+def test_no_token_of_vault_goes_in_clear(vault: type[Transit], monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    vault.keys["m"] = [Ed25519PrivateKey.generate()]
+    key = elsewhere.parse(elsewhere.find("hashivault:m").encoded())
+    assert key is not None
+    monkeypatch.setenv("VAULT_ADDR", address)
+    for ask in (lambda: key.sign(b"x"), lambda: elsewhere.find("hashivault:m")):
+        with pytest.raises(Unavailable, match=r"over TLS only|VAULT_ADDR is not set") as refused:
+            ask()
+        assert refused.value.code == "signer_unavailable"
+
+
 def test_vault_is_pinned_to_a_version(vault: type[Transit]) -> None:
     vault.keys["m"] = [Ed25519PrivateKey.generate()]
     first = elsewhere.find("hashivault:m")

@@ -17,6 +17,7 @@ from securesystemslib.exceptions import UnsupportedLibraryError
 from securesystemslib.signer import AWSSigner, AzureSigner, GCPSigner, Signer, SSlibKey, VaultSigner
 
 from falaj.governance.signing.dsse import PublicKey, load_public_key
+from falaj.governance.signing.vault import vault_address
 from falaj.kernel.errors import Invalid, Unavailable
 
 _P256 = "ecdsa-sha2-nistp256"
@@ -25,6 +26,7 @@ _SIGNERS: dict[str, type[Signer]] = {
     "awskms": AWSSigner, "gcpkms": GCPSigner, "azurekms": AzureSigner, "hashivault": VaultSigner,
 }  # fmt: skip
 SCHEMES = tuple(_EXTRAS)
+_AWAY = "signer_unavailable"
 T = TypeVar("T")
 
 
@@ -80,6 +82,8 @@ class Service:
         return VaultSigner.import_(self._name.partition("/")[0])
 
     def _asked(self, ask: Callable[[], T]) -> T:
+        if self._scheme == "hashivault":
+            vault_address(_AWAY)
         try:
             return ask()
         except UnsupportedLibraryError as e:
@@ -92,7 +96,7 @@ class Service:
             raise Unavailable(
                 f"{self._place} does not sign: {type(e).__name__}: {str(e)[:200]}",
                 hint="see to the service, the key and this process's credentials; nothing was signed, and it can be tried again",
-                code="signer_unavailable",
+                code=_AWAY,
             ) from e
 
 

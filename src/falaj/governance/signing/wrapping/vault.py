@@ -8,15 +8,13 @@ A place is pinned to a version of the key: `hashivault:NAME/VERSION`. Rotating t
 from __future__ import annotations
 
 import base64
-import os
 import re
 from collections.abc import Callable
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
+from falaj.governance.signing.vault import vault_address
 from falaj.governance.signing.wrapping.wrapper import KEK_AWAY
 from falaj.kernel.errors import FalajError, Invalid, Unavailable
-from falaj.kernel.settings import LOOPBACK
 
 try:
     import hvac
@@ -104,7 +102,9 @@ class Vault:
                 code="signer_library_missing",
             )
         try:
-            self._client = self._client or hvac.Client(url=_address(), timeout=_SECONDS, allow_redirects=False)
+            self._client = self._client or hvac.Client(
+                url=vault_address(KEK_AWAY), timeout=_SECONDS, allow_redirects=False
+            )
             return ask(self._client.secrets.transit)
         except FalajError:
             raise
@@ -124,19 +124,6 @@ def _opened(transit: Any, name: str, wrapped: str, bound: str) -> bytes | None:
             return None
         raise
     return base64.b64decode(told["data"]["plaintext"], validate=True)
-
-
-def _address() -> str:
-    """Vault's. Raises `Unavailable` for one that would carry keys in clear."""
-    address = os.environ.get("VAULT_ADDR", "")
-    parts = urlsplit(address)
-    if parts.scheme != "https" and parts.hostname not in LOOPBACK:
-        raise Unavailable(
-            "the keys of the stores go to Vault over TLS only, beyond loopback" if address else "VAULT_ADDR is not set",
-            hint="set VAULT_ADDR to Vault's address, https://…, and VAULT_CACERT where its authority is your own",
-            code=KEK_AWAY,
-        )
-    return address
 
 
 def _text(data: bytes) -> str:
