@@ -304,7 +304,7 @@ def controls(markers: Markers, folder: Path) -> list[str]:
     for name, module, attribute, off in (
         ("the lake", delta, "seal", lambda plain, *_: plain),
         ("the journal", ciphers.Sealer, "seal", lambda _self, plain, _offset: plain),
-        ("the online store", fillings.Filling, "seal", lambda _s, prefix, _n, key, value: (prefix + key, value)),
+        ("the online store", fillings.Filling, "seal", lambda _s, _n, key, value: (key, value)),
     ):
         place = folder / name.rpartition(" ")[2]
         place.mkdir()
