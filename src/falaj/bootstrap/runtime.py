@@ -14,9 +14,8 @@ from falaj.storage.blobs.local import LocalBlobs
 
 def runtime_list() -> bytes:
     """The installed distributions as sorted [name, version] pairs, in canonical JSON."""
-    told = (
-        d.metadata for d in metadata.distributions()
-    )  # once for each: a distribution reads its file at every question
+    # Asked once for each, because a distribution reads its file for every answer.
+    told = (d.metadata for d in metadata.distributions())
     return canonical_json(sorted({(m["Name"].lower(), m["Version"]) for m in told if "Name" in m}))
 
 
