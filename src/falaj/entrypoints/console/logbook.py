@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterable
 from time import perf_counter
+from types import MappingProxyType
 
 import msgspec
 
@@ -119,7 +120,7 @@ class LogBook:
         if not found:
             return "", ""
         newest = max(found, key=lambda f: f.index).entry
-        return _in_words(newest.action, newest.resource_id, newest.detail), newest.at
+        return in_words(newest.action, newest.resource_id, newest.detail), newest.at
 
     def moves(self, model: str, rollout: str) -> list[Move]:
         """What the log has about a rollout's steps, oldest first. It tells no more than the rollout's page is to show."""
@@ -187,26 +188,57 @@ def _checks(name: str, whole: str, report: Report) -> list[Check]:
     return [Check(name, False, problem) for problem in report.problems or ("there is no checkpoint to check it by",)]
 
 
-def _in_words(action: str, subject: str, detail: dict[str, object]) -> str:
-    """An entry's change, short. An action without words of its own is named as it is."""
-    by = detail.get("on_behalf_of", "")
-    known = {
-        "changes.approve": f"{subject} was approved",
-        "changes.reject": f"{subject} was rejected",
-        "evidence.record": f"{subject} was measured",
-        "registry.admit": f"{subject} was admitted to {detail.get('environment', '')}",
-        "registry.admit_approved": f"{subject} was admitted to {detail.get('environment', '')}",
-        "registry.move": f"{subject} is {detail.get('to', '')}",
-        "registry.promote": f"{subject} was carried on to {detail.get('environment', '')}",
-        "registry.rehearse": f"{subject} was rehearsed in {detail.get('environment', '')}",
-        "registry.package": f"{subject} was packaged",
-        "registry.register": f"{detail.get('version', subject)} was registered",
-        "monitoring.push_labels": f"{detail.get('accepted', 0)} labels of {subject} came",
-        "rollout.set_plan": f"the traffic of {subject} was moved",
-        "rollout.start": f"the rollout of a challenger of {subject} started",
-        "rollout.steer": f"the rollout of {subject} was told: {detail.get('order', 'back')}",
-        "rollout.step": f"the rollout of {subject} is at {detail.get('stage', '')} {detail.get('weight', 0)} %",
-        "training.finish": f"training run {detail.get('run', '')} ended",
-        "training.start": f"training run {detail.get('run', '')} started",
+class _Told(dict[str, object]):
+    """What words may name; what an entry does not say is left out."""
+
+    def __missing__(self, key: str) -> str:
+        return ""
+
+
+IN_WORDS = MappingProxyType(
+    {
+        "changes.approve": "{subject} was approved",
+        "changes.approve_own": "{subject} was approved by its author alone",
+        "changes.kill": "{subject} was killed",
+        "changes.propose_revival": "somebody proposed to revive {subject}",
+        "changes.reject": "{subject} was rejected",
+        "changes.retire": "it was said whether {subject} is retired",
+        "changes.revive": "{subject} was revived",
+        "changes.revoke_approval": "an approval of {subject} was taken back",
+        "changes.set_inventory": "what the inventory says of {subject} changed",
+        "changes.validate": "a validation of {subject} was written down",
+        "changes.withdraw_approval": "an approval of {subject} was taken back",
+        "evidence.export": "the evidence of {subject} was handed out",
+        "evidence.record": "{subject} was measured",
+        "loop.build": "a build of {subject} started",
+        "monitoring.backtest": "{subject} was tried on recorded traffic",
+        "monitoring.push_labels": "{accepted} labels of {subject} came",
+        "registry.admit": "{subject} was admitted to {environment}",
+        "registry.admit_approved": "{subject} was admitted to {environment}",
+        "registry.move": "{subject} is {to}",
+        "registry.package": "{subject} was packaged",
+        "registry.promote": "{subject} was carried on to {environment}",
+        "registry.propose_waiver": "somebody proposed to waive what {subject} is missing",
+        "registry.register": "{version} was registered",
+        "registry.rehearse": "{subject} was rehearsed in {environment}",
+        "registry.revoke_waiver": "a waiver of {subject} was revoked",
+        "registry.sign_waiver": "a waiver of {subject} was signed",
+        "rollout.set_plan": "the traffic of {subject} was moved",
+        "rollout.start": "the rollout of a challenger of {subject} started",
+        "rollout.steer": "the rollout of {subject} was told: {order}",
+        "rollout.step": "the rollout of {subject} is at {stage} {weight} %",
+        "serving.load": "a data plane loaded {subject}",
+        "serving.score": "{subject} scored a table",
+        "training.finish": "training run {run} ended",
+        "training.finish_import": "an import of {subject} ended",
+        "training.import": "an import of {subject} began",
+        "training.start": "training run {run} started",
     }
-    return known.get(action, f"{action} {subject}") + (f", asked by {by}" if by else "")
+)
+
+
+def in_words(action: str, subject: str, detail: dict[str, object]) -> str:
+    """An entry's change, short. An action without words of its own is named as it is."""
+    told = _Told({"version": subject, "order": "back", "accepted": 0, "weight": 0, **detail, "subject": subject})
+    by = detail.get("on_behalf_of", "")
+    return IN_WORDS.get(action, f"{action} {{subject}}").format_map(told) + (f", asked by {by}" if by else "")
