@@ -12,84 +12,30 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from falaj.bootstrap.control_plane import actions
 from falaj.governance.audit import merkle, note, rotation, tiles
-from falaj.governance.audit.export import pack, place, unpack
+from falaj.governance.audit.export import place
 from falaj.governance.audit.proof import check_proof, encode_path, parse_proof
-from falaj.governance.audit.publisher import Publisher
 from falaj.governance.audit.quorum import parse_policy
-from falaj.governance.audit.rotating import LogKeyService, Replaced, settle
 from falaj.governance.audit.rotation import Rotation, follow, parse, state, stored
-from falaj.governance.audit.service import AuditService
 from falaj.governance.audit.sharded import prove_extends
-from falaj.governance.audit.store import SqlAuditStore
 from falaj.governance.audit.verify import check_extends, demanding_quorum, verify_folder
 from falaj.governance.audit.witness import Witness, create
 from falaj.governance.audit.witnessing import Answer, Witnesses
-from falaj.governance.door import Door
-from falaj.governance.policy.service import PolicyInForce
-from falaj.governance.signing.keys import KeyRing
-from falaj.kernel.errors import Conflict, Denied, FalajError, Integrity, Invalid, NotFound, Unavailable
-from falaj.storage.sql.schema import metadata
-from falaj.storage.sql.sqlite import SqliteDatabase
-from tests.governance.support import ADMIN, ENGINEER, StillClock
-
-ORIGIN = "falaj.example/log"
-
-
-class Home:
-    """Keys, database, log and door of a home; `restart` is a new process."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.audit_folder = folder / "audit"
-        self.clock = StillClock()
-        self.store = SqlAuditStore()
-        self.witnesses: Witnesses | None = None
-        self.database = SqliteDatabase(folder / "falaj.db", durable=False)
-        self.database.change(metadata.create_all)
-        self.restart()
-
-    def restart(self, **places: str) -> None:
-        self.ring = KeyRing(self.folder / "keys", places)
-        settle(self.ring, self.audit_folder, self.database, self.store)
-        self.publisher = Publisher(
-            self.database, self.store, self.audit_folder, self.ring.log, ORIGIN, self.clock, self.witnesses
-        )
-        self.audit = AuditService(self.database, self.store, self.publisher)
-        self.door = Door(self.database, PolicyInForce(actions()), self.audit, self.clock)
-        self.keys = LogKeyService(self.ring, self.publisher, self.database, self.store, self.door)
-
-    def busy(self, times: int = 3) -> bytes:
-        """Some entries under a checkpoint, which is returned."""
-        for _ in range(times):
-            with pytest.raises(Denied):
-                self.keys.rotate(ENGINEER, "may not")
-        self.publisher.publish()
-        return self.publisher.checkpoint
-
-    def rotate(self) -> Replaced:
-        return self.keys.rotate(ADMIN, "a new year")
-
-    def exported(self, to: Path) -> Path:
-        """The log as it is handed out."""
-        packed = to.with_suffix(".tar")
-        packed.write_bytes(b"".join(pack(self.audit.snapshot())))
-        unpack(packed, to)
-        return to
+from falaj.kernel.errors import Conflict, FalajError, Integrity, Invalid, NotFound, Unavailable
+from tests.governance.audit.loghome import ORIGIN, LogHome
+from tests.governance.support import ADMIN
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Iterator[Home]:
-    (tmp_path / "home").mkdir()
-    made = Home(tmp_path / "home")
+def home(tmp_path: Path) -> Iterator[LogHome]:
+    made = LogHome(tmp_path / "home")
     made.busy()
     yield made
     made.database.close()
 
 
 def test_a_disk_that_fills_up_in_mid_rotation_lets_the_old_key_sign_nothing_more(
-    home: Home, monkeypatch: pytest.MonkeyPatch
+    home: LogHome, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The rotation is committed by then: what the old key signed now would stand beyond its own end."""
     write, old = tiles.write_files, home.publisher.vkey
@@ -103,20 +49,20 @@ def test_a_disk_that_fills_up_in_mid_rotation_lets_the_old_key_sign_nothing_more
     with pytest.raises(Unavailable, match="went no further"):
         home.rotate()
     monkeypatch.undo()
-    lying = (home.audit_folder / "checkpoint").read_bytes()
+    lying = (home.log / "checkpoint").read_bytes()
     for _ in range(2):
         with pytest.raises(Unavailable, match="went no further") as refused:
             home.busy(1)
         assert "restart" in refused.value.hint
-    assert (home.audit_folder / "checkpoint").read_bytes() == lying
+    assert (home.log / "checkpoint").read_bytes() == lying
     home.restart()
     home.busy(1)
-    report = verify_folder(home.audit_folder, old)
+    report = verify_folder(home.log, old)
     assert report.ok and report.rotations == 1, report.problems
     assert home.publisher.vkey != old and home.audit.verify().ok
 
 
-def test_every_key_that_the_log_had_leads_to_the_newest(home: Home, tmp_path: Path) -> None:
+def test_every_key_that_the_log_had_leads_to_the_newest(home: LogHome, tmp_path: Path) -> None:
     vkeys, kept = [home.publisher.vkey], [home.publisher.checkpoint]
     for _ in range(2):
         told = home.rotate()
@@ -137,7 +83,7 @@ def test_every_key_that_the_log_had_leads_to_the_newest(home: Home, tmp_path: Pa
     assert not verify_folder(folder, stranger, exported=True).ok
 
 
-def test_only_who_may_and_says_why_and_the_log_says_so(home: Home) -> None:
+def test_only_who_may_and_says_why_and_the_log_says_so(home: LogHome) -> None:
     with pytest.raises(Invalid):
         home.keys.rotate(ADMIN, " ")
     with pytest.raises(Invalid):
@@ -147,13 +93,13 @@ def test_only_who_may_and_says_why_and_the_log_says_so(home: Home) -> None:
     now, before = home.keys.records()
     assert (now.fingerprint, before.fingerprint) == (told.new, told.old) == (told.new, old.fingerprint)
     assert (before.until, before.why, before.reason, before.pem) == (told.until, "rotated", "a new year", old.pem)
-    assert (home.audit_folder / told.statement).read_bytes() == stored(home.audit_folder)[0]
+    assert (home.log / told.statement).read_bytes() == stored(home.log)[0]
     home.restart()
     assert home.publisher.vkey == told.vkey and home.audit.verify().ok
     assert not (home.ring.folder / ".log.next").exists()
 
 
-def test_proofs_and_checkpoints_from_before_and_after_hold_by_either_key(home: Home) -> None:
+def test_proofs_and_checkpoints_from_before_and_after_hold_by_either_key(home: LogHome) -> None:
     old, kept = home.publisher.vkey, home.publisher.checkpoint
     before = parse_proof(home.audit.prove(0))
     new = home.rotate().vkey
@@ -171,7 +117,7 @@ def test_proofs_and_checkpoints_from_before_and_after_hold_by_either_key(home: H
     assert check_extends(kept, found.checkpoint.encode(), old, hashes, told)[1].size == found.new
 
 
-def test_an_earlier_export_is_brought_up_to_date_by_the_key_that_it_has(home: Home, tmp_path: Path) -> None:
+def test_an_earlier_export_is_brought_up_to_date_by_the_key_that_it_has(home: LogHome, tmp_path: Path) -> None:
     place(home.exported(tmp_path / "new1"), tmp_path / "copy", None)
     home.rotate()
     home.busy()
@@ -184,7 +130,7 @@ def test_an_earlier_export_is_brought_up_to_date_by_the_key_that_it_has(home: Ho
     assert verify_folder(tmp_path / "copy", home.publisher.vkey, exported=True).ok  # what was there stays
 
 
-def test_the_old_key_signs_nothing_beyond_its_end(home: Home, tmp_path: Path) -> None:
+def test_the_old_key_signs_nothing_beyond_its_end(home: LogHome, tmp_path: Path) -> None:
     old, vkey = home.ring.log, home.publisher.vkey
     home.rotate()
     home.busy()
@@ -201,7 +147,7 @@ def test_the_old_key_signs_nothing_beyond_its_end(home: Home, tmp_path: Path) ->
     assert refused.value.code == "audit_key_replaced"
 
 
-def test_every_flipped_byte_of_a_statement_is_found_and_named(home: Home, tmp_path: Path) -> None:
+def test_every_flipped_byte_of_a_statement_is_found_and_named(home: LogHome, tmp_path: Path) -> None:
     vkey = home.publisher.vkey
     home.rotate()
     home.busy()
@@ -224,7 +170,7 @@ def test_every_flipped_byte_of_a_statement_is_found_and_named(home: Home, tmp_pa
     assert "rotation/3" in "".join(verify_folder(folder, vkey, exported=True).problems)
 
 
-def test_a_statement_that_the_log_does_not_hold_leads_nowhere(home: Home, tmp_path: Path) -> None:
+def test_a_statement_that_the_log_does_not_hold_leads_nowhere(home: LogHome, tmp_path: Path) -> None:
     """Who has the old key can write another one. It is no entry of this log."""
     vkey, thief = home.publisher.vkey, Ed25519PrivateKey.generate()
     last = note.unsigned(home.publisher.checkpoint)
@@ -240,7 +186,7 @@ def test_a_statement_that_the_log_does_not_hold_leads_nowhere(home: Home, tmp_pa
     assert any("no entry" in p for p in verify_folder(folder, vkey, exported=True).problems)
 
 
-def test_a_rotation_without_its_statement_is_missed(home: Home, tmp_path: Path) -> None:
+def test_a_rotation_without_its_statement_is_missed(home: LogHome, tmp_path: Path) -> None:
     new = home.rotate().vkey
     folder = home.exported(tmp_path / "copy")
     shutil.rmtree(folder / "rotation")
@@ -271,7 +217,7 @@ def test_what_is_no_statement_is_refused(wrong: str) -> None:
         note.open_checkpoint(good, old)
 
 
-def test_statements_that_do_not_follow_each_other_are_refused(home: Home) -> None:
+def test_statements_that_do_not_follow_each_other_are_refused(home: LogHome) -> None:
     vkeys = [home.publisher.vkey, *(home.rotate().vkey for _ in range(3))]
     one, two, three = home.publisher.statements
     trusted = note.parse_vkey(vkeys[0])
@@ -281,7 +227,7 @@ def test_statements_that_do_not_follow_each_other_are_refused(home: Home) -> Non
             follow(trusted, wrong)
 
 
-def test_the_logs_key_moves_to_where_the_settings_say(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_logs_key_moves_to_where_the_settings_say(home: LogHome, monkeypatch: pytest.MonkeyPatch) -> None:
     pem = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     monkeypatch.setenv("LOG_KEY", pem.decode())
     old = home.publisher.vkey
@@ -296,7 +242,7 @@ def test_the_logs_key_moves_to_where_the_settings_say(home: Home, monkeypatch: p
         home.busy()
     monkeypatch.setenv("LOG_KEY", pem.decode())
     home.busy(1)
-    assert home.audit.verify().ok and verify_folder(home.audit_folder, old).ok
+    assert home.audit.verify().ok and verify_folder(home.log, old).ok
 
 
 # crashes
@@ -307,7 +253,7 @@ class Crash(BaseException):
 
 
 @pytest.mark.parametrize("where", ["prepare", "committed", "statement", "vkey", "taken over", "published"])
-def test_a_crash_leaves_one_key_or_the_other(home: Home, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_crash_leaves_one_key_or_the_other(home: LogHome, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
     old, size = home.publisher.vkey, home.audit.size()
 
     def crash(*_: Any, **__: Any) -> Any:
@@ -347,9 +293,9 @@ def test_a_crash_leaves_one_key_or_the_other(home: Home, where: str, monkeypatch
     rotated = where != "prepare"
     assert (home.publisher.vkey != old) is rotated and len(home.publisher.statements) == rotated + written
     assert home.audit.size() == size + rotated
-    assert home.audit.verify().ok and verify_folder(home.audit_folder, old).ok, verify_folder(home.audit_folder, old)
+    assert home.audit.verify().ok and verify_folder(home.log, old).ok, verify_folder(home.log, old)
     assert home.rotate().vkey != old  # and it goes on from there
-    assert verify_folder(home.audit_folder, old).rotations == rotated + 1 and home.audit.verify().ok
+    assert verify_folder(home.log, old).rotations == rotated + 1 and home.audit.verify().ok
 
 
 # witnesses
@@ -358,7 +304,7 @@ def test_a_crash_leaves_one_key_or_the_other(home: Home, where: str, monkeypatch
 class Watched:
     """A home with one witness that must cosign."""
 
-    def __init__(self, home: Home, folder: Path) -> None:
+    def __init__(self, home: LogHome, folder: Path) -> None:
         self.home = home
         vkey = create(folder, "w.example")
         self.witness = Witness(folder, home.clock)
@@ -377,13 +323,13 @@ class Watched:
         return Answer(reply.status, reply.kind.partition(";")[0], reply.body)
 
 
-def test_a_witness_follows_when_its_operator_says_so(home: Home, tmp_path: Path) -> None:
+def test_a_witness_follows_when_its_operator_says_so(home: LogHome, tmp_path: Path) -> None:
     watched, old = Watched(home, tmp_path / "w"), home.publisher.vkey
     told = home.rotate()
     assert home.publisher.quorum is False
     standing = home.audit.standing().witnesses[0]
     assert standing.state == "stranger" and "rotation" in standing.why
-    statement = (home.audit_folder / told.statement).read_bytes()
+    statement = (home.log / told.statement).read_bytes()
     with pytest.raises(Conflict) as refused:
         watched.witness.trust(told.vkey)
     assert "follow" in refused.value.hint
@@ -392,15 +338,15 @@ def test_a_witness_follows_when_its_operator_says_so(home: Home, tmp_path: Path)
     home.publisher.cosigners = watched.ask()
     home.busy()
     assert home.publisher.witnessed()
-    report = demanding_quorum(verify_folder(home.audit_folder, old, watched.policy), watched.policy)
+    report = demanding_quorum(verify_folder(home.log, old, watched.policy), watched.policy)
     assert report.ok and report.quorum, report.problems
     for _ in range(2):
-        watched.witness.follow((home.audit_folder / home.rotate().statement).read_bytes())
+        watched.witness.follow((home.log / home.rotate().statement).read_bytes())
     home.publisher.cosigners = watched.ask()
     assert home.publisher.witnessed() and watched.witness.logs()[0].size == home.publisher.signed_size
 
 
-def test_a_witness_follows_no_statement_that_does_not_fit(home: Home, tmp_path: Path) -> None:
+def test_a_witness_follows_no_statement_that_does_not_fit(home: LogHome, tmp_path: Path) -> None:
     watched, old = Watched(home, tmp_path / "w"), home.ring.log
     seen, thief = note.unsigned(home.publisher.checkpoint), Ed25519PrivateKey.generate()
     names = [note.verifier_of(ORIGIN, k.public_key()) for k in (old, thief)]
@@ -426,9 +372,9 @@ def test_a_witness_follows_no_statement_that_does_not_fit(home: Home, tmp_path: 
     assert watched.witness.add_checkpoint(body).status == 403 and encode_path(()) == []
 
 
-def test_a_broken_memory_of_a_witness_is_no_key(home: Home, tmp_path: Path) -> None:
+def test_a_broken_memory_of_a_witness_is_no_key(home: LogHome, tmp_path: Path) -> None:
     watched = Watched(home, tmp_path / "w")
-    watched.witness.follow((home.audit_folder / home.rotate().statement).read_bytes())
+    watched.witness.follow((home.log / home.rotate().statement).read_bytes())
     (path,) = (tmp_path / "w").glob("logs/*/rotation/1")
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(FalajError):

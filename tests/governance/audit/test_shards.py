@@ -13,90 +13,32 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sqlalchemy import delete, update
 
-from falaj.bootstrap.control_plane import actions
 from falaj.governance.audit import note, shards, tiles
-from falaj.governance.audit.export import pack, place, unpack
+from falaj.governance.audit.export import place
 from falaj.governance.audit.model import Conditions
 from falaj.governance.audit.proof import check_proof, parse_proof
-from falaj.governance.audit.publisher import Publisher
 from falaj.governance.audit.quorum import parse_policy
-from falaj.governance.audit.rotating import LogKeyService, settle
-from falaj.governance.audit.service import AuditService
 from falaj.governance.audit.sharded import extended, prove_extends, verify_log, verify_rows
-from falaj.governance.audit.sharding import Begun, ShardService
-from falaj.governance.audit.store import SqlAuditStore, audit_entries, audit_head
+from falaj.governance.audit.sharding import ShardService
+from falaj.governance.audit.store import audit_entries, audit_head
 from falaj.governance.audit.verify import demanding_quorum, verify_folder
 from falaj.governance.audit.witness import Witness, create
 from falaj.governance.audit.witnessing import Answer, Witnesses
-from falaj.governance.door import Door
-from falaj.governance.policy.service import PolicyInForce
-from falaj.governance.signing.keys import KeyRing
 from falaj.kernel.errors import Denied, Integrity, Invalid, NotFound
-from falaj.storage.sql.schema import metadata
 from falaj.storage.sql.sqlite import SqliteDatabase
-from tests.governance.support import ADMIN, ENGINEER, StillClock
-
-ORIGIN = "falaj.example/log"
-
-
-class Home:
-    """Keys, database, log and door of a home; `restart` is a new process."""
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir()
-        self.folder = folder
-        self.log = folder / "audit"
-        self.clock = StillClock()
-        self.store = SqlAuditStore()
-        self.witnesses: Witnesses | None = None
-        self.database = SqliteDatabase(folder / "falaj.db", durable=False)
-        self.database.change(metadata.create_all)
-        self.restart()
-
-    def restart(self, period: str = "none") -> None:
-        self.ring = KeyRing(self.folder / "keys")
-        settle(self.ring, self.log, self.database, self.store)
-        self.publisher = Publisher(
-            self.database, self.store, self.log, self.ring.log, ORIGIN, self.clock, self.witnesses
-        )
-        self.audit = AuditService(self.database, self.store, self.publisher)
-        self.door = Door(self.database, PolicyInForce(actions()), self.audit, self.clock)
-        self.keys = LogKeyService(self.ring, self.publisher, self.database, self.store, self.door)
-        self.shards = ShardService(self.publisher, self.database, self.store, self.door, period)
-
-    def busy(self, times: int = 3) -> bytes:
-        """Some entries under a checkpoint, which is returned."""
-        for _ in range(times):
-            with pytest.raises(Denied):
-                self.keys.rotate(ENGINEER, "may not")
-        self.publisher.publish()
-        return self.publisher.checkpoint
-
-    def shard(self) -> Begun:
-        return self.shards.begin(ADMIN, "a new year")
-
-    def exported(self, to: Path) -> Path:
-        """The log as it is handed out."""
-        packed = to.with_suffix(".tar")
-        packed.write_bytes(b"".join(pack(self.audit.snapshot())))
-        unpack(packed, to)
-        return to
-
-    def holds(self) -> None:
-        found = self.audit.verify()
-        assert found.ok, found.problems
-        assert found.size == self.audit.size() and found.unsigned == 0
+from tests.governance.audit.loghome import ORIGIN, LogHome
+from tests.governance.support import ADMIN, ENGINEER
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Iterator[Home]:
-    made = Home(tmp_path / "home")
+def home(tmp_path: Path) -> Iterator[LogHome]:
+    made = LogHome(tmp_path / "home")
     made.busy()
     yield made
     made.database.close()
 
 
-def test_a_shard_is_a_log_of_its_own_that_links_lead_to_and_from(home: Home, tmp_path: Path) -> None:
+def test_a_shard_is_a_log_of_its_own_that_links_lead_to_and_from(home: LogHome, tmp_path: Path) -> None:
     vkeys, kept = [home.publisher.vkey], [home.publisher.checkpoint]
     for number in (2, 3):
         before = home.audit.size()
@@ -125,7 +67,7 @@ def test_a_shard_is_a_log_of_its_own_that_links_lead_to_and_from(home: Home, tmp
     assert not verify_log(folder, stranger, exported=True).ok
 
 
-def test_a_log_that_was_never_sealed_is_what_it_was(home: Home, tmp_path: Path) -> None:
+def test_a_log_that_was_never_sealed_is_what_it_was(home: LogHome, tmp_path: Path) -> None:
     folder = home.exported(tmp_path / "copy")
     assert sorted(p.name for p in folder.iterdir()) == ["checkpoint", "tile", "vkey"]
     by_one = verify_folder(folder, home.publisher.vkey, exported=True)
@@ -136,7 +78,7 @@ def test_a_log_that_was_never_sealed_is_what_it_was(home: Home, tmp_path: Path) 
     assert check_proof(kept, note.verifier_of(ORIGIN, home.ring.log.public_key()).vkey).index == 1
 
 
-def test_only_who_may_and_says_why_and_the_log_says_so(home: Home) -> None:
+def test_only_who_may_and_says_why_and_the_log_says_so(home: LogHome) -> None:
     for wrong in (" ", "é" * 2000):
         with pytest.raises(Invalid):
             home.shards.begin(ADMIN, wrong)
@@ -152,7 +94,7 @@ def test_only_who_may_and_says_why_and_the_log_says_so(home: Home) -> None:
     assert detail["previous"]["vkey"].startswith(f"{ORIGIN}+")
 
 
-def test_proofs_consistency_and_search_over_all_shards(home: Home) -> None:
+def test_proofs_consistency_and_search_over_all_shards(home: LogHome) -> None:
     kept = home.publisher.checkpoint
     home.shard()
     later = home.busy()
@@ -186,7 +128,7 @@ def test_proofs_consistency_and_search_over_all_shards(home: Home) -> None:
         home.audit.tree(4)
 
 
-def test_an_export_grows_over_shards_and_is_refused_when_they_went_back(home: Home, tmp_path: Path) -> None:
+def test_an_export_grows_over_shards_and_is_refused_when_they_went_back(home: LogHome, tmp_path: Path) -> None:
     place(home.exported(tmp_path / "new1"), tmp_path / "copy", None)
     home.shard()
     home.busy()
@@ -200,7 +142,7 @@ def test_an_export_grows_over_shards_and_is_refused_when_they_went_back(home: Ho
     assert verify_log(tmp_path / "copy", None, exported=True).ok  # what was there stays
 
 
-def test_the_key_is_replaced_within_a_shard_and_the_next_begins_with_it(home: Home, tmp_path: Path) -> None:
+def test_the_key_is_replaced_within_a_shard_and_the_next_begins_with_it(home: LogHome, tmp_path: Path) -> None:
     vkeys = [home.publisher.vkey, home.keys.rotate(ADMIN, "old").vkey]
     vkeys.append(home.shard().vkey)
     assert home.publisher.statements == []
@@ -218,7 +160,7 @@ def test_the_key_is_replaced_within_a_shard_and_the_next_begins_with_it(home: Ho
     assert len(home.keys.records()) == 3
 
 
-def test_entries_of_many_writers_lose_nothing_over_the_switch(home: Home) -> None:
+def test_entries_of_many_writers_lose_nothing_over_the_switch(home: LogHome) -> None:
     started, stop, written = threading.Barrier(5), threading.Event(), []
 
     def write(name: int) -> None:
@@ -251,7 +193,7 @@ def test_entries_of_many_writers_lose_nothing_over_the_switch(home: Home) -> Non
 # periods
 
 
-def test_a_shard_begins_with_its_period_and_only_once(home: Home) -> None:
+def test_a_shard_begins_with_its_period_and_only_once(home: LogHome) -> None:
     home.clock.shows = datetime(2026, 12, 31, 23, 59, tzinfo=UTC)
     home.restart("year")
     assert home.shards.turn() is None
@@ -286,7 +228,7 @@ def test_names_of_shards() -> None:
 
 
 @pytest.fixture
-def copy(home: Home, tmp_path: Path) -> Callable[[], Path]:
+def copy(home: LogHome, tmp_path: Path) -> Callable[[], Path]:
     """Fresh copies of a log in three shards."""
     for _ in range(2):
         home.shard()
@@ -302,9 +244,9 @@ def copy(home: Home, tmp_path: Path) -> Callable[[], Path]:
     return again
 
 
-def other_log(tmp_path: Path, home: Home) -> Path:
+def other_log(tmp_path: Path, home: LogHome) -> Path:
     """Another log by the same key under the same names, in three shards."""
-    made = Home(tmp_path / "other")
+    made = LogHome(tmp_path / "other")
     shutil.rmtree(made.folder / "keys")
     shutil.copytree(home.folder / "keys", made.folder / "keys")
     made.restart()
@@ -318,7 +260,7 @@ def other_log(tmp_path: Path, home: Home) -> Path:
 
 
 def test_a_dropped_or_exchanged_shard_and_a_cut_link_are_found_and_named(
-    home: Home, copy: Callable[[], Path], tmp_path: Path
+    home: LogHome, copy: Callable[[], Path], tmp_path: Path
 ) -> None:
     foreign = other_log(tmp_path, home)
     vkeys = [s.vkey for s in home.audit.shards()]
@@ -365,7 +307,7 @@ def test_a_dropped_or_exchanged_shard_and_a_cut_link_are_found_and_named(
     assert verify_log(copy(), vkeys[0], exported=True).ok
 
 
-def test_every_byte_of_the_link_is_bound(home: Home, copy: Callable[[], Path]) -> None:
+def test_every_byte_of_the_link_is_bound(home: LogHome, copy: Callable[[], Path]) -> None:
     folder, vkey = copy(), home.audit.shards()[1].vkey
     for name in ("checkpoint", "shard/2/checkpoint", "shard/2/vkey"):
         good = (folder / name).read_bytes()
@@ -377,7 +319,7 @@ def test_every_byte_of_the_link_is_bound(home: Home, copy: Callable[[], Path]) -
         (folder / name).write_bytes(good)
 
 
-def test_rows_are_held_against_the_shard_that_they_are_in(home: Home) -> None:
+def test_rows_are_held_against_the_shard_that_they_are_in(home: LogHome) -> None:
     first = home.audit.shards()[0].size
     home.shard()
     home.busy()
@@ -395,7 +337,7 @@ def test_rows_are_held_against_the_shard_that_they_are_in(home: Home) -> None:
         rows[:] = good
 
 
-def test_a_database_that_forgot_a_shard_signs_nothing(home: Home) -> None:
+def test_a_database_that_forgot_a_shard_signs_nothing(home: LogHome) -> None:
     told = home.shard()
     home.busy()
     home.database.change(lambda tx: tx.execute(delete(audit_entries).where(audit_entries.c.idx >= told.first)))
@@ -431,7 +373,7 @@ def test_a_crash_at_any_file_of_the_switch_ends_before_or_after_it(
 
     done = False
     for limit in range(100):
-        home, calls = Home(tmp_path / f"home{limit}"), 0
+        home, calls = LogHome(tmp_path / f"home{limit}"), 0
         old = home.publisher.vkey
         home.busy()
         monkeypatch.setattr(tiles, "write_files", counted)
@@ -461,7 +403,7 @@ def test_a_crash_at_any_file_of_the_switch_ends_before_or_after_it(
 class Watched:
     """A home with a witness that must cosign; `silent` ones answer nothing."""
 
-    def __init__(self, home: Home, folder: Path) -> None:
+    def __init__(self, home: LogHome, folder: Path) -> None:
         self.home, self.silent = home, False
         vkey = create(folder, "w.example")
         self.witness = Witness(folder, home.clock)
@@ -482,7 +424,7 @@ class Watched:
         return Answer(reply.status, reply.kind.partition(";")[0], reply.body)
 
 
-def test_a_witness_follows_along_the_link_by_itself(home: Home, tmp_path: Path) -> None:
+def test_a_witness_follows_along_the_link_by_itself(home: LogHome, tmp_path: Path) -> None:
     watched, old = Watched(home, tmp_path / "w"), home.publisher.vkey
     for _ in range(2):
         home.shard()
@@ -496,7 +438,7 @@ def test_a_witness_follows_along_the_link_by_itself(home: Home, tmp_path: Path) 
     home.holds()
 
 
-def test_a_witness_that_was_away_over_two_switches_catches_up(home: Home, tmp_path: Path) -> None:
+def test_a_witness_that_was_away_over_two_switches_catches_up(home: LogHome, tmp_path: Path) -> None:
     watched = Watched(home, tmp_path / "w")
     watched.silent = True
     for _ in range(2):
@@ -509,14 +451,14 @@ def test_a_witness_that_was_away_over_two_switches_catches_up(home: Home, tmp_pa
     assert home.publisher.witnessed() and len(watched.witness.logs()) == 3
 
 
-def test_a_crash_while_a_sealed_shard_gets_its_lines_is_tidied_up(home: Home) -> None:
+def test_a_crash_while_a_sealed_shard_gets_its_lines_is_tidied_up(home: LogHome) -> None:
     home.shard()
     (home.log / "checkpoint.new").write_bytes(b"half")
     home.restart()
     home.holds()
 
 
-def test_a_witness_goes_nowhere_but_along_the_link(home: Home, tmp_path: Path) -> None:
+def test_a_witness_goes_nowhere_but_along_the_link(home: LogHome, tmp_path: Path) -> None:
     watched = Watched(home, tmp_path / "w")
     told = home.shard()
     last = note.unsigned((home.log / "checkpoint").read_bytes())
@@ -547,7 +489,7 @@ def test_a_witness_goes_nowhere_but_along_the_link(home: Home, tmp_path: Path) -
         assert len(fresh.logs()) == before
 
 
-def test_an_old_copy_of_the_home_from_before_the_switch_is_noticed(home: Home, tmp_path: Path) -> None:
+def test_an_old_copy_of_the_home_from_before_the_switch_is_noticed(home: LogHome, tmp_path: Path) -> None:
     watched = Watched(home, tmp_path / "w")
     home.database.close()
     shutil.copytree(home.folder, tmp_path / "old")
