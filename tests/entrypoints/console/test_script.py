@@ -11,7 +11,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from html.parser import HTMLParser
 from pathlib import Path
 
 import httpx
@@ -24,30 +23,13 @@ from falaj.entrypoints.console.security import CONTENT_SECURITY_POLICY
 from falaj.entrypoints.control_plane import application
 from falaj.governance.identity.guard import _walk
 from falaj.lifecycle.evidence.documents.card import card
-from proofs._script import PAYLOADS, text_of
+from proofs._script import PAYLOADS, Tags, text_of
 from proofs._script_home import Poisoned, facts, poisoned
 from proofs.script import PAGES, REFLECTED, Careless, console
 from tests.debian import needed
 from tests.lifecycle.house import House
 
 PROOF = Path(__file__).parents[3] / "proofs" / "script.py"
-
-
-class Tags(HTMLParser):
-    """The tags of a page, each with the names of its attributes."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.found: list[tuple[str, tuple[str, ...]]] = []
-        self.texts: list[str] = []
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found.append((tag, tuple(sorted(name for name, _ in attrs))))
-        self.texts += [
-            value.lower() for name, value in attrs if value and name in ("href", "src", "action", "formaction")
-        ]
 
 
 def asked(app: FastAPI, *addresses: str, cookie: str = "c") -> list[httpx.Response]:
