@@ -14,6 +14,7 @@ from falaj.kernel.digests import FileEntry, sha256
 from falaj.kernel.errors import FalajError
 from falaj.lifecycle.evidence.documents.facts import Decision, Facts, Library, Part, Passage
 from falaj.lifecycle.evidence.model import Measurement, judge
+from falaj.lifecycle.monitoring.reviews.store import answer_reviews
 from falaj.lifecycle.training.store import runs
 from tests.entrypoints.console import conftest
 from tests.lifecycle.house import GATES, MODEL, House
@@ -128,7 +129,7 @@ def fill(home: House, payloads: list[tuple[str, str]]) -> tuple[int, int]:
 
 
 def _behind(home: House, number: int, text: str) -> int:
-    """What no route takes: incidents, and what a training run said of itself."""
+    """What no route takes: incidents, what a training run said of itself, an answer before people."""
     said = 0
     try:
         found = home.plane.incidents.open(MODEL, "drift", "", text)
@@ -150,5 +151,10 @@ def _behind(home: House, number: int, text: str) -> int:
                 {**columns, "id": "run_stored", "model": MODEL, "state": "finished", "author": text, **told}
             )
         )
-        said += 1
+        said_by_nobody = dict.fromkeys(("override", "decided_by", "code", "salt", "due_at"), "")
+        review: dict[str, Any] = {c.name: text for c in answer_reviews.columns} | said_by_nobody
+        review |= {"id": "rev_stored", "row": 0, "digest": home.plane.registry.serving()[MODEL], "state": "pending"}
+        review |= {"answer": msgspec.json.encode(text).decode()}
+        home.sql(insert(answer_reviews).values(review))
+        said += 2
     return said

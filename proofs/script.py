@@ -57,7 +57,7 @@ from tests.lifecycle.house import house  # noqa: E402
 
 PAGES = (
     "/", "/models/flight-delay", "/models/flight-delay/2/evidence", f"/models/flight-delay/{BAD_REF}/evidence",
-    "/models/flight-delay/rollout", "/models/flight-delay/drift", "/incidents", f"/runs/{RUN_ID}", "/audit",
+    "/models/flight-delay/rollout", "/models/flight-delay/drift", "/incidents", "/reviews", "/reviews/rev_1", f"/runs/{RUN_ID}", "/audit",
 )  # fmt: skip
 FEW = ("/", "/incidents", "/audit")
 """Those of the controls."""
@@ -269,7 +269,7 @@ def through_the_api(watch: Watch, kinds: list[Payload], root: Path) -> tuple[int
         with served(application(home.plane)) as url, httpx.Client(base_url=url, cookies={COOKIE: cookie}) as http:
             watch.browser.cookie(COOKIE, cookie, url)
             known = ["/", "/models/flight-delay", "/models/flight-delay/1/evidence", "/models/flight-delay/rollout", "/models/flight-delay/drift",
-                     "/incidents", "/runs/run_stored", "/audit", "/login"]  # fmt: skip
+                     "/incidents", "/reviews", "/reviews/rev_stored", "/runs/run_stored", "/audit", "/login"]  # fmt: skip
             older = http.get("/audit")
             while (link := re.search(r'href="(/audit\?[^"]*before=\d+)"', older.text)) and len(known) < 60:
                 known.append(html.unescape(link[1]))

@@ -3,7 +3,7 @@
     python proofs/tenants.py [--broken | --unfiltered PATH]
 
 Makes a home in which two projects were applied, each with a model that serves, a rollout under way, a training run, a dataset in
-quarantine, a feature view, an incident, and a token for somebody with every role that is bound to the project.
+quarantine, a feature view, an incident, an answer before people, and a token for somebody with every role that is bound to the project.
 
 - Each asks every route × method of the control plane about the other's things, by each kind of name that the route takes, and
   the data plane for the other's predictions. A cell is *visible* when the answer is no denial by the rule within-the-project.
@@ -46,7 +46,7 @@ from falaj.kernel.access import SYSTEM, Action, Principal, Question  # noqa: E40
 from falaj.lifecycle.data.store import dataset_versions  # noqa: E402
 from falaj.lifecycle.loop.model import ProjectDefinition  # noqa: E402
 from falaj.lifecycle.loop.starting import Order  # noqa: E402
-from falaj.lifecycle.loop.store import definitions  # noqa: E402
+from falaj.lifecycle.monitoring.reviews.store import answer_reviews  # noqa: E402
 from falaj.lifecycle.training.store import runs  # noqa: E402
 from tests.lifecycle.house import Api, House, house  # noqa: E402
 
@@ -55,7 +55,7 @@ OPEN = {("GET", "/api/v1/whoami")}
 """What tells a bound token something, and nothing of any project; what is public is so as well."""
 NOWHERE = {"model": "nothing-model", "digest": f"sha256:{'0' * 64}", "run": "run_nothing", "incident": "inc_nothing",
            "dataset": "nothing-sales", "view": "nothing-view", "flow": "rol_nothing", "hold": "hld_nothing",
-           "change": "chg_999999999", "project": "nothing"}  # fmt: skip
+           "change": "chg_999999999", "review": "rev_nothing", "project": "nothing"}  # fmt: skip
 """Names of what is not there."""
 
 
@@ -72,6 +72,7 @@ class Tenant(NamedTuple):
     flow: str
     hold: str
     change: str
+    review: str
     definition: str
 
     def names(self) -> tuple[str, ...]:
@@ -110,20 +111,23 @@ def settle(home: House, project: str) -> Tenant:
     (promotion, *_) = home.plane.oversight.records.all(model)
     incident = home.plane.incidents.open(model, "drift", "", f"{model} has drifted")
     hold = home.plane.oversight.holding.put(home.risk, "dataset", f"{dataset}@1", "a look")["id"]
-    return Tenant(project, model, version.digest, run, incident.id, dataset, view, flow, hold, promotion.id, text)
+    review = f"rev_{project}"
+    waits = {c.name: "" for c in answer_reviews.columns}
+    home.sql(insert(answer_reviews).values({**waits, "id": review, "prediction": f"p_{project}", "row": 0, "model": model, "digest": version.digest, "answer": "0.5", "state": "pending", "due_at": "9999-01-01T00:00:00.000Z"}))  # fmt: skip
+    return Tenant(
+        project, model, version.digest, run, incident.id, dataset, view, flow, hold, promotion.id, review, text
+    )
 
 
 def begun(home: House, flow: str) -> None:
     """Wait until a rollout tells of its first stage: it has written down what it writes before there are answers to judge."""
     state = home.plane.workflows.state(flow, wait=60.0)
-    assert state.state == "running" and [e["type"] for e in state.events] == ["progress"], state
+    assert state.state == "running" and {e["type"] for e in state.events} == {"progress"}, state
 
 
 def apply(home: House, definition: str) -> None:
     """The definition that holds from now on."""
-    number = len(home.plane.database.read(lambda tx: tx.execute(definitions.select()).all())) + 1
-    values = {"number": number, "digest": f"sha256:{number}", "definition": definition, "author": "owner", "at": "now"}
-    home.sql(insert(definitions).values(values))
+    home.plane.definitions.apply(home.owner, msgspec.json.decode(definition, type=ProjectDefinition))
 
 
 def _model(name: str, spine: str) -> dict[str, Any]:
@@ -221,13 +225,13 @@ def listed(home: House, tenants: list[Tenant], paths: list[str]) -> tuple[int, l
 
 def readable(home: House, one: Tenant) -> dict[str, str]:
     """What a project reads: every list, and whatever a route tells of its own things. Left out is what changes by itself: the
-    flow that is under way, and the dossier, as taking it is an entry of the log.
+    flow that is under way, and the dossier and a review, as each look at them is an entry of the log.
     """
     api = asker(home, one.project)
     return {
         path: told(api, m, path)
         for m, path in questions(home, one)
-        if m == "GET" and not path.endswith((one.flow, "/dossier"))
+        if m == "GET" and not path.endswith((one.flow, "/dossier", one.review))
     }
 
 

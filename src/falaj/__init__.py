@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from falaj.authoring import gate
     from falaj.authoring.definitions import Entity, Source, feature_view, model, request_features
     from falaj.authoring.fallback import Fallback
-    from falaj.authoring.monitor import Monitor, Retrain
+    from falaj.authoring.monitor import Monitor, Retrain, Review
     from falaj.authoring.rollout import Canary, Limits, Shadow
     from falaj.lifecycle.training.steps.training_set import Estimator, Params, TrainingSet
 
@@ -63,6 +63,7 @@ __all__ = [
     "Monitor",
     "Params",
     "Retrain",
+    "Review",
     "Shadow",
     "Source",
     "TrainingSet",
@@ -87,6 +88,7 @@ _WHERE = {
     "Fallback": "falaj.authoring.fallback",
     "Monitor": "falaj.authoring.monitor",
     "Retrain": "falaj.authoring.monitor",
+    "Review": "falaj.authoring.monitor",
     "Estimator": _TRAINING,
     "Params": _TRAINING,
     "TrainingSet": _TRAINING,

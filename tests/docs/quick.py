@@ -16,6 +16,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 from falaj.entrypoints.cli.app import COMMANDS, main
@@ -92,9 +93,16 @@ def _answer(caller: socket.socket) -> None:
         _run(json.loads(said), list(streams))
     for stream in streams:
         os.close(stream)
+    threading.Thread(target=_hang_up, args=(caller, child), daemon=True).start()
     _, status = os.waitpid(child, 0)
     caller.sendall(str(os.waitstatus_to_exitcode(status) % 256).encode())
     os._exit(0)
+
+
+def _hang_up(caller: socket.socket, child: int) -> None:
+    """Whoever ends what they started, such as by `kill $!`, ended the script that hands it over: so the command ends too."""
+    if not caller.recv(1):
+        os.kill(child, signal.SIGTERM)
 
 
 def _run(said: tuple[list[str], dict[str, str], str], streams: list[int]) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from falaj.authoring.fallback import Fallback
 from falaj.authoring.gate import Approval
-from falaj.authoring.monitor import Monitor, Retrain
+from falaj.authoring.monitor import Monitor, Retrain, Review
 from falaj.authoring.rollout import Canary
 from falaj.kernel.errors import Invalid
 from falaj.kernel.names import check_column, check_name
@@ -245,6 +245,8 @@ class ModelOptions(ModelNeeds, total=False):
     """What is watched while it serves."""
     retrain: Retrain
     """When it is trained again by itself."""
+    review: Review
+    """Which answers people look at, and within what time; without it, those that somebody asks for."""
     owner: str
     """Who answers for it."""
     intended_use: str
@@ -282,6 +284,7 @@ class Model:
     rollout: Canary | None = None
     monitor: Monitor = field(default_factory=Monitor)
     retrain: Retrain = field(default_factory=lambda: Retrain(on_drift=False))
+    review: Review | None = None
     owner: str = ""
     intended_use: str = ""
     impact: str = ""

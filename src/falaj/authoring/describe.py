@@ -152,6 +152,7 @@ def model_definition(model: Model, views: dict[str, ViewSpec]) -> ModelDefinitio
         history_seconds=span(f"history of {model.name}", model.history),
         seed=model.seed,
         oversight=_oversight(model),
+        review=model.review.policy(model.name, model.task) if model.review else None,
     )
 
 

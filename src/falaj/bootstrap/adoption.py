@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import msgspec
 from fastapi import APIRouter
 
+from falaj.governance.audit.model import Conditions
+from falaj.governance.audit.service import AuditService
 from falaj.governance.changes.killing import KillService
 from falaj.governance.door import Door
 from falaj.governance.identity.guard import Guard
@@ -23,6 +26,10 @@ from falaj.lifecycle.monitoring.external import Ports as ExternalPorts
 from falaj.lifecycle.monitoring.flows import ExternalFlow
 from falaj.lifecycle.monitoring.incidents import IncidentService
 from falaj.lifecycle.monitoring.observer import Observer
+from falaj.lifecycle.monitoring.reviews import service as reviewing
+from falaj.lifecycle.monitoring.reviews.model import OVERDUE, REVIEW_DECIDE, Decided
+from falaj.lifecycle.monitoring.reviews.service import ReviewService
+from falaj.lifecycle.monitoring.reviews.store import SqlReviewStore
 from falaj.lifecycle.monitoring.store import SqlExternalStore
 from falaj.lifecycle.monitoring.tail import Tail
 from falaj.lifecycle.registry.service import RegistryService
@@ -31,7 +38,7 @@ from falaj.lifecycle.serving import model as serving_model
 from falaj.lifecycle.serving import routes as serving_routes
 from falaj.lifecycle.serving import scoring
 from falaj.lifecycle.serving.flows import ScoreFlow
-from falaj.lifecycle.serving.plane.journal import Prediction
+from falaj.lifecycle.serving.plane.journal import Prediction, read_record
 from falaj.lifecycle.serving.service import ServingService
 from falaj.storage.blobs.local import LocalBlobs
 from falaj.storage.keychain import keys_of
@@ -134,16 +141,61 @@ def external_models(
     return ExternalService(door, ports)
 
 
+def answer_reviews(
+    door: Door,
+    database: SqliteDatabase,
+    policies: DefinitionService,
+    seen: tuple[ExternalService, IncidentService, AuditService],
+    journal: Path,
+) -> ReviewService:
+    """People's look at answers: the home's own, and those that somebody else's endpoint gave."""
+    external, incidents, audit = seen
+
+    def alarmed() -> set[str]:
+        return {i.model for i in incidents.all() if i.kind == OVERDUE and i.state != "resolved"}
+
+    def logged(review_id: str) -> Decided | None:
+        found = audit.search(
+            Conditions(action=REVIEW_DECIDE.name, resource_type="Review", resource_id=review_id, outcome="done")
+        )
+        if not found:
+            return None
+        entry, told = found[0].entry, found[0].entry.detail
+        where = (told["prediction"], told["row"], told["model"], told["digest"])
+        return Decided(told["decision"], entry.principal, told["code"], told["commitment"], where)
+
+    ports = reviewing.Ports(
+        database=database,
+        store=SqlReviewStore(),
+        policies=policies,
+        versions=external,
+        authors=external,
+        logged=logged,
+        alarms=incidents,
+        alarmed=alarmed,
+        record=partial(read_record, journal),
+    )
+    return ReviewService(door, ports)
+
+
 def watching(
-    journal: Path, cursors: dict[str, int], observer: Observer, external: ExternalService, registry: RegistryService
+    journal: Path,
+    cursors: dict[str, int],
+    observer: Observer,
+    reviews: ReviewService,
+    external: ExternalService,
+    registry: RegistryService,
 ) -> Tail:
     """The reader of the journal, for the home's own answers and for those that somebody else's endpoint gave."""
 
     def take(batch: list[Prediction], segment: str, end: int) -> None:
-        observer(external.first_of(batch), segment, end)
+        first = external.first_of(batch)
+        reviews.take(first)  # before the observer, who moves the cursor on
+        observer(first, segment, end)
 
     def then() -> None:
         observer.judge(lambda: {**external.answering(), **registry.serving()})
         external.listen()
+        reviews.look()
 
     return Tail(journal, cursors, take, then)

@@ -110,6 +110,7 @@ def _known_of_predictions(plane: ControlPlane) -> why.Ports:
         training=plane.training,
         data=plane.data,
         quality=plane.quality,
+        reviewed=plane.reviews.told_of,
         incidents=plane.incidents,
         audit=plane.audit,
     )

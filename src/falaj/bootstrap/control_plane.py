@@ -15,7 +15,7 @@ from pathlib import Path
 from sqlalchemy.exc import DatabaseError
 
 from falaj.bootstrap import encryption, scratch
-from falaj.bootstrap.adoption import Adoption, Around, external_models, watching
+from falaj.bootstrap.adoption import Adoption, Around, answer_reviews, external_models, watching
 from falaj.bootstrap.intake import Around as IntakeAround
 from falaj.bootstrap.intake import Intake, waiver_service
 from falaj.bootstrap.keeping import assembly as keeping
@@ -97,6 +97,7 @@ from falaj.lifecycle.monitoring import analyst, backtest, observer, quality
 from falaj.lifecycle.monitoring import model as monitoring_model
 from falaj.lifecycle.monitoring.flows import BacktestFlow
 from falaj.lifecycle.monitoring.incidents import IncidentService
+from falaj.lifecycle.monitoring.reviews import model as reviews_model
 from falaj.lifecycle.monitoring.service import DeadMan, MonitoringService, Watch
 from falaj.lifecycle.monitoring.store import SqlIncidentStore, SqlRecordStore
 from falaj.lifecycle.registry import model as registry_model
@@ -139,7 +140,7 @@ OWNER = "owner"
 _LOOK_SECONDS = 10.0
 _STAGES = (
     audit_model, signing_model, changes_model, identity_model, policy_model, lineage_model, data_model, features_model,
-    training_model, evidence_model, registry_model, rollout_model, rollout_strategy, serving_model, monitoring_model,
+    training_model, evidence_model, registry_model, rollout_model, rollout_strategy, serving_model, monitoring_model, reviews_model,
     loop_model, keeping_model, foreign_model, dossier_model,
 )  # fmt: skip
 
@@ -355,8 +356,15 @@ class ControlPlane:
         self.observer = observer.Observer(
             observer.Ports(self.metrics, records, self.external, self.external, self.incidents, self.clock)
         )
+        self.reviews = answer_reviews(
+            self.door,
+            self.database,
+            self.definitions,
+            (self.external, self.incidents, self.audit),
+            journal,
+        )
         cursors = self.metrics.read(records.cursors)
-        self.tail = watching(journal, cursors, self.observer, self.external, self.registry)
+        self.tail = watching(journal, cursors, self.observer, self.reviews, self.external, self.registry)
         dead_man = DeadMan(self.tail, self.incidents, self.settings.evaluator_seconds)
         self.watch = Watch(self.serving, dead_man)
         self.journals = JournalService(
@@ -508,7 +516,7 @@ class ControlPlane:
             OversightAround(
                 self.database, self.door, self.audit, self.inventory, self.kills, self.fallbacks, self.changes,
                 self.waivers, self.definitions, self.registry, self.training, self.rollouts, planes, self.quality,
-                self.incidents, self.withdrawing, self.clock, self.data, self.informed, self.settings.region,
+                self.reviews, self.incidents, self.withdrawing, self.clock, self.data, self.informed, self.settings.region,
                 self.layout.plane / "journal", self.veil, self.workflows, self.policy, self.identity,
             )
         )  # fmt: skip

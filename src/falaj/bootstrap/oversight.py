@@ -48,6 +48,8 @@ from falaj.lifecycle.loop.withdrawing import Withdrawing
 from falaj.lifecycle.monitoring.incidents import IncidentService
 from falaj.lifecycle.monitoring.model import EVERY_MODEL
 from falaj.lifecycle.monitoring.quality import QualityService
+from falaj.lifecycle.monitoring.reviews import routes as review_routes
+from falaj.lifecycle.monitoring.reviews.service import ReviewService
 from falaj.lifecycle.registry.service import RegistryService
 from falaj.lifecycle.registry.waivers import WaiverService
 from falaj.lifecycle.rollout.service import RolloutService
@@ -99,6 +101,7 @@ class Around(msgspec.Struct, frozen=True):
     rollouts: Mapping[str, RolloutService]
     serving: Mapping[str, ServingService]
     quality: QualityService
+    reviews: ReviewService
     incidents: IncidentService
     withdrawing: Withdrawing
     clock: Clock
@@ -129,7 +132,7 @@ class Oversight:
         self.tenants = ProjectFacts(
             tenants.Ports(
                 a.definitions, a.registry, a.training, a.incidents, quarantine, a.audit, a.veil, a.flows, self._imported,
-                self._predicted, self._rolled,
+                self._predicted, self._reviewed, self._rolled,
             )
         )  # fmt: skip
         a.informed.learn_from(self.restrictions, whose=self.tenants)
@@ -145,7 +148,12 @@ class Oversight:
             records.Ports(
                 a.database, SqlReviewStore(), a.audit, a.registry, a.rollouts[PRODUCTION], a.changes, a.waivers,
                 a.inventory, a.kills,
-                HomeRecords(home.Ports(a.audit, a.policy, a.identity, self.glass, quarantine, a.registry)),
+                HomeRecords(
+                    home.Ports(
+                        a.audit, a.policy, a.identity, self.glass, quarantine, a.registry, a.definitions,
+                        lambda model: a.inventory.governed(model).tier.name,
+                    )
+                ),
             ),
         )  # fmt: skip
         self.view = InventoryView(
@@ -173,6 +181,11 @@ class Oversight:
         """The model of a prediction. Raises `NotFound`."""
         return read_record(self._a.journal, name).model
 
+    def _reviewed(self, name: str) -> str:
+        """The model of a review; empty when there is none of this id."""
+        found = self._a.reviews.find(name)
+        return found.model if found else ""
+
     def _alert(self, glass: Glass) -> str:
         """An incident of its own for each, which nobody but a person resolves."""
         reason = f"break-glass: {glass.words}: {glass.reason}"
@@ -194,4 +207,5 @@ class Oversight:
             routes.build(ports, guard),
             quarantine_routes.build(self.holding, guard),
             glass_routes.build(self.glass, guard),
+            review_routes.build(self._a.reviews, guard),
         ]

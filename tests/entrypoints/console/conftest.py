@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 from fastapi import FastAPI
 from starlette.requests import Request
@@ -18,9 +19,11 @@ from falaj.kernel.access import Action, Principal
 from falaj.kernel.digests import FileEntry, sha256
 from falaj.kernel.errors import Conflict, Denied, NotFound
 from falaj.lifecycle.evidence.model import GateSpec, Measurement, Verdict, judge
+from falaj.lifecycle.monitoring.reviews.model import Word
 from falaj.lifecycle.training.model import Input, JoinKey, ModelContract, Output, Run, ViewUse
 
 NOW = "2013-11-04T08:15:20.000Z"
+LATER = "2013-11-07T08:15:20.000Z"
 RUN_ID = "run_01hq7d3f9k2m4n6p8r0s2t4v6x"
 
 
@@ -342,6 +345,32 @@ def incidents() -> s.IncidentsPage:
     )
 
 
+def reviews() -> s.ReviewsPage:
+    waits = s.Case(
+        "rev_1",
+        "flight-delay",
+        "p_01hq7d3f9k2m4n6p8r0s2t4v6x_8/0",
+        "0.512",
+        "rule",
+        "falaj",
+        NOW,
+        LATER,
+        "pending",
+        late=True,
+        version=STABLE,
+    )
+    said = msgspec.structs.replace(
+        waits, id="rev_0", because="contested", state="overridden", late=False, decided_by="risk", decided_at=NOW,
+        code="missing_context", override="late",
+    )  # fmt: skip
+    return s.ReviewsPage(1, (waits,), (said,))
+
+
+def review() -> s.ReviewPage:
+    went = (s.Went("origin", "JFK"), s.Went("wind_speed", "12.5", "airport_weather"))
+    return s.ReviewPage(reviews().waiting[0], went, ("on time", "late"), ("wrong_input", "house_rule"), True)
+
+
 class Home:
     """A `ConsoleReader` with one home in it. `reads` remembers what was asked for."""
 
@@ -353,6 +382,7 @@ class Home:
         self.evidence_pages = {"2": evidence(good()), BAD_REF: evidence(refused()), "1": evidence(model().versions[2])}
         self.run_page = run()
         self.rollout_page, self.drift_page, self.incidents_page = rollout(), drift(), incidents()
+        self.reviews_page, self.review_page = reviews(), review()
         self.orders: list[tuple[str, ...]] = []
         self.entries = log_entries()
         self.whole = True
@@ -411,6 +441,17 @@ class Home:
 
     def resolve(self, viewer: Principal, incident: str) -> None:
         self.orders.append((viewer.name, "resolve", incident))
+
+    def reviews(self, viewer: Principal) -> s.ReviewsPage:
+        self.reads.append("reviews")
+        return self.reviews_page
+
+    def review(self, viewer: Principal, review: str) -> s.ReviewPage:
+        self.reads.append(f"review {review}")
+        return self.review_page
+
+    def decide(self, viewer: Principal, review: str, word: Word) -> None:
+        self.orders.append((viewer.name, "decide", review, word.to, word.code))
 
     def audit(self, viewer: Principal, query: v.AuditQuery) -> v.AuditPage:
         self.reads.append("audit")

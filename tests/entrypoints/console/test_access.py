@@ -13,11 +13,12 @@ from falaj.governance.identity.guard import Guard
 
 OURS = {"Sec-Fetch-Site": "same-origin"}
 PAGES = ["/", "/models/flight-delay", "/models/flight-delay/2/evidence", "/runs/run_x", "/audit"]
-PAGES += ["/models/flight-delay/rollout", "/models/flight-delay/drift", "/incidents"]
+PAGES += ["/models/flight-delay/rollout", "/models/flight-delay/drift", "/incidents", "/reviews", "/reviews/rev_1"]
 CHANGES = {
     "/audit/verify": {},
     "/models/flight-delay/rollout": {"order": "abort", "rollout": "rol_1"},
     "/incidents/inc_1/resolve": {},
+    "/reviews/rev_1/decision": {"decision": "confirm"},
 }
 """What changes something, with the form that its page sends."""
 
@@ -45,12 +46,15 @@ def test_every_route_declares_an_action_and_pages_are_guarded_by_it(console: Any
         "audit.verify",
         "evidence.read",
         "loop.read_status",
+        "monitoring.decide_review",
         "monitoring.read_drift",
         "monitoring.read_incidents",
+        "monitoring.read_reviews",
         "monitoring.resolve_incident",
         "registry.read",
         "rollout.read",
         "rollout.steer",
+        "serving.read_prediction",
         "training.read",
     ]
 
@@ -203,7 +207,7 @@ def test_a_rollout_is_steered_by_its_own_page_only(console: Any) -> None:
 
 
 def test_whoever_may_not_steer_or_resolve_is_refused(console: Any) -> None:
-    console.guard.forbidden = {"rollout.steer", "monitoring.resolve_incident"}
+    console.guard.forbidden = {"rollout.steer", "monitoring.resolve_incident", "monitoring.decide_review"}
     for path, fields in CHANGES.items():
         answer = ask(console, "POST", path, headers=OURS, data=fields)
         assert answer.status_code == (200 if path == "/audit/verify" else 403), path
@@ -215,3 +219,22 @@ def test_an_incident_is_resolved_from_our_own_page(console: Any) -> None:
     answer = ask(console, "POST", "/incidents/inc_1/resolve", headers=OURS)
     assert (answer.status_code, answer.headers["location"]) == (303, "/incidents")
     assert console.home.orders == [("omar", "resolve", "inc_1")]
+
+
+def test_an_answer_is_confirmed_or_overridden_from_our_own_page(console: Any) -> None:
+    confirmed = ask(console, "POST", "/reviews/rev_1/decision", headers=OURS, data={"decision": "confirm"})
+    assert (confirmed.status_code, confirmed.headers["location"]) == (303, "/reviews")
+    said = {"decision": "override", "to": "late", "code": "wrong_input"}
+    assert ask(console, "POST", "/reviews/rev_1/decision", headers=OURS, data=said).status_code == 303
+    assert console.home.orders == [
+        ("omar", "decide", "rev_1", "", ""),
+        ("omar", "decide", "rev_1", "late", "wrong_input"),
+    ]
+    for half in (
+        {},
+        {"decision": "override"},
+        {"decision": "confirm", "to": "late"},
+        {"decision": "maybe", "to": "late"},
+    ):
+        assert ask(console, "POST", "/reviews/rev_1/decision", headers=OURS, data=half).status_code == 422
+    assert len(console.home.orders) == 2

@@ -56,7 +56,7 @@ def addresses(console: Any) -> list[str]:
     run_id = console.home.run_page.run.id
     references = list(console.home.evidence_pages)
     evidence = [f"/models/flight-delay/{r}/evidence" for r in references]
-    watch = ["/models/flight-delay/rollout", "/models/flight-delay/drift", "/incidents"]
+    watch = ["/models/flight-delay/rollout", "/models/flight-delay/drift", "/incidents", "/reviews", "/reviews/rev_1"]
     return ["/", "/models/flight-delay", *evidence, *watch, f"/runs/{run_id}", "/audit", "/login", "/login?code=open"]
 
 
@@ -115,6 +115,7 @@ def test_hostile_text_is_only_text(console: Any, text: str) -> None:
     home.entries = poison(home.entries, text)
     home.rollout_page, home.drift_page = poison(home.rollout_page, text), poison(home.drift_page, text)
     home.incidents_page = poison(home.incidents_page, text)
+    home.reviews_page, home.review_page = poison(home.reviews_page, text), poison(home.review_page, text)
     for path in addresses(console):
         answer = get(console, path)
         assert answer.status_code == 200, (path, answer.text[:300])
@@ -164,6 +165,8 @@ def test_empty_homes_say_what_to_do_next(console: Any) -> None:
     console.home.entries = ()
     console.home.rollout_page = sights.RolloutPage("flight-delay")
     console.home.drift_page, console.home.incidents_page = sights.DriftPage("flight-delay"), sights.IncidentsPage()
+    console.home.reviews_page = sights.ReviewsPage()
+    console.home.review_page = sights.ReviewPage(console.home.review_page.case)
     console.home.replay = None
     overview = get(console, "/").text
     assert (
@@ -176,6 +179,9 @@ def test_empty_homes_say_what_to_do_next(console: Any) -> None:
     assert "<code>falaj approve MODEL@N</code>" in get(console, "/models/flight-delay/rollout").text
     assert "<code>falaj predict MODEL --data FILE</code>" in get(console, "/models/flight-delay/drift").text
     assert "Nothing is open" in get(console, "/incidents").text
+    assert "No answer waits for a person" in get(console, "/reviews").text
+    mute = get(console, "/reviews/rev_1").text
+    assert "not in the journal any more" in mute and "Somebody else decides this one" in mute
 
 
 def test_every_page_says_that_the_glass_is_broken(console: Any) -> None:
@@ -296,6 +302,24 @@ def test_drift_shows_each_window_and_the_numbers_behind_each_picture(console: An
     assert "This window cannot be compared" in get(console, "/models/flight-delay/drift").text
 
 
+def test_a_review_shows_what_went_in_and_offers_what_may_be_said(console: Any) -> None:
+    text = get(console, "/reviews").text
+    for word in ("0.512", "overdue", "the project&#39;s rule", "overridden", "missing context"):
+        assert word in text, word
+    page = get(console, "/reviews/rev_1").text
+    seen = Seen(page)
+    assert [f.get("action") for f in seen.all("form") if "/reviews/" in (f.get("action") or "")] == [
+        "/reviews/rev_1/decision"
+    ] * 2
+    assert [o.get("value") for o in seen.all("option")] == ["", "on time", "late", "", "wrong_input", "house_rule"]
+    assert "airport_weather" in page and "the caller" in page and "house_rule" in page
+    console.home.review_page = msgspec.structs.replace(console.home.review_page, choices=())
+    (number,) = [i for i in Seen(get(console, "/reviews/rev_1").text).all("input") if i.get("name") == "to"]
+    assert number.get("inputmode") == "decimal"
+    console.home.shown = msgspec.structs.replace(console.home.shown, reviews=3)
+    assert "3 answers wait for a person" in get(console, "/").text
+
+
 def test_incidents_say_what_followed(console: Any) -> None:
     text = get(console, "/incidents").text
     for fact in ("rtr_1", "/models/flight-delay/1/evidence", f"/runs/{console.home.run_page.run.id}", "every model"):
@@ -337,7 +361,20 @@ def test_every_sentence_is_in_the_table_and_every_entry_is_used() -> None:
     counted = {f"{k}.{n}" for k in re.findall(r'\bt\.count\("([\w.]+)"', source) for n in ("one", "other")}
     missing = (used | counted) - set(words.ENGLISH)
     assert not missing
-    named = ("state.", "stage.", "metric.", "verdict.", "window.", "trip.", "kind.", "every.", "unit.", "mark.")
+    named = (
+        "state.",
+        "stage.",
+        "metric.",
+        "verdict.",
+        "window.",
+        "trip.",
+        "kind.",
+        "every.",
+        "unit.",
+        "mark.",
+        "because.",
+        "code.",
+    )
     indirect = (*named, "problem.4", "problem.5", "ago.")
     assert not {k for k in words.ENGLISH if k not in used | counted and not k.startswith(indirect)}
     assert {f"stage.{s}" for s in STAGES} <= set(words.ENGLISH) and {f"state.{s}" for s in pages.TONES} <= set(

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import stat
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -9,7 +9,7 @@ from cryptography import x509
 
 from falaj.governance.identity.authority import Authority, create
 from falaj.governance.identity.tls import Party, Renewed, own_peer
-from falaj.kernel.clock import SystemClock
+from falaj.kernel.clock import SystemClock, parse_iso
 from falaj.kernel.errors import Conflict, Invalid
 
 
@@ -73,3 +73,55 @@ def test_an_authority_is_made_once(authority: Authority, tmp_path: Path) -> None
     with pytest.raises(Invalid) as missing:
         Authority(tmp_path / "other", SystemClock())
     assert missing.value.code == "no_authority"
+
+
+class Moved:
+    """A clock that somebody sets."""
+
+    def __init__(self, at: datetime) -> None:
+        self.at = at
+
+    def now(self) -> datetime:
+        return self.at
+
+
+def test_what_has_a_third_of_its_time_left_is_renewed_for_as_long_again(authority: Authority, tmp_path: Path) -> None:
+    clock = Moved(SystemClock().now().replace(microsecond=0))
+    at = Authority(tmp_path / "ca", clock)
+    to, phone = tmp_path / "to", tmp_path / "phone"
+    day = at.issue("control-plane", ("falaj.example.org",), 24, to)
+    week = at.issue("data-plane/production", (), 7 * 24, to)
+    at.issue("operator/alice", (), 24, phone)
+    (to / "foreign.pem").write_text("no certificate")
+    assert at.renew([to]) == ([], parse_iso(day.until) - timedelta(hours=8))
+    clock.at += timedelta(hours=16)
+    (again,), due = at.renew([to])
+    assert (again.id, again.names, again.serial != day.serial) == (day.id, day.names, True)
+    assert parse_iso(again.until) - clock.at == timedelta(hours=24)
+    assert due == parse_iso(again.until) - timedelta(hours=8)
+    party = Party(str(to), "example.org", "control-plane")
+    assert own_peer(party).until == parse_iso(again.until) and at.renew([to]) == ([], due)
+    clock.at += timedelta(days=30)  # nobody kept them for a month
+    renewed, _ = at.renew([to, phone])
+    assert [r.id.rpartition("/")[2] for r in renewed] == ["control-plane", "production", "alice"]
+    assert parse_iso(renewed[1].until) - clock.at == parse_iso(week.until) - parse_iso(week.at)
+
+
+def test_what_ends_with_its_authority_is_not_renewed_again_and_again(authority: Authority, tmp_path: Path) -> None:
+    clock = Moved(SystemClock().now().replace(microsecond=0) + timedelta(days=350))
+    at = Authority(tmp_path / "ca", clock)
+    at.issue("control-plane", (), 30 * 24, tmp_path / "to")
+    assert at.renew([tmp_path / "to"]) == ([], None)
+    clock.at += timedelta(days=14)
+    assert at.renew([tmp_path / "to"]) == ([], None)
+
+
+def test_only_ones_own_are_renewed(authority: Authority, tmp_path: Path) -> None:
+    create(tmp_path / "other", "example.org", SystemClock())
+    Authority(tmp_path / "other", SystemClock()).issue("control-plane", (), 1, tmp_path / "to")
+    before = (tmp_path / "to" / "control-plane.pem").read_bytes()
+    for folder in (tmp_path / "to", tmp_path / "nowhere"):
+        with pytest.raises(Invalid) as refused:
+            authority.renew([folder])
+        assert refused.value.code == "nothing_to_renew" and refused.value.hint
+    assert (tmp_path / "to" / "control-plane.pem").read_bytes() == before

@@ -17,6 +17,7 @@ POLICY = CedarAuthoriser(policy_text(), actions())
 SPECIAL = {  # forbidden without facts about their resource
     "changes.approve", "training.start", "serving.score", "registry.propose_waiver", "registry.sign_waiver",
     "changes.approve_own", "changes.validate", "changes.revive", "changes.lift_quarantine", "changes.open_glass",
+    "monitoring.decide_review",
 }  # fmt: skip
 MLE = ("changes.kill", "changes.quarantine", "changes.propose_glass")
 USABLE: dict[str, Any] = {"quarantined": False, "region": "", "regions": []}  # as the platform says of all it knows
@@ -115,6 +116,13 @@ def test_validation_is_independent() -> None:
     assert ask(("risk-officer",), "changes.validate", {"author": person("ann")}).allowed
     own = ask(("risk-officer",), "changes.validate", {"author": person("bob")})
     assert own.rules == ("validation-is-independent",) and own.hint
+
+
+def test_nobody_reviews_what_their_own_version_answered() -> None:
+    assert ask(("risk-officer",), "monitoring.decide_review", {"author": person("ann")}).allowed
+    assert not ask(("risk-officer",), "monitoring.decide_review").allowed, "nobody knows whose version it was"
+    own = ask(("risk-officer", "platform-admin"), "monitoring.decide_review", {"author": person("bob")})
+    assert own.rules == ("nobody-reviews-their-own-model",) and own.hint
 
 
 def test_two_people_revive() -> None:

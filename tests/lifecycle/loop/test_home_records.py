@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text as sql
+from sqlalchemy import update
 
 from falaj.governance.changes.records import markdown
 from falaj.governance.changes.store import SqlHoldStore
@@ -19,6 +20,8 @@ from falaj.governance.signing.trust import NEVER
 from falaj.kernel.access import SYSTEM, Principal
 from falaj.kernel.environments import ENVIRONMENTS
 from falaj.kernel.errors import Conflict, Invalid, NotFound
+from falaj.lifecycle.loop.store import SqlDefinitionStore, definitions
+from tests.lifecycle import project
 from tests.lifecycle.house import House, house
 
 READS = """
@@ -239,3 +242,57 @@ def test_over_http_by_type_and_as_a_page(home: House) -> None:
     assert "all: a change of the home itself" in page and "rule " in page
     with pytest.raises(NotFound):  # an entry that only tells how a change went on is the number of none
         home.plane.oversight.records.get(f"chg_{home.log(action='changes.propose_glass')[0].index}")
+
+
+def test_another_definition_says_what_it_changes_and_the_way_back_leads_back(home: House) -> None:
+    api, seen = home.api("owner"), len(records(home, "definition"))
+    made = api.post("/api/v1/definition", {"files": project.files(), "reason": "the first one"})
+    assert made.status_code == 200, made.text
+    number = made.json()["number"]
+    loose = {**project.files(), "made.py": project.files()["made.py"].replace("at_least=0.6", "at_least=0.5")}
+    assert loose != project.files()
+    assert (
+        api.post("/api/v1/definition", {"files": loose, "reason": "it failed too often"}).json()["number"] == number + 1
+    )
+    first, second = records(home, "definition")[seen:]
+    assert first.title.startswith(f"definition {number} of ") and first.title.endswith("6 added")
+    assert (second.initiator, second.reason, second.state, second.environments) == (
+        "owner", "it failed too often", "done", ENVIRONMENTS,
+    )  # fmt: skip
+    (model,) = [a for a in second.affected if a.alias.startswith("model ")]
+    assert "gates" in model.part and "limited risk) is trained, judged or watched otherwise" in second.risk
+    assert "what serves goes on" in second.risk and second.back_out_to == f"definition {number}"
+
+    words = shlex.split(second.back_out)
+    assert words[:3] == ["falaj", "apply", "--number"]
+    back = api.post(f"/api/v1/definition/{words[3]}", {"reason": "as the record says"}).json()
+    assert back["number"] == number + 2 and [c["change"] for c in back["changes"]] == ["changed"]
+    assert home.plane.definitions.applied().definition.code == home.plane.definitions.numbered(number).definition.code
+    first, second, third = records(home, "definition")[seen:]
+    assert (first.state, second.state, third.state) == ("done", "backed out", "done")
+    assert [s.told for s in second.history] == ["it failed too often", "as the record says"]
+    assert api.post("/api/v1/definition/999", {"reason": "x"}).json()["code"] == "no_such_definition"
+
+
+def test_a_definition_that_is_not_the_one_in_the_log_is_not_believed(home: House) -> None:
+    (*_, last) = records(home, "definition")
+    number = home.plane.definitions.applied().number
+    kept = home.plane.database.read(lambda tx: SqlDefinitionStore().body(tx, number))
+    home.sql(update(definitions).where(definitions.c.number == number).values(definition=kept.replace("0.6", "0.1")))
+    (*_, altered) = records(home, "definition")
+    assert altered.risk.startswith("not known")
+    assert not [a for a in altered.affected if a.alias.startswith("model ")]
+    home.sql(update(definitions).where(definitions.c.number == number).values(definition=kept))
+    (*_, again) = records(home, "definition")
+    assert again == last
+
+
+def test_code_that_was_changed_in_the_home_does_not_hold_again(home: House) -> None:
+    first = next(n for n in range(1, 9) if home.plane.definitions.numbered(n).definition.code)
+    folder = home.plane.layout.projects / home.plane.definitions.numbered(first).definition.code.removeprefix("sha256:")
+    (file, *_) = folder.rglob("*.py")
+    whole = file.read_text()
+    file.write_text(whole + "\nx = 1\n")
+    refused = home.api("owner").post(f"/api/v1/definition/{first}", {"reason": "back"})
+    assert refused.json()["code"] == "code_changed"
+    file.write_text(whole)

@@ -79,6 +79,7 @@ COMMANDS = {
     "drift": ("commands.traffic:drift", "List a model's windows: rows, errors, latency, drift of inputs and scores, quality where labels have come."),
     "backtest": ("commands.backtest:backtest", "Let a version answer the recorded requests, and show its quality by the labels beside that of what was answered."),
     "incidents": ("commands.traffic:incidents_app", "What is not as it should be."),
+    "review": ("commands.review:review_app", "Answers that people look at: which wait, ask for one, confirm or override it."),
     "labels": ("commands.traffic:labels_app", "What became true of predictions."),
     "external": ("commands.external:external_app", "Models that somebody else serves: watched, not governed."),
     "predictions": ("commands.external:predictions_app", "What somebody else's endpoint answered."),

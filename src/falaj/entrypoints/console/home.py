@@ -9,8 +9,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from falaj.bootstrap.control_plane import ControlPlane, actions
 from falaj.entrypoints.console import facts
+from falaj.entrypoints.console.cases import CaseReader
 from falaj.entrypoints.console.logbook import LogBook
-from falaj.entrypoints.console.sights import DriftPage, IncidentsPage, RolloutPage
+from falaj.entrypoints.console.sights import DriftPage, IncidentsPage, ReviewPage, ReviewsPage, RolloutPage
 from falaj.entrypoints.console.views import (
     AdmissionFact,
     Approval,
@@ -44,6 +45,7 @@ from falaj.kernel.errors import FalajError, NotFound
 from falaj.lifecycle.evidence.model import GateSpec, judge, worst
 from falaj.lifecycle.loop.model import ModelDefinition
 from falaj.lifecycle.monitoring.model import Incident, PlaneHealth
+from falaj.lifecycle.monitoring.reviews.model import Word
 from falaj.lifecycle.registry.model import ModelVersion
 from falaj.lifecycle.rollout.model import TrafficPlan, champion
 from falaj.lifecycle.training.model import ModelContract, Run, ViewUse
@@ -63,6 +65,7 @@ class HomeReader:
         self._p = plane
         self._log = LogBook(plane.audit, plane.publisher, plane.door)
         self._watch = WatchReader(plane, self._log)
+        self._cases = CaseReader(plane)
 
     def frame(self) -> Frame:
         """What every page shows around itself."""
@@ -89,6 +92,7 @@ class HomeReader:
             refusals=self._log.refusals(viewer, RECENT, names),
             checkpoint=self._log.checkpoint(),
             incidents=len(incidents),
+            reviews=self._cases.waiting(),
             watched=self._watch.watched(),
         )
 
@@ -172,6 +176,18 @@ class HomeReader:
     def resolve(self, viewer: Principal, incident: str) -> None:
         """Resolve an incident. Raises `NotFound`, `Denied`."""
         self._watch.resolve(viewer, incident)
+
+    def reviews(self, viewer: Principal) -> ReviewsPage:
+        """Which answers wait for a person, and what was decided."""
+        return self._cases.all(viewer)
+
+    def review(self, viewer: Principal, review: str) -> ReviewPage:
+        """One of them, with what went into the answer. Raises `NotFound`, `Denied`."""
+        return self._cases.one(viewer, review)
+
+    def decide(self, viewer: Principal, review: str, word: Word) -> None:
+        """Confirm or override. Raises `Denied`, `NotFound`, `Conflict`, `Invalid`."""
+        self._cases.decide(viewer, review, word)
 
     def audit(self, viewer: Principal, query: AuditQuery) -> AuditPage:
         """A page of the audit log."""

@@ -38,6 +38,7 @@ _OK = (
     "approved",
     "flowing",
     "in its place",
+    "confirmed",
 )
 _WAIT = (
     "unresolved",
@@ -53,6 +54,8 @@ _WAIT = (
     "candidate",
     "registered",
     "running",
+    "pending",
+    "overridden",
 )
 _BAD = (
     "drifted",
@@ -69,6 +72,7 @@ _BAD = (
     "refusing",
     "stopped",
     "killed",
+    "late",
 )
 TONES: dict[str, str] = {**dict.fromkeys(_OK, "ok"), **dict.fromkeys(_WAIT, "wait"), **dict.fromkeys(_BAD, "bad")}
 """State → how it looks: ok, wait or bad; any other is quiet. The word stands beside it always."""

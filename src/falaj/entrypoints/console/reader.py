@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from starlette.requests import Request
 
-from falaj.entrypoints.console.sights import DriftPage, IncidentsPage, RolloutPage
+from falaj.entrypoints.console.sights import DriftPage, IncidentsPage, ReviewPage, ReviewsPage, RolloutPage
 from falaj.entrypoints.console.views import (
     AuditPage,
     AuditQuery,
@@ -20,6 +20,7 @@ from falaj.entrypoints.console.views import (
 )
 from falaj.governance.identity.oidc.signin import Returned, Sent
 from falaj.kernel.access import Action, Principal
+from falaj.lifecycle.monitoring.reviews.model import Word
 
 COOKIE = "falaj_session"
 """The cookie that `Sessions` reads and that the console sets and clears."""
@@ -70,6 +71,18 @@ class ConsoleReader(Protocol):
 
     def resolve(self, viewer: Principal, incident: str) -> None:
         """Resolve an incident; again changes nothing. Raises `Denied`, `NotFound`."""
+        ...
+
+    def reviews(self, viewer: Principal) -> ReviewsPage:
+        """Which answers wait for a person, and what was decided; the reading is audited. Raises `Denied`."""
+        ...
+
+    def review(self, viewer: Principal, review: str) -> ReviewPage:
+        """One of them, with what went into the answer; the reading is audited. Raises `NotFound`, `Denied`."""
+        ...
+
+    def decide(self, viewer: Principal, review: str, word: Word) -> None:
+        """Confirm the answer, or override it. Raises `Denied`, `NotFound`, `Conflict`, `Invalid`."""
         ...
 
     def audit(self, viewer: Principal, query: AuditQuery) -> AuditPage:

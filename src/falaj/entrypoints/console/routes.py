@@ -26,8 +26,10 @@ from falaj.kernel.log import logger
 from falaj.lifecycle.evidence.model import EVIDENCE_READ
 from falaj.lifecycle.loop.model import STATUS_READ
 from falaj.lifecycle.monitoring.model import DRIFT_READ, INCIDENT_READ, INCIDENT_RESOLVE
+from falaj.lifecycle.monitoring.reviews.model import REVIEW_DECIDE, REVIEW_READ, word_of
 from falaj.lifecycle.registry.model import VERSION_READ
 from falaj.lifecycle.rollout.strategy import ROLLOUT_READ, ROLLOUT_STEER
+from falaj.lifecycle.serving.model import PREDICTION_READ
 from falaj.lifecycle.training.model import RUN_READ
 
 _log = logger("console")
@@ -71,6 +73,9 @@ def build(
     add("GET", "/models/{name}/drift", desk.drift)
     add("GET", "/incidents", desk.incidents)
     add("POST", "/incidents/{incident}/resolve", desk.resolve)
+    add("GET", "/reviews", desk.reviews)
+    add("GET", "/reviews/{review}", desk.review)
+    add("POST", "/reviews/{review}/decision", desk.decide)
     add("GET", "/runs/{run_id}", desk.run)
     add("GET", "/audit", desk.audit)
     add("POST", "/audit/verify", desk.verify)
@@ -202,6 +207,20 @@ class _Desk:
     def resolve(self, request: Request, incident: Name) -> Response:
         self._reader.resolve(_viewer(request), incident)
         return RedirectResponse("/incidents", 303)
+
+    @_does(REVIEW_READ)
+    def reviews(self, request: Request) -> Response:
+        return self._page(request, "reviews.html", "reviews", page=self._reader.reviews(_viewer(request)))
+
+    @_does(PREDICTION_READ)
+    def review(self, request: Request, review: Name) -> Response:
+        return self._page(request, "review.html", "reviews", page=self._reader.review(_viewer(request), review))
+
+    @_does(REVIEW_DECIDE)
+    def decide(self, request: Request, review: Name, fields: Form) -> Response:
+        said = word_of(fields.get("decision", ""), fields.get("to", ""), fields.get("code", ""))
+        self._reader.decide(_viewer(request), review, said)
+        return RedirectResponse("/reviews", 303)
 
     @_does(RUN_READ)
     def run(self, request: Request, run_id: Name) -> Response:

@@ -1,4 +1,4 @@
-"""What the pages on rollout, drift and incidents show. Frozen types only; times as in `views`."""
+"""What the pages on rollout, drift, incidents and reviews show. Frozen types only; times as in `views`."""
 
 from __future__ import annotations
 
@@ -210,3 +210,50 @@ class IncidentsPage(msgspec.Struct, frozen=True):
 
     open: tuple[Trouble, ...] = ()
     resolved: tuple[Trouble, ...] = ()
+
+
+class Case(msgspec.Struct, frozen=True):
+    """An answer before people. `answer` and `override` are texts, numbers shortened; `late`: it waits longer than it may."""
+
+    id: str
+    model: str
+    prediction: str
+    answer: str
+    because: str
+    asked_by: str
+    at: str
+    due_at: str
+    state: str
+    late: bool = False
+    version: Named | None = None
+    decided_by: str = ""
+    decided_at: str = ""
+    code: str = ""
+    override: str = ""
+
+
+class Went(msgspec.Struct, frozen=True):
+    """Something that went into an answer: its name, its value, and the feature view that it came from (empty: the caller)."""
+
+    name: str
+    value: str
+    view: str = ""
+
+
+class ReviewsPage(msgspec.Struct, frozen=True):
+    """`/reviews`: those that wait, the one that is due first at the top; then the newest decisions. `number` counts
+    all that wait, also those that are not shown."""
+
+    number: int = 0
+    waiting: tuple[Case, ...] = ()
+    decided: tuple[Case, ...] = ()
+
+
+class ReviewPage(msgspec.Struct, frozen=True):
+    """`/reviews/{id}`: one answer, what went into it, and what may be said of it. Without `choices` a number is."""
+
+    case: Case
+    went_in: tuple[Went, ...] = ()
+    choices: tuple[str, ...] = ()
+    codes: tuple[str, ...] = ()
+    may_decide: bool = False

@@ -128,7 +128,8 @@ class Watched(msgspec.Struct, frozen=True):
 
 
 class Overview(msgspec.Struct, frozen=True):
-    """`/`: what is in production and is it well. `incidents` counts all that are open."""
+    """`/`: what is in production and is it well. `incidents` counts all that are open, `reviews` the answers that wait for a
+    person."""
 
     models: tuple[Served, ...] = ()
     plane: Plane | None = None
@@ -136,6 +137,7 @@ class Overview(msgspec.Struct, frozen=True):
     refusals: tuple[Refusal, ...] = ()
     checkpoint: Checkpoint | None = None
     incidents: int = 0
+    reviews: int = 0
     watched: tuple[Watched, ...] = ()
 
 

@@ -120,6 +120,13 @@ def missing_roles(approvals: list[Approval], subject: Subject) -> tuple[str, ...
     return tuple(role for role in subject.roles if role not in held)
 
 
+def completing(approvals: list[Approval], needed: int, subject: Subject) -> Approval | None:
+    """The approval with which those before it were enough, by number and by role; None while they are not."""
+    given = sorted(approvals, key=lambda a: (a.at, a.id))
+    enough = (n for n in range(1, len(given) + 1) if n >= needed and not missing_roles(given[:n], subject))
+    return next((given[n - 1] for n in enough), None)
+
+
 def _bound(approval: Approval, subject: Subject) -> bool:
     return (approval.digest, approval.evidence, approval.environment) == (
         subject.digest,

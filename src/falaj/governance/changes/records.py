@@ -20,7 +20,7 @@ CHANGE_REVIEW = Action("changes.review", "risk", "Change", "write the review of 
 
 TYPES = (
     "promotion", "rollback", "kill", "revival", "waiver", "approval revoked", "inventory", "retirement", "quarantine",
-    "policy", "access", "key", "break-glass",
+    "policy", "access", "key", "break-glass", "definition",
 )  # fmt: skip
 OUTCOMES = ("successful", "successful with issues", "failed")
 _ID = re.compile(r"chg_(?P<index>0|[1-9]\d{0,17})\Z")

@@ -10,13 +10,15 @@ Any other authority will do as well, such as SPIRE or a company's own: what coun
 from __future__ import annotations
 
 import ipaddress
+import math
 import os
-from collections.abc import Sequence
-from datetime import timedelta
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import msgspec
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
@@ -24,7 +26,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from falaj.governance.identity.peers import SpiffeId, known_role, spiffe_id
 from falaj.governance.identity.tls import AUTHORITIES, Party
-from falaj.kernel.clock import Clock, iso
+from falaj.kernel.clock import Clock, iso, parse_iso
 from falaj.kernel.errors import Conflict, Invalid
 from falaj.kernel.files import flush, write_private
 
@@ -153,6 +155,54 @@ class Authority:
             return []
         return [msgspec.json.decode(line, type=Issued) for line in lines]
 
+    def renew(self, folders: Sequence[Path]) -> tuple[list[Issued], datetime | None]:
+        """Issue anew what lies in these folders, was issued here and has a third of its time left or less, for as long as before.
+
+        Returns what was renewed, and when the next is due; None when none ever will be. Raises `Invalid` for a folder in which
+        there is nothing of this authority's, before anything is renewed.
+        """
+        now, known = self._clock.now(), {i.serial: i for i in self.issued()}
+        renewed, dues = list[Issued](), list[datetime]()
+        for folder, found in [(folder, self._own(folder, known)) for folder in folders]:
+            for own in found:
+                due = self._due(own)
+                if due is not None and due <= now:
+                    hours = max(1, math.ceil(_lifetime(own) / timedelta(hours=1)))
+                    renewed.append(
+                        self.issue(own.id.removeprefix(f"spiffe://{self.domain}/"), own.names, hours, folder)
+                    )
+                    due = self._due(renewed[-1])
+                dues += [] if due is None else [due]
+        return renewed, min(dues, default=None)
+
+    def _own(self, folder: Path, known: Mapping[str, Issued]) -> list[Issued]:
+        """What lies in a folder and was issued here, by the name that its identity has; copies are somebody's own affair."""
+        found = []
+        for path in sorted(folder.glob("*.pem")):
+            try:
+                certificate = x509.load_pem_x509_certificate(path.read_bytes())
+                certificate.verify_directly_issued_by(self._certificate)
+            except (OSError, ValueError, TypeError, InvalidSignature):  # somebody else's, or none
+                continue
+            issued = known.get(f"{certificate.serial_number:x}")
+            if (
+                issued is not None
+                and path == Party(str(folder), self.domain, _file_role(spiffe_id(issued.id))).certificate
+            ):
+                found.append(issued)
+        if not found:
+            raise Invalid(
+                f"nothing in {folder} was issued by this authority",
+                hint="name the folders that `falaj certs issue --to` wrote into",
+                code="nothing_to_renew",
+            )
+        return found
+
+    def _due(self, issued: Issued) -> datetime | None:
+        """When a certificate is to be renewed; None when a new one would not last longer: the authority itself ends then."""
+        until = parse_iso(issued.until)
+        return until - _lifetime(issued) / 3 if until < self._certificate.not_valid_after_utc else None
+
     def _signed(
         self, key: ec.EllipticCurvePrivateKey, own: SpiffeId, names: Sequence[str], times: tuple[object, object]
     ) -> x509.Certificate:
@@ -178,6 +228,10 @@ class Authority:
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer), critical=False)
             .sign(self._key, hashes.SHA256())
         )
+
+
+def _lifetime(issued: Issued) -> timedelta:
+    return parse_iso(issued.until) - parse_iso(issued.at)
 
 
 def _file_role(own: SpiffeId) -> str:

@@ -29,6 +29,7 @@ FACTS: dict[str, dict[str, str]] = {
         **_OF_DATA,
     },
     "Quarantine": {"author": PRINCIPAL},
+    "Review": {"author": PRINCIPAL},
 }  # fmt: skip
 """Resource type → the facts that may be known of one, with their Cedar types. None is always known: all are optional."""
 PROJECT = "project"

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from falaj.governance.changes.model import Approval, missing_roles
+from falaj.governance.changes.model import completing, missing_roles
 from falaj.governance.changes.service import ChangeService
 from falaj.governance.door import Done, Door, Intent
 from falaj.governance.policy.decide import Layers
@@ -192,23 +192,20 @@ class EnvironmentService:
                 code="not_awaiting",
             )
         subject = registry.subject(version, name)
-        given = self._given(actor, version, name) or self._p.changes.decide(actor, subject, True, reason)
+        mine = (a for a in self._p.changes.counting(subject) if a.principal == actor.name)
+        given = next(mine, None) or self._p.changes.decide(actor, subject, True, reason)
         counting = self._p.changes.counting(subject)
         missing = missing_roles(counting, subject)
         answer: dict[str, Any] = {
             "approval": given.id, "approvals": len(counting), "needed": needed, "missing_roles": list(missing),
             "environment": name, "flow": "", "rollout": False,
         }  # fmt: skip
-        if len(counting) < needed or missing:
+        last = completing(counting, needed, subject)
+        if last is None:
             return answer
-        flow = f"stg_{given.id.partition('_')[2]}"
+        flow = f"stg_{last.id.partition('_')[2]}"  # whoever asks: one rehearsal comes of these approvals
         self._p.flows.start(STAGING_FLOW, flow, {"digest": version.digest, "actor": actor.name})
         return {**answer, "flow": flow}
-
-    def _given(self, actor: Principal, version: ModelVersion, name: str) -> Approval | None:
-        wanted = (actor.name, version.evidence, name, "approved")
-        found = self._p.changes.of(version.digest)
-        return next((a for a in found if (a.principal, a.evidence, a.environment, a.decision) == wanted), None)
 
     def _check_promotable(self, version: ModelVersion, to: str) -> None:
         last = self._p.registry.proven_rehearsal(version.digest, to)

@@ -13,7 +13,7 @@ from falaj.kernel.names import check_column, check_name
 from falaj.lifecycle.data.model import SourceSpec
 from falaj.lifecycle.evidence.model import GateSpec
 from falaj.lifecycle.features.model import EntitySpec, ViewSpec
-from falaj.lifecycle.monitoring.policy import MonitorPolicy, RetrainPolicy
+from falaj.lifecycle.monitoring.policy import MonitorPolicy, RetrainPolicy, ReviewPolicy
 from falaj.lifecycle.rollout.strategy import Strategy
 from falaj.lifecycle.training.model import Input, JoinKey, TrainingSpec, ViewUse
 
@@ -62,6 +62,7 @@ class ModelDefinition(msgspec.Struct, frozen=True):
     history_seconds: int = 0
     seed: int = 0
     oversight: Declared = Declared()
+    review: ReviewPolicy | None = None
 
     def training(self) -> TrainingSpec:
         """What a training step is told of this model."""

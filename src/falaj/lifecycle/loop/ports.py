@@ -25,6 +25,14 @@ class DefinitionStore(Protocol):
         """All of them, newest first."""
         ...
 
+    def get(self, tx: Tx, number: int) -> Applied | None:
+        """One of them; None when there is none of this number."""
+        ...
+
+    def body(self, tx: Tx, number: int) -> str:
+        """One as it was written down, JSON; empty when there is none of this number."""
+        ...
+
     def add(self, tx: Tx, applied: Applied) -> None:
         """Write the next one down."""
         ...

@@ -28,7 +28,7 @@ from falaj.lifecycle.loop.model import (
     check_names,
 )
 from falaj.lifecycle.loop.ports import DefinitionStore
-from falaj.lifecycle.monitoring.policy import MonitorPolicy
+from falaj.lifecycle.monitoring.policy import MonitorPolicy, ReviewPolicy
 from falaj.lifecycle.rollout.strategy import Strategy
 from falaj.storage.sql.database import Database, Tx
 
@@ -48,6 +48,7 @@ class DefinitionService:
         self._door = door
         self._folder = folder
         self._owners: dict[str, tuple[int, dict[str, str]]] = {}
+        self._reviews: tuple[int, dict[str, ReviewPolicy | None]] = (0, {})
 
     def unpack(self, files: dict[str, str]) -> tuple[str, Path]:
         """Keep a project's code under its digest; returns digest and folder. Raises `Invalid`."""
@@ -82,7 +83,15 @@ class DefinitionService:
         applied = self.newest()
         return changes(applied.definition if applied else None, new)
 
-    def apply(self, actor: Principal, new: ProjectDefinition) -> dict[str, Any]:
+    def reapply(self, actor: Principal, number: int, reason: str) -> dict[str, Any]:
+        """Make an earlier definition hold again, with the code that it had. Raises `Denied`, `NotFound`, and `Integrity` when that code is
+        not as it was."""
+        self._door.check(Intent(actor, DEFINITION_APPLY, Resource("Project", "*")))
+        again = self.numbered(number)
+        self._check_code(again.definition.code)
+        return self.apply(actor, again.definition, reason, again=again.digest)
+
+    def apply(self, actor: Principal, new: ProjectDefinition, reason: str = "", *, again: str = "") -> dict[str, Any]:
         """Make `new` the definition that holds. The same definition again changes nothing."""
         digest = digest_of(new)
         current = self.newest()
@@ -103,7 +112,8 @@ class DefinitionService:
             return Done({"number": number, "digest": digest, "changes": msgspec.to_builtins(planned)})
 
         counts = {kind: sum(c.change == kind for c in planned) for kind in ("added", "changed", "removed")}
-        detail = {"definition": digest, "code": new.code, **counts}
+        detail = {"definition": digest, "code": new.code, "reason": reason.strip()[:500], **counts}
+        detail |= {"again": again} if again else {}
         return self._door.change(Intent(actor, DEFINITION_APPLY, Resource("Project", new.name), detail=detail), do)
 
     # what the stages ask
@@ -111,6 +121,26 @@ class DefinitionService:
     def newest(self) -> Applied | None:
         """The definition that holds; None before the first."""
         return self._database.read(self._store.newest)
+
+    def numbered(self, number: int) -> Applied:
+        """A definition that holds or held. Raises `NotFound`."""
+        found = self._database.read(lambda tx: self._store.get(tx, number))
+        if found is None:
+            raise NotFound(
+                f"no definition {number} was ever applied to this home",
+                hint="`falaj changes list --type definition` shows those that were",
+                code="no_such_definition",
+            )
+        return found
+
+    def stored(self, number: int, digest: str) -> ProjectDefinition | None:
+        """The definition of this number; None when there is none, or it is not the one that this digest names."""
+        body = self._database.read(
+            lambda tx: self._store.body(tx, number)
+        )  # as it is: a field that came later has no part in it
+        if not body or digest_of(msgspec.json.decode(body)) != digest:
+            return None
+        return msgspec.json.decode(body, type=ProjectDefinition)
 
     def applied(self) -> Applied:
         """Raises `Conflict` when nothing is applied."""
@@ -146,6 +176,15 @@ class DefinitionService:
         applied = self.newest()
         found = [m.monitor for m in applied.definition.models if m.name == model] if applied else []
         return found[0] if found else None
+
+    def review(self, model: str) -> ReviewPolicy | None:
+        """Which answers of this model people look at, by the newest definition that has it: its traffic outlives the project's turn.
+        None when none says anything of it."""
+        number = self._database.read(self._store.number)
+        if self._reviews[0] != number:
+            log = self._database.read(self._store.log)
+            self._reviews = number, {m.name: m.review for a in reversed(log) for m in a.definition.models}
+        return self._reviews[1].get(model)
 
     def oversight(self, model: str) -> Declared:
         """What the applied project tells the inventory of this model; nothing when it is not defined."""
@@ -184,7 +223,9 @@ class DefinitionService:
 
     def code(self) -> str:
         """The folder of the applied project's code, compared with its digest just now."""
-        digest = self.definition().code
+        return self._check_code(self.definition().code)
+
+    def _check_code(self, digest: str) -> str:
         folder = self._folder / digest.removeprefix("sha256:")
         if not folder.is_dir() or manifest_digest(manifest(folder)) != digest:
             raise Integrity(

@@ -29,14 +29,27 @@ _COLUMNS = (
 
 class SqlDefinitionStore:
     def newest(self, tx: Tx) -> Applied | None:
-        found = self.log(tx)[:1]
+        found = self._read(tx, limit=1)
         return found[0] if found else None
 
     def number(self, tx: Tx) -> int:
         return tx.execute(select(func.max(definitions.c.number))).scalar() or 0
 
     def log(self, tx: Tx) -> list[Applied]:
-        rows = tx.execute(select(*_COLUMNS).order_by(definitions.c.number.desc()))
+        return self._read(tx)
+
+    def body(self, tx: Tx, number: int) -> str:
+        """A definition as it was written down, JSON; empty when there is none of this number."""
+        found = tx.execute(select(definitions.c.definition).where(definitions.c.number == number)).scalar()
+        return str(found or "")
+
+    def get(self, tx: Tx, number: int) -> Applied | None:
+        found = self._read(tx, of=number)
+        return found[0] if found else None
+
+    def _read(self, tx: Tx, limit: int | None = None, of: int | None = None) -> list[Applied]:
+        query = select(*_COLUMNS).order_by(definitions.c.number.desc()).limit(limit)
+        rows = tx.execute(query if of is None else query.where(definitions.c.number == of))
         return [
             Applied(r.number, r.digest, msgspec.json.decode(r.definition, type=ProjectDefinition), r.author, r.at)
             for r in rows

@@ -28,8 +28,8 @@ from falaj.workflow.flow import Workflows
 
 
 class Ports(msgspec.Struct, frozen=True):
-    """Who knows. `imported` is the model of an import, `predicted` that of a prediction, `rolled` that of a rollout; empty, or
-    `NotFound`, for none."""
+    """Who knows. `imported` is the model of an import, `predicted` that of a prediction, `reviewed` that of a review, `rolled`
+    that of a rollout; empty, or `NotFound`, for none."""
 
     definitions: DefinitionService
     registry: RegistryService
@@ -41,6 +41,7 @@ class Ports(msgspec.Struct, frozen=True):
     flows: Workflows
     imported: Callable[[str], str]
     predicted: Callable[[str], str]
+    reviewed: Callable[[str], str]
     rolled: Callable[[str], str]
 
 
@@ -88,11 +89,12 @@ class ProjectFacts:
             return self._of("Dataset" if hold and hold.kind == DATASET else "Model", held)
         if kind == "Change":
             entry = self._p.audit.entry(entry_of(name))
-            return (
-                ""
-                if entry is None or entry.resource_type == "Change"
-                else self._of(entry.resource_type, entry.resource_id)
-            )
+            if entry is None or entry.resource_type in (
+                "Change",
+                "Project",
+            ):  # another definition replaces any project's
+                return ""
+            return self._of(entry.resource_type, entry.resource_id)
         return self._p.definitions.owners("models").get(self._model(kind, name), "")
 
     def _model(self, kind: str, name: str) -> str:
@@ -104,6 +106,8 @@ class ProjectFacts:
             return self._p.imported(name)
         if kind == "Prediction":
             return self._p.predicted(name)
+        if kind == "Review":
+            return self._p.reviewed(name)
         if kind == "Incident":
             found = self._p.incidents.find(name)
             return found.model if found else ""

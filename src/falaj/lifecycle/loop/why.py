@@ -18,7 +18,7 @@ from falaj.governance.changes.model import Approval
 from falaj.governance.changes.service import ChangeService
 from falaj.kernel.clock import iso
 from falaj.kernel.environments import PRODUCTION
-from falaj.kernel.errors import Invalid, NotFound
+from falaj.kernel.errors import NotFound
 from falaj.lifecycle.data.service import DataService
 from falaj.lifecycle.monitoring.incidents import IncidentService
 from falaj.lifecycle.monitoring.model import EVERY_MODEL, Incident, Label, WindowView
@@ -29,11 +29,9 @@ from falaj.lifecycle.rollout.model import PLAN_SET
 from falaj.lifecycle.rollout.service import RolloutService
 from falaj.lifecycle.rollout.strategy import ROLLOUT_START, ROLLOUT_STEER, ROLLOUT_STEP, Rollout
 from falaj.lifecycle.serving.model import BUNDLE_PUBLISH
-from falaj.lifecycle.serving.plane.journal import Prediction
+from falaj.lifecycle.serving.plane.journal import Prediction, row_of
 from falaj.lifecycle.training.model import ModelContract, Run
 from falaj.lifecycle.training.service import TrainingService
-
-_ROW_DIGITS = 9  # no request has more rows
 
 
 class Lookup(msgspec.Struct, frozen=True):
@@ -90,13 +88,14 @@ class Why(msgspec.Struct, frozen=True):
     run: Run | None
     datasets: tuple[Dataset, ...]
     label: Label | None
+    review: dict[str, Any] | None
     window: WindowView | None
     incidents: tuple[Incident, ...]
     log: tuple[dict[str, Any], ...]
 
 
 class Ports(msgspec.Struct, frozen=True):
-    """Whom the answer is asked of. `record` raises `NotFound`, `Invalid`, `Integrity`."""
+    """Whom the answer is asked of. `record` raises `NotFound`, `Invalid`, `Integrity`; `reviewed` gives what people said of a row."""
 
     record: Callable[[str], Prediction]
     registry: RegistryService
@@ -105,6 +104,7 @@ class Ports(msgspec.Struct, frozen=True):
     training: TrainingService
     data: DataService
     quality: QualityService
+    reviewed: Callable[[str, int], dict[str, Any] | None]
     incidents: IncidentService
     audit: AuditService
 
@@ -118,7 +118,7 @@ class WhyService:
     def explain(self, prediction: str) -> Why:
         """Everything about a prediction, or about one row of it (`ID/ROW`). Raises `NotFound`, `Invalid`."""
         p, record = self._p, self._p.record(prediction)
-        row = _row(prediction, record)
+        row = row_of(prediction, record)
         version = p.registry.by_digest(record.digest)
         run = self._run(version.run)
         window = p.quality.window(record.model, record.digest, record.at)
@@ -138,6 +138,7 @@ class WhyService:
             run=run,
             datasets=tuple(self._dataset(n, v) for n, v in run.datasets.items()) if run else (),
             label=p.quality.label(record.id, row),
+            review=p.reviewed(record.id, row),
             window=window,
             incidents=tuple(self._incidents(record)),
             log=tuple(_told(f) for f in self._log(version, traffic.flow)),
@@ -268,18 +269,6 @@ def looked_up(record: Prediction, contract: ModelContract, row: int) -> tuple[Lo
             )
         )
     return tuple(found)
-
-
-def _row(prediction: str, record: Prediction) -> int:
-    text = prediction.partition("/")[2] or "0"
-    row = int(text) if text.isascii() and text.isdigit() and len(text) <= _ROW_DIGITS else -1
-    if not 0 <= row < max(record.rows, 1):
-        raise Invalid(
-            f"{record.id} has no row {text[:20]!r}",
-            hint=f"it has {record.rows}, the first is 0: write {record.id}/0",
-            code="no_such_row",
-        )
-    return row
 
 
 def _told(found: Found) -> dict[str, Any]:

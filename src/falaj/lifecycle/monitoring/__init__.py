@@ -8,6 +8,7 @@
 `analyst`    the judge of rollouts, over journal, labels and guard
 `quality`    labels, and windows as people ask for them
 `backtest`   what another version would have answered; `flows` and `steps` do it
+`reviews`    people look at answers: which wait, what was decided
 `incidents`  what is not as it should be
 `external`   models that somebody else serves: declared, heard, watched
 `health`     how a version answered in a window: requests, failures, latency

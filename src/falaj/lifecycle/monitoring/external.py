@@ -37,7 +37,7 @@ from falaj.lifecycle.monitoring.model import (
     check_external,
 )
 from falaj.lifecycle.monitoring.policy import MonitorPolicy
-from falaj.lifecycle.monitoring.ports import Alarms, Policies, Versions
+from falaj.lifecycle.monitoring.ports import Alarms, OwnVersions, Policies
 from falaj.lifecycle.serving.plane.journal import Journal, Prediction
 from falaj.lifecycle.training.model import CONTRACT_FILE, PROFILE_FILE, ModelContract
 from falaj.storage.parcels import Parcels
@@ -109,7 +109,7 @@ class Ports(msgspec.Struct, frozen=True):
     lineage: LineageService
     parcels: Parcels
     names: Callable[[], Sequence[str]]
-    own: Versions
+    own: OwnVersions
     policies: Policies
     alarms: Alarms
     journal: Path
@@ -246,6 +246,11 @@ class ExternalService:
         """As the registry's, for both kinds."""
         declared = self._of(digest)
         return self._p.own.profile_of(digest) if declared is None else self._p.blobs.get(declared.profile)
+
+    def author(self, digest: str) -> str:
+        """Who made the version, or declared what somebody else serves. Raises `NotFound`."""
+        declared = self._of(digest)
+        return self._p.own.by_digest(digest).author if declared is None else declared.author
 
     def monitor(self, model: str) -> MonitorPolicy | None:
         """As the applied project's, for both kinds."""

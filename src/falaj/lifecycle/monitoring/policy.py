@@ -19,3 +19,22 @@ class RetrainPolicy(msgspec.Struct, frozen=True):
 
     on_drift: bool = False
     cooldown_seconds: int = 14 * 86400
+
+
+class ReviewPolicy(msgspec.Struct, frozen=True):
+    """Which answers people look at, and within how many seconds. Any of the three rules is enough.
+
+    `between`: a score from the first to the second, both counted. `unsure`: the chosen class is less probable. `codes` are the
+    reasons that an override may have.
+    """
+
+    between: tuple[float, float] | None = None
+    unsure: float | None = None
+    every: bool = False
+    within_seconds: int = 72 * 3600
+    codes: tuple[str, ...] = ("wrong_input", "missing_context", "exceptional_case", "unfair_outcome", "model_error")
+
+    @property
+    def rules(self) -> bool:
+        """Whether any answer comes to people by itself."""
+        return self.every or self.between is not None or self.unsure is not None

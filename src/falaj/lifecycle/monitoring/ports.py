@@ -158,6 +158,14 @@ class Versions(Protocol):
         ...
 
 
+class OwnVersions(Versions, Protocol):
+    """The same of the home's own versions, and who made them."""
+
+    def by_digest(self, digest: str) -> ModelVersion:
+        """Raises `NotFound`."""
+        ...
+
+
 class Registry(Protocol):
     """What a backtest asks the registry."""
 

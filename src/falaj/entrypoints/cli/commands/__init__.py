@@ -11,6 +11,7 @@
 `environments`  env
 `traffic`       rollout, rollback, drift, incidents, labels
 `backtest`      backtest
+`review`        review
 `serve`         predict
 `score`         score
 `follow`        why, loop, journal

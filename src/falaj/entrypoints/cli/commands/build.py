@@ -32,12 +32,22 @@ def plan(*, common: Common = DEFAULT) -> None:
         _show_changes(answer["changes"])
 
 
-def apply(*, common: Common = DEFAULT) -> None:
+def apply(
+    *,
+    reason: Annotated[str, Parameter(help="Why; it stands in the change record.")] = "",
+    number: Annotated[
+        int | None, Parameter(help="An earlier definition that is to hold again, with the code that it had.")
+    ] = None,
+    common: Common = DEFAULT,
+) -> None:
     """Make the project's definition the one that holds."""
-    settings = common.settings(anywhere=True)
-    files = project_files(settings.project)
+    settings = common.settings(anywhere=number is None)
+    files = project_files(settings.project) if number is None else {}
     with connect(settings) as client:
-        answer = client.post("/api/v1/definition", {"files": files})
+        if number is None:
+            answer = client.post("/api/v1/definition", {"files": files, "reason": reason})
+        else:
+            answer = client.post(f"/api/v1/definition/{number}", {"reason": reason})
     if common.json:
         render.show_json(answer)
         return

@@ -111,6 +111,8 @@ def explained(found: dict[str, Any]) -> Iterator[Line]:
         yield "run", f"{run['id']} by {run['author']}, as of {run['as_of']}, on {read}"
     label = found["label"]
     yield "label", f"{label['value']:g}, came {_moment(label['at_us'])}" if label else "has not come"
+    if found["review"]:
+        yield "review", reviewed(found["review"])
     yield "window", window(found["window"])
     for i in found["incidents"]:
         yield "incident", f"{i['id']} {i['kind']}, {i['opened_at']} to {i['closed_at'] or 'now'}: {i['reason']}"
@@ -139,6 +141,16 @@ def stands(standing: dict[str, Any]) -> Iterator[Line]:
         yield "retrain", f"on drift, from {standing['retrain_from'] or 'now'} on"
     for a in standing["awaiting"]:
         yield "approval", f"{a['alias']} awaits it, {a['approvals']} of {a['needed']}"
+
+
+def reviewed(found: dict[str, Any]) -> str:
+    """What people said of an answer, in a line."""
+    if found["state"] == "pending":
+        return f"waits for a person until {found['due_at']} ({found['because']}, {found['id']})"
+    if "decided_by" not in found:  # for whoever may not read what was said
+        return f"{found['state']}, {found['id']}"
+    instead = f" with {found['override']} ({found['code']})" if found["state"] == "overridden" else ""
+    return f"{found['state']}{instead} by {found['decided_by']} on {found['decided_at']}, {found['id']}"
 
 
 def window(found: dict[str, Any] | None) -> str:

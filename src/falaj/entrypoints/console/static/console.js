@@ -51,7 +51,7 @@
   });
 
   const go = (path) => { location.href = path; };
-  const places = { o: "/", i: "/incidents", a: "/audit" };
+  const places = { o: "/", i: "/incidents", r: "/reviews", a: "/audit" };
   let pending = 0;
 
   document.addEventListener("keydown", (event) => {

@@ -1,4 +1,4 @@
-"""Records of the home's own changes: its policy, who may act, keys, break-glass, quarantine."""
+"""Records of the home's own changes: its definitions, its policy, who may act, keys, break-glass, quarantine."""
 
 from __future__ import annotations
 
@@ -18,13 +18,15 @@ from falaj.governance.changes.records import ChangeRecord
 from falaj.governance.identity.service import IdentityService
 from falaj.governance.policy.service import PolicyService
 from falaj.kernel.errors import Integrity
-from falaj.lifecycle.loop.records import access, policies, safeguards
+from falaj.lifecycle.loop.records import access, definitions, policies, safeguards
 from falaj.lifecycle.loop.records.facts import HomeFacts
 from falaj.lifecycle.loop.records.making import Word, made
 from falaj.lifecycle.loop.records.trail import Noted, Trail, pages, trail_of_home
+from falaj.lifecycle.loop.service import DefinitionService
 from falaj.lifecycle.registry.service import RegistryService
 
 _MAKERS: dict[str, Callable[[Noted, Trail, HomeFacts], Word]] = {
+    definitions.APPLIED: definitions.applied,
     policies.APPLIED: policies.applied,
     access.GRANTED: access.granted,
     access.REVOKED: access.revoked,
@@ -54,6 +56,8 @@ class Ports(msgspec.Struct, frozen=True):
     glass: GlassService
     quarantine: QuarantineService
     registry: RegistryService
+    definitions: DefinitionService
+    tier: Callable[[str], str]
 
 
 class HomeRecords:
@@ -63,10 +67,14 @@ class HomeRecords:
         self._p = ports
         self._facts = HomeFacts(
             ports.policy.version, ports.policy.shifts, ports.policy.gained, ports.identity.principal, self._glass,
-            self._hold, self._digest, self._during,
+            self._hold, self._digest, self._during, ports.definitions.stored, ports.tier,
         )  # fmt: skip
         self._brief = msgspec.structs.replace(
-            self._facts, shifts=lambda *_: (), gained=lambda *_: (), during=lambda *_: []
+            self._facts,
+            shifts=lambda *_: (),
+            gained=lambda *_: (),
+            during=lambda *_: [],
+            definition=lambda *_: None,
         )
 
     def trail(self) -> Trail:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Path, Query, Request
 from pydantic import BaseModel, Field
 
 from falaj.governance.door import Door, Intent
@@ -36,6 +36,12 @@ class Code(BaseModel):
     """A project's code: its Python files and falaj.toml, by path below the project's folder."""
 
     files: dict[str, str]
+
+
+class Applying(Code):
+    """The same, and why it is to hold."""
+
+    reason: str = Field(default="", max_length=2000)
 
 
 class Build(BaseModel):
@@ -91,8 +97,12 @@ def build(p: Ports, guard: Guard) -> APIRouter:
         return {"code": new.code, "changes": msgspec.to_builtins(p.definitions.plan(new))}
 
     @routes.post("/definition", DEFINITION_APPLY)
-    async def apply(body: Code, request: Request) -> dict[str, Any]:
-        return p.definitions.apply(actor(request), await describe(actor(request), body.files))
+    async def apply(body: Applying, request: Request) -> dict[str, Any]:
+        return p.definitions.apply(actor(request), await describe(actor(request), body.files), body.reason)
+
+    @routes.post("/definition/{number}", DEFINITION_APPLY)
+    def again(number: Annotated[int, Path(ge=1, le=10**9)], body: Reason, request: Request) -> dict[str, Any]:
+        return p.definitions.reapply(actor(request), number, body.reason)
 
     @routes.post("/models/{model}/builds", BUILD, status_code=202)
     def start(model: str, body: Build, request: Request) -> dict[str, str]:

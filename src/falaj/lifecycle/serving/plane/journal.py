@@ -55,6 +55,7 @@ BATCH_ROLE = "batch"
 _FRAME = struct.Struct("<II")
 _ID = re.compile(r"p_(?P<segment>[0-9a-z]{26})_(?P<offset>[0-9a-f]{1,15})\Z")
 _MAX_RECORD = 256 << 20
+_ROW_DIGITS = 9  # no request has more rows
 _NOT_FINITE = ("its output ", " is not a finite number")
 _DAY = 86_400_000_000  # µs
 
@@ -277,6 +278,19 @@ def read_record(folder: Path, prediction_id: str) -> Prediction:
     if record.id != prediction_id.partition("/")[0]:
         raise _damaged(name, offset)
     return record
+
+
+def row_of(prediction_id: str, record: Prediction) -> int:
+    """The row of a record that `ID` (the first) or `ID/ROW` names. Raises `Invalid` for one that it does not have."""
+    text = prediction_id.partition("/")[2] or "0"
+    row = int(text) if text.isascii() and text.isdigit() and len(text) <= _ROW_DIGITS else -1
+    if not 0 <= row < max(record.rows, 1):
+        raise Invalid(
+            f"{record.id} has no row {text[:20]!r}",
+            hint=f"it has {record.rows}, the first is 0: write {record.id}/0",
+            code="no_such_row",
+        )
+    return row
 
 
 def iter_records(path: Path) -> Iterator[Prediction]:
