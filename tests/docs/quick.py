@@ -17,6 +17,7 @@ import socket
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 from falaj.entrypoints.cli.app import COMMANDS, main
@@ -93,16 +94,18 @@ def _answer(caller: socket.socket) -> None:
         _run(json.loads(said), list(streams))
     for stream in streams:
         os.close(stream)
-    threading.Thread(target=_hang_up, args=(caller, child), daemon=True).start()
+    ends = os.pidfd_open(child)  # unlike its number, never another process's
+    threading.Thread(target=_hang_up, args=(caller, ends), daemon=True).start()
     _, status = os.waitpid(child, 0)
     caller.sendall(str(os.waitstatus_to_exitcode(status) % 256).encode())
     os._exit(0)
 
 
-def _hang_up(caller: socket.socket, child: int) -> None:
+def _hang_up(caller: socket.socket, ends: int) -> None:
     """Whoever ends what they started, such as by `kill $!`, ended the script that hands it over: so the command ends too."""
     if not caller.recv(1):
-        os.kill(child, signal.SIGTERM)
+        with suppress(ProcessLookupError):  # it ended by itself, and its exit code is what was waited for
+            signal.pidfd_send_signal(ends, signal.SIGTERM)
 
 
 def _run(said: tuple[list[str], dict[str, str], str], streams: list[int]) -> None:

@@ -18,7 +18,7 @@ from falaj.kernel.settings import Settings
 from tests.governance.signing.hsm import Hsm, hsm
 from tests.lifecycle.house import house
 from tests.lifecycle.loop.test_dossier import commands, handed
-from tests.lifecycle.loop.test_keys import holds, print_of, serving, silent
+from tests.lifecycle.loop.test_keys import holds, print_of, serves, serving
 
 __all__ = ["hsm"]
 IN_TOKEN = ("attestation", "staging", "production", "model", "log")
@@ -41,7 +41,7 @@ def test_a_version_goes_all_the_way(tmp_path: Path, places: dict[str, str]) -> N
         version = serving(home)
         assert holds(home, version) and home.now(version).state == "serving"
         with home.data_plane():
-            assert not silent(home.plane.layout.plane, version.digest, 0.2)
+            assert serves(home.plane.layout.plane, version.digest)
         assert home.plane.audit.verify().ok
         folder = tmp_path / "handed"
         with tarfile.open(fileobj=io.BytesIO(handed(home, version))) as packed:
@@ -99,7 +99,7 @@ def test_a_token_that_is_away_stops_what_must_be_signed_and_nothing_else(tmp_pat
         version = serving(home)
         hsm.destroy("going")
         with home.data_plane():  # what is signed already serves
-            assert not silent(home.plane.layout.plane, version.digest, 0.2)
+            assert serves(home.plane.layout.plane, version.digest)
         with pytest.raises(Unavailable) as away:
             home.plane.serving.publish("owner")
         assert away.value.code == "signer_unavailable"

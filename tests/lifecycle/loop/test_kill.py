@@ -159,7 +159,8 @@ def test_a_fallback_that_the_data_plane_refuses_leaves_nobody_answering(home: Ho
     graph = next(f.sha256 for f in first.files if f.path == "model.onnx")
     path = blob_path(home.plane.blobs.root, graph)
     path.chmod(0o600)
-    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    raw = path.read_bytes()
+    path.write_bytes(raw[:-1] + bytes([raw[-1] ^ 1]))
     say(home, model, {"kind": "version", "number": 1})
     kill(home, model)
     assert who(asked, model) == "model_killed", "never the version that was killed"

@@ -20,7 +20,7 @@ from falaj.kernel import locks
 from falaj.kernel.access import SYSTEM, Principal
 from falaj.kernel.errors import Integrity
 from falaj.lifecycle.rollout.model import all_to, withdrawn
-from falaj.lifecycle.serving.model import BLOB_KEY, BUNDLE_TYPE, PEPPER, Bundle, PlaneStatus
+from falaj.lifecycle.serving.model import BLOB_KEY, BUNDLE_TYPE, PEPPER, Bundle, Judged, PlaneStatus
 from falaj.lifecycle.serving.service import live_workers
 from falaj.storage.blobs.format import open_sealed
 from falaj.storage.blobs.local import blob_path
@@ -151,3 +151,17 @@ def test_waiting_for_a_plane_that_does_not_run_is_over_at_once(home: House) -> N
     generation = home.plane.serving.publish("risk")
     assert home.plane.serving.settle(generation, 30) == []
     assert home.plane.serving.observe(generation, "sha256:" + "0" * 64, 30) is None
+
+
+def test_a_refusal_of_what_lay_there_before_says_nothing_of_what_lies_there_now() -> None:
+    before, now, later = Judged("t1", "b1"), Judged("t2", "b1"), Judged("t2", "b2")
+    status = PlaneStatus(
+        worker="1", pid=1, generation=1, environment="production", bundle_issued_at="", refused_bundle="bad_signature: …",
+        releases=(), address="", started_at="", updated_at="", judged=before,
+    )  # fmt: skip
+    assert status.answered(2, before) and not status.answered(2, now), "an earlier trust root refused it"
+    assert not status.has(2, before) and status.has(1, before) and not status.has(1, now)
+    taken = msgspec.structs.replace(status, generation=2, refused_bundle="", judged=now)
+    assert taken.has(2, now) and not taken.has(3, now)
+    assert taken.has(2, later) and taken.answered(2, later), "the next bundle may lie there already"
+    assert not taken.has(2, before) and not taken.answered(2, before), "by another trust root a number says nothing"

@@ -132,9 +132,7 @@ class OverseeingService:
         except FalajError as e:
             raise _not_taken(f"the bundle cannot be published: {e.message}", e.hint) from e
         workers = serving.settle(generation, KILL_SECONDS)
-        late = [w for w in workers if w.generation < generation]
-        if late:
-            why = late[0].refused_bundle or f"it still has generation {late[0].generation}"
+        for why in serving.behind(generation, workers).values():
             raise _not_taken(
                 f"a worker of the data plane has not taken it: {why}",
                 "stop the data plane if it must not answer: `falaj down`",

@@ -71,8 +71,9 @@ class RevokingService:
         """
         ended = self._p.keys.revoke(actor, key, since, reason)
         affected = self.look(actor.name)
-        self._tell(actor.name)
-        return {**msgspec.to_builtins(ended), "affected": [msgspec.to_builtins(a) for a in affected]}
+        behind = self._tell(actor.name)
+        told = {"affected": [msgspec.to_builtins(a) for a in affected], "behind": behind}
+        return {**msgspec.to_builtins(ended), **told}
 
     def resume(self) -> None:
         """Carry out what a crash cut short."""
@@ -117,13 +118,17 @@ class RevokingService:
         ]
         return remake, admissions
 
-    def _tell(self, actor: str) -> None:
-        """Bundles by the key that signs now, then the trust roots that say so; waits a moment for running data planes."""
+    def _tell(self, actor: str) -> list[dict[str, str]]:
+        """Bundles by the key that signs now, then the trust roots that say so; waits until running data planes follow, and
+        returns the workers that do not in time: each with its environment, and why."""
         p = self._p
         published = {name: serving.publish(actor) for name, serving in p.serving.items()}
         p.trust()
-        for name, generation in published.items():
-            p.serving[name].settle(generation, _SECONDS)
+        return [
+            {"environment": name, "worker": worker, "why": why}
+            for name, generation in published.items()
+            for worker, why in p.serving[name].behind(generation, p.serving[name].settle(generation, _SECONDS)).items()
+        ]
 
 
 def _hint(version: ModelVersion, remake: bool, admissions: list[str]) -> str:

@@ -223,6 +223,13 @@ class GuardReport(msgspec.Struct, frozen=True):
     role: str = "canary"
 
 
+class Judged(msgspec.Struct, frozen=True):
+    """Which bundle file a worker judged last, by which trust root: the digests of both files."""
+
+    trust: str = ""
+    bundle: str = ""
+
+
 class PlaneStatus(msgspec.Struct, frozen=True):
     """What a data plane worker says of itself (`status/<worker>.json` in its folder, and over HTTP)."""
 
@@ -243,6 +250,15 @@ class PlaneStatus(msgspec.Struct, frozen=True):
     responses: dict[str, int] = {}  # HTTP status → answers
     guards: tuple[GuardReport, ...] = ()  # of the planned models, oldest first, at most the last 20
     killed: tuple[str, ...] = ()  # the models that were killed
+    judged: Judged = Judged()
+
+    def has(self, generation: int, lying: Judged) -> bool:
+        """Whether it has a generation, or a later one, by the trust root that lies there: another's number says nothing."""
+        return self.generation >= generation and self.judged.trust == lying.trust
+
+    def answered(self, generation: int, lying: Judged) -> bool:
+        """Whether it has a generation, or refuses what lies there now. That it refused something before says nothing."""
+        return self.has(generation, lying) or (bool(self.refused_bundle) and self.judged == lying)
 
 
 class Target(msgspec.Struct, frozen=True):

@@ -40,6 +40,7 @@ from falaj.lifecycle.serving.model import (
     PEPPER,
     Access,
     Bundle,
+    Judged,
     Killed,
     LoadReport,
     PlaneStatus,
@@ -178,13 +179,22 @@ class ServingService:
         return live_workers(Path((target or self.target).folder))
 
     def settle(self, generation: int, seconds: float, target: Target | None = None) -> list[PlaneStatus]:
-        """Wait until every live worker has taken or refused `generation`, or the time is over; returns the workers."""
+        """Wait until every live worker has taken or refused `generation` by the trust root that lies there now, or the time
+        is over; returns the workers."""
         deadline = time.monotonic() + seconds
-        workers = self.workers(target)
-        while time.monotonic() < deadline and any(w.generation < generation and not w.refused_bundle for w in workers):
-            time.sleep(0.02)
+        folder = Path((target or self.target).folder)
+        while True:
             workers = self.workers(target)
-        return workers
+            lying = _lying(folder)
+            if all(w.answered(generation, lying) for w in workers) or time.monotonic() >= deadline:
+                return workers
+            time.sleep(0.02)
+
+    def behind(self, generation: int, workers: list[PlaneStatus]) -> dict[str, str]:
+        """Of workers that `settle` returned, those that have not taken `generation`, each with why."""
+        lying = _lying(Path(self.target.folder))
+        late = (w for w in workers if not w.has(generation, lying))
+        return {w.worker: w.refused_bundle or f"it still has generation {w.generation}" for w in late}
 
     def observe(self, generation: int, digest: str, seconds: float, target: Target | None = None) -> LoadReport | None:
         """Wait until every live worker has taken `generation`; returns its report of `digest`.
@@ -260,6 +270,14 @@ def live_workers(folder: Path) -> list[PlaneStatus]:
         if held(folder / "status" / f"{status.worker}.lock"):  # else the id is a dead worker's, or somebody else's now
             found.append(status)
     return found
+
+
+def _lying(folder: Path) -> Judged:
+    """What a data plane's workers are to judge now; nothing where a file of it is missing."""
+    try:
+        return Judged(sha256((folder / "trust.json").read_bytes()), sha256((folder / "bundle.json").read_bytes()))
+    except OSError:
+        return Judged()
 
 
 def prepare_folder(folder: Path, trust: TrustFile) -> None:

@@ -104,6 +104,11 @@ def keys_revoke(
         render.line(f"  next: {found['hint']}")
     if not done["affected"]:
         render.line("no version rests on what it signed")
+    for late in done["behind"]:
+        render.line(
+            f"worker {late['worker']} of the data plane of {late['environment']} has not followed: {late['why']}"
+        )
+        render.line("  next: stop it until it does, for it may answer with what no longer counts: `falaj down`")
     if done["new"]:
         render.line(_KEEP)
 

@@ -24,11 +24,12 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from falaj.governance.signing.model_signature import verify_model_signature
 from falaj.kernel.access import Action
 from falaj.kernel.clock import Clock
+from falaj.kernel.digests import sha256
 from falaj.kernel.errors import Conflict, FalajError, Integrity, Invalid
 from falaj.kernel.log import logger
 from falaj.lifecycle.registry.model import Admission
 from falaj.lifecycle.rollout.model import Route, TrafficPlan, check_plan, split
-from falaj.lifecycle.serving.model import Bundle, LoadReport, Release
+from falaj.lifecycle.serving.model import Bundle, Judged, LoadReport, Release
 from falaj.lifecycle.serving.plane.files import replace_file
 from falaj.lifecycle.serving.plane.loading import Loader, Version
 from falaj.lifecycle.serving.plane.state import Model, Served, State, empty, online_keys, permits_of
@@ -76,6 +77,7 @@ class Generations:
         self.trips = Trips(folder, clock)
         self.state: State = empty()
         self.refused_bundle = ""
+        self.judged = Judged()
         self.on_online_keys: Callable[[tuple[bytes, ...]], None] = lambda _keys: None
 
     def start(self) -> None:
@@ -104,14 +106,17 @@ class Generations:
         if seen == self._seen and not retry and not follows:
             return False
         self._seen = seen
-        self._retry_at, failed = 0.0, False
+        self._retry_at, failed, lying = 0.0, False, Judged()
         try:
-            self._take((self._folder / BUNDLE).read_bytes())
+            raw = (self._folder / BUNDLE).read_bytes()
+            lying = Judged(self.trust.digest, sha256(raw))
+            self._take(raw)
             self.refused_bundle = ""
         except (FalajError, OSError) as e:
             self.refused_bundle = f"{e.code}: {e.message}" if isinstance(e, FalajError) else str(e)
             self._log.error("bundle refused", reason=self.refused_bundle)
             failed = isinstance(e, OSError)
+        self.judged = lying  # last: who reads it meanwhile must not find an earlier answer beside it
         if failed or any(r.code == "blob_missing" for r in self.state.reports):
             self._retry_at = time.monotonic() + RETRY_SECONDS
         return True

@@ -29,19 +29,21 @@ class Trust(msgspec.Struct, frozen=True):
     keys: Keys
     model: Keys
     journal: bytes = b""
+    digest: str = ""  # of the file, where it was one
 
 
 def read_trust(path: Path) -> Trust:
-    """The trust root of a data plane. Raises `Integrity` when it is missing or cannot be read."""
+    """The trust root of a data plane, with the digest of its file. Raises `Integrity` when it is missing or cannot be read."""
     try:
-        file = msgspec.json.decode(path.read_bytes(), type=TrustFile)
+        raw = path.read_bytes()
+        file = msgspec.json.decode(raw, type=TrustFile)
     except (OSError, msgspec.DecodeError, UnicodeDecodeError) as e:
         raise Integrity(
             f"the trust root {path.name} cannot be read: {e}",
             hint="start the home again with `falaj up`, which writes it, or restore it from a backup",
             code="trust_root_missing",
         ) from e
-    return trust_of(file)
+    return msgspec.structs.replace(trust_of(file), digest=sha256(raw))
 
 
 def trust_of(file: TrustFile) -> Trust:

@@ -103,7 +103,8 @@ class Worker:
 
     def status(self) -> PlaneStatus:
         """How things stand in this worker now."""
-        state = self._generations.state
+        judged = self._generations.judged  # before what it was judged to be
+        state, refused = self._generations.state, self._generations.refused_bundle
         served = {id(r.version): r for r in state.served()}
         return PlaneStatus(
             worker=self.name,
@@ -111,7 +112,7 @@ class Worker:
             generation=state.generation,
             environment=self._environment,
             bundle_issued_at=state.issued_at,
-            refused_bundle=self._generations.refused_bundle,
+            refused_bundle=refused,
             releases=state.reports,
             address=self._address,
             started_at=self._started_at,
@@ -123,6 +124,7 @@ class Worker:
             responses={str(code): count for code, count in self.app.responses.copy().items()},
             guards=self._generations.trips.reports(state.models),
             killed=tuple(sorted(state.killed)),
+            judged=judged,
         )
 
     def check_caller(self, scope: Any, principal: Principal) -> None:
