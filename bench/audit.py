@@ -1,6 +1,6 @@
 """What the audit log costs: durable appends beside raw SQLite, decisions, verification, and what the door adds.
 
-    python bench/audit.py [--seconds 2] [--rounds 3] [--entries 20000] [--least-single 0.2] [--least-grouped 0.05]
+    python bench/audit.py [--seconds 2] [--rounds 3] [--entries 20000] [--least-single 0.35] [--least-grouped 0.35]
 
 Appends: entries as a home writes them, encoded and hashed, with index and head in one transaction, alone and in groups
 of 128 (the group commit of the writing thread); beside them Python's own `sqlite3` on the same disk, writing the very
@@ -193,8 +193,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--entries", type=int, default=20_000)
-    parser.add_argument("--least-single", type=float, default=0.2)
-    parser.add_argument("--least-grouped", type=float, default=0.05)
+    parser.add_argument("--least-single", type=float, default=0.35)
+    parser.add_argument("--least-grouped", type=float, default=0.35)
     options = parser.parse_args()
     configure("bench", "error")
     with tempfile.TemporaryDirectory(prefix="falaj-bench-") as folder:

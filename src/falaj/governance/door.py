@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
-from sqlalchemy import Column, String, Table, insert, select
+from sqlalchemy import Column, String, Table, bindparam, insert, select
 
 from falaj.kernel.access import WITHIN, Action, Decision, Principal, Question, Resource
 from falaj.kernel.clock import Clock, iso
@@ -20,6 +20,7 @@ from falaj.kernel.digests import canonical_json
 from falaj.kernel.errors import Conflict, Denied, FalajError
 from falaj.kernel.ids import new_id
 from falaj.storage.sql.database import Database, Tx
+from falaj.storage.sql.prepared import Prepared
 from falaj.storage.sql.schema import metadata
 
 T = TypeVar("T")
@@ -33,6 +34,9 @@ operations = Table(
     Column("result", String, nullable=False),
     Column("at", String, nullable=False),
 )
+
+_earlier = Prepared(select(operations).where(operations.c.operation_id == bindparam("operation")))
+_remember = Prepared(insert(operations))
 
 
 class Authoriser(Protocol):
@@ -144,20 +148,19 @@ class Door:
         under = _under(self.check(intent))
 
         def work(tx: Tx) -> Any:
-            earlier = tx.execute(select(operations).where(operations.c.operation_id == intent.operation_id)).first()
+            earlier = _earlier.execute(tx, [{"operation": intent.operation_id}]).first()
             if earlier is not None:
                 return _same(earlier, intent)
             done = do(tx)
             text = canonical_json(done.result).decode()
-            tx.execute(
-                insert(operations).values(
-                    operation_id=intent.operation_id,
-                    action=intent.action.name,
-                    principal=intent.actor.name,
-                    result=text,
-                    at=iso(self.clock.now()),
-                )
-            )
+            operation = {
+                "operation_id": intent.operation_id,
+                "action": intent.action.name,
+                "principal": intent.actor.name,
+                "result": text,
+                "at": iso(self.clock.now()),
+            }
+            _remember.execute(tx, [operation])
             self._auditor.record(tx, self._event(intent, "done", {**done.detail, **under}))
             return msgspec.json.decode(text)  # what a repeated operation would get
 
@@ -169,9 +172,7 @@ class Door:
 
     def result(self, operation_id: str) -> Any | None:
         """What an operation returned, if it was done; None otherwise."""
-        found = self._database.read(
-            lambda tx: tx.execute(select(operations.c.result).where(operations.c.operation_id == operation_id)).first()
-        )
+        found = self._database.read(lambda tx: _earlier.execute(tx, [{"operation": operation_id}]).first())
         return None if found is None else msgspec.json.decode(found.result)
 
     def _record(self, intent: Intent, outcome: str, detail: dict[str, Any]) -> None:

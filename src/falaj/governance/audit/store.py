@@ -1,8 +1,8 @@
 """The audit log in SQL.
 
-The index of an entry is the head's size, and the head row is written last in the same transaction: an index is a
-position, contiguous, never reused. On Postgres the head is locked with FOR UPDATE, so that two transactions cannot
-take one index; a sequence would leave gaps.
+The index of an entry is the head's size, and the head row moves in the same transaction, last of all that a change
+does: an index is a position, contiguous, never reused. To move it is to lock it until the commit, so that two transactions
+cannot take one index; a sequence would leave gaps.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from falaj.governance.audit.merkle import leaf_hash
 from falaj.governance.audit.model import COLUMNS, Conditions, Entry, Stored, bounded, columns_of
 from falaj.kernel.clock import iso
 from falaj.storage.sql.database import Tx
+from falaj.storage.sql.prepared import Prepared
 from falaj.storage.sql.schema import metadata
 
 _Position = BigInteger().with_variant(Integer, "sqlite")  # SQLite keys rows by INTEGER only
@@ -56,10 +57,14 @@ audit_head = Table(
 _HEAD = 1
 _MOST = (1 << 63) - 1  # SQL knows no larger number, whoever asks
 _size = select(audit_head.c.size).where(audit_head.c.id == _HEAD)
-_size_locked = _size.with_for_update()
 _start_head = insert(audit_head)
-_append = insert(audit_entries)
-_move_head = update(audit_head).where(audit_head.c.id == _HEAD).values(size=bindparam("new_size"))
+_append = Prepared(insert(audit_entries))
+_move_head = Prepared(
+    update(audit_head)
+    .where(audit_head.c.id == bindparam("head"))
+    .values(size=audit_head.c.size + bindparam("more"))
+    .returning(audit_head.c.size)
+)
 _stored = (audit_entries.c.idx, audit_entries.c.data, audit_entries.c.leaf, *(audit_entries.c[n] for n in COLUMNS))
 _range = (
     select(*_stored)
@@ -73,14 +78,13 @@ class SqlAuditStore:
 
     def append_many(self, tx: Tx, batch: Sequence[tuple[bytes, Entry]]) -> range:
         """Append entries, each with the bytes that `encode(entry)` gave, at once; returns their indices."""
-        head = tx.execute(_size_locked).scalar()
-        if head is None:
-            tx.execute(_start_head, {"id": _HEAD, "size": 0})
-            head = 0
-        indices = range(head, head + len(batch))
+        end = _move_head.execute(tx, [{"head": _HEAD, "more": len(batch)}]).scalar()
+        if end is None:
+            tx.execute(_start_head, {"id": _HEAD, "size": len(batch)})
+            end = len(batch)
+        indices = range(end - len(batch), end)
         if batch:
-            tx.execute(_append, [_row(idx, data, entry) for idx, (data, entry) in zip(indices, batch, strict=True)])
-            tx.execute(_move_head, {"new_size": indices.stop})
+            _append.execute(tx, [_row(idx, data, entry) for idx, (data, entry) in zip(indices, batch, strict=True)])
         return indices
 
     def entries(self, tx: Tx, start: int, count: int) -> list[Stored]:

@@ -31,6 +31,7 @@ from falaj.kernel.log import logger
 T = TypeVar("T")
 _Job = tuple[Callable[[Connection], Any], "Future[Any]"]
 _DAMAGED = ("malformed", "not a database", "disk image")
+_BEGIN, _UNDO, _END = "SAVEPOINT change", "ROLLBACK TO change", "RELEASE change"
 _GROUP = 128  # changes that share one commit at the most
 _log = logger(__name__)
 
@@ -135,17 +136,19 @@ class SqliteDatabase:
         failed: dict[Future[Any], BaseException] = {}
         try:
             with self._connection.begin():
+                raw = self._raw()
                 for work, future in group:
-                    savepoint = self._connection.begin_nested()
+                    raw.execute(_BEGIN)  # `begin_nested` would compile it anew each time
                     try:
                         result = work(self._connection)
                     except BaseException as e:  # any failure of a change is that change's own answer
                         if not self._in_transaction():
                             raise  # SQLite took back the others of the group too
-                        savepoint.rollback()
+                        self._connection.exec_driver_sql(_UNDO)
+                        raw.execute(_END)
                         failed[future] = self._explained(e)
                     else:
-                        savepoint.commit()
+                        raw.execute(_END)
                         done[future] = result
                 if not self._in_transaction():
                     raise Unavailable(
