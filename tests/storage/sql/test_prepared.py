@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,11 @@ ROWS = [{"n": n, "of": f"o'{n}%s?", "b": bytes([0, n, 255])} for n in range(3)]
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> SqliteDatabase:
+def database(tmp_path: Path) -> Iterator[SqliteDatabase]:
     opened = SqliteDatabase(tmp_path / "x.db")
     opened.change(things.create)
-    return opened
+    yield opened
+    opened.close()
 
 
 @pytest.mark.parametrize("count", [1, 3], ids=["one", "many"])

@@ -192,9 +192,8 @@ class ServingService:
 
     def behind(self, generation: int, workers: list[PlaneStatus]) -> dict[str, str]:
         """Of workers that `settle` returned, those that have not taken `generation`, each with why."""
-        lying = _lying(Path(self.target.folder))
-        late = (w for w in workers if not w.has(generation, lying))
-        return {w.worker: w.refused_bundle or f"it still has generation {w.generation}" for w in late}
+        late = _late(workers, generation, Path(self.target.folder))
+        return {w.worker: why or f"it still has generation {w.generation}" for w, why in late}
 
     def observe(self, generation: int, digest: str, seconds: float, target: Target | None = None) -> LoadReport | None:
         """Wait until every live worker has taken `generation`; returns its report of `digest`.
@@ -204,7 +203,8 @@ class ServingService:
         workers = self.settle(generation, seconds, target)
         if not workers:
             return None
-        refused = [w.refused_bundle for w in workers if w.refused_bundle]
+        late = _late(workers, generation, Path((target or self.target).folder))
+        refused = [why for _, why in late if why]
         if refused:
             raise Integrity(
                 f"the data plane refused the bundle: {refused[0]}",
@@ -212,7 +212,7 @@ class ServingService:
                 code="bundle_refused",
             )
         reports = [r for w in workers for r in w.releases if r.digest == digest]
-        if not reports or any(w.generation < generation for w in workers):
+        if not reports or late:
             raise Unavailable(
                 f"the data plane has not taken generation {generation} after {seconds:g} s",
                 hint="`falaj status` shows it; it serves what it had before",
@@ -270,6 +270,13 @@ def live_workers(folder: Path) -> list[PlaneStatus]:
         if held(folder / "status" / f"{status.worker}.lock"):  # else the id is a dead worker's, or somebody else's now
             found.append(status)
     return found
+
+
+def _late(workers: list[PlaneStatus], generation: int, folder: Path) -> list[tuple[PlaneStatus, str]]:
+    """The workers that have not taken a generation, each with why it refuses what lies there now; empty while it has not looked."""
+    lying = _lying(folder)
+    late = (w for w in workers if not w.has(generation, lying))
+    return [(w, w.refused_bundle if w.judged == lying else "") for w in late]
 
 
 def _lying(folder: Path) -> Judged:

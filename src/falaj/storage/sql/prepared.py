@@ -2,8 +2,8 @@
 
 For the few that every change runs. SQLAlchemy keeps compiled statements too, and still takes most of the time of a
 small one to find them and to prepare its parameters: an insert of ten columns took 28 µs so, 15 µs this way and 7 µs with
-nothing but the driver (SQLite, SQLAlchemy 2.0, one core). Values go to the driver unconverted: for columns whose Python type the driver
-knows.
+nothing but the driver (SQLite 3.40, SQLAlchemy 2.1, one core, the least of seven rounds). Values go to the driver unconverted: for
+columns whose Python type the driver knows.
 """
 
 from __future__ import annotations
